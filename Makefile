@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+DEMO := runs/demo
+GAME := MsPacman
+CHECKPOINT := $(DEMO)/mspacman.safetensors
+
+.PHONY: demo test lint clean
+
+# Each step runs when its result is missing; a second `make demo` only prints the table again.
+demo: $(DEMO)/keypoints.png $(DEMO)/agent/final_model.zip | $(INSTALLED)
+	$(BIN)/sb3-permakey evaluate --game $(GAME) --agent $(DEMO)/agent/best_model.zip --checkpoint $(CHECKPOINT) \
+		--out $(DEMO)/evaluation.json --video $(DEMO)/agent.mp4
+
+$(DEMO)/frames/frames.json: | $(INSTALLED)
+	$(BIN)/sb3-permakey collect --game $(GAME) --frames 6000 --out $(DEMO)/frames
+
+$(CHECKPOINT): | $(DEMO)/frames/frames.json
+	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --max-minutes 8
+
+$(DEMO)/keypoints.png: | $(CHECKPOINT)
+	$(BIN)/sb3-permakey show --checkpoint $(CHECKPOINT) --frames $(DEMO)/frames --out $@ --gif $(DEMO)/keypoints.gif
+
+$(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --steps 15000 \
+		--learning-starts 1000 --exploration-fraction 0.6 --validate-every 5000 --validation-episodes 5
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,68 @@
+"""The one Atari preprocessing that data collection, training and evaluation share."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.wrappers import AtariPreprocessing
+from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeEnv, FireResetEnv
+from stable_baselines3.common.monitor import Monitor
+
+PREPROCESSING: dict[str, Any] = {"screen_size": 84, "frame_skip": 4, "noop_max": 30, "grayscale_obs": False}
+"""How emulator frames become observations; frame stores name it, so that other frames are not mixed in."""
+
+
+class UnknownGameError(ValueError):
+    """A name that no Atari game has."""
+
+
+def atari_env_id(game: str) -> str:
+    """The gymnasium id of a game.
+
+    :param game: "MsPacman" or "ALE/MsPacman-v5"
+    :raises UnknownGameError: when there is no such game, with the nearest name
+    :raises ImportError: when ale-py is not installed
+    """
+    try:
+        import ale_py
+    except ImportError as error:
+        raise ImportError('Atari games need ale-py: pip install "sb3-permakey[atari]"') from error
+    gym.register_envs(ale_py)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    games = sorted(spec.name for spec in gym.registry.values() if spec.namespace == "ALE" and spec.version == 5)
+    name = game.removeprefix("ALE/").removesuffix("-v5")
+    if name not in games:
+        by_lower_case = {known.lower(): known for known in games}
+        nearest = difflib.get_close_matches(name.lower().replace("_", ""), by_lower_case, n=1, cutoff=0.0)
+        raise UnknownGameError(f"unknown Atari game {game!r}; the nearest name is {by_lower_case[nearest[0]]!r}")
+    return f"ALE/{name}-v5"
+
+
+def make_atari_env(game: str, *, seed: int | None = None, training: bool = True, sticky: float = 0.0) -> gym.Env:
+    """An Atari game with RGB observations, uint8 (84, 84, 3).
+
+    Frame skip 4 with the maximum over the last two frames, up to 30 no-ops after a reset, and a press of FIRE where the
+    game waits for it. While training, a lost life ends an episode (the game itself goes on at the next reset) and rewards
+    are clipped to -1, 0 and 1; SB3's Monitor below these two keeps whole games and full scores in its records.
+
+    :param game: "MsPacman" or "ALE/MsPacman-v5"
+    :param seed: seed of the first reset and of the action space
+    :param training: lost lives end episodes, rewards are clipped
+    :param sticky: probability that an action is repeated by the emulator
+    :raises UnknownGameError: when there is no such game, with the nearest name
+    """
+    env: gym.Env = gym.make(atari_env_id(game), frameskip=1, repeat_action_probability=sticky)
+    env = AtariPreprocessing(env, terminal_on_life_loss=False, **PREPROCESSING)
+    env = Monitor(env)
+    if training:
+        env = EpisodicLifeEnv(env)
+    if "FIRE" in env.get_wrapper_attr("get_action_meanings")():
+        env = FireResetEnv(env)
+    if training:
+        env = ClipRewardEnv(env)
+    if seed is not None:
+        env.reset(seed=seed)
+        env.action_space.seed(seed)
+    return env

@@ -1,0 +1,136 @@
+"""The command line: sb3-permakey collect | pretrain | show | train | evaluate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate, score_table
+from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
+from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.pretraining.config import PretrainConfig
+from sb3_permakey.pretraining.frames import FrameStore
+from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
+from sb3_permakey.training import TrainConfig, train, validation_scores
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Draw keypoints and error maps on test frames."""
+
+    checkpoint: Path
+    """Keypoint checkpoint."""
+    frames: Path
+    """Folder of frames that `collect` wrote."""
+    out: Path
+    """PNG file: frames, keypoints with their windows, error maps of each layer."""
+    gif: Path | None = None
+    """GIF file: keypoints over consecutive frames."""
+    columns: int = 6
+    """Frames of the PNG."""
+    spacing: int = 8
+    """Steps between two frames of the PNG."""
+    first: int = 100
+    """First test frame to show."""
+    gif_frames: int = 150
+    """Frames of the GIF."""
+
+    def __post_init__(self) -> None:
+        for name in ("columns", "spacing", "gif_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+def run_collect(config: CollectConfig) -> None:
+    """Collect frames."""
+    store = collect(config)
+    sizes = ", ".join(f"{len(frames)} {split}" for split, frames in store.splits.items())
+    _say(f"{config.out}: {len(store.episodes)} episodes of {config.game} ({sizes})")
+    _next(f"sb3-permakey pretrain --frames {config.out} --out {config.game.lower()}.safetensors")
+
+
+def run_pretrain(config: PretrainConfig) -> None:
+    """Train a keypoint model."""
+    checkpoint = pretrain(config)
+    logs = checkpoint.with_suffix(".pretraining")
+    _say(f"{checkpoint}: keypoint model; {logs}: losses.csv and TensorBoard logs")
+    _next(f"sb3-permakey show --checkpoint {checkpoint} --frames {config.frames} --out keypoints.png")
+
+
+def run_show(config: ShowConfig) -> None:
+    """Draw keypoints."""
+    detector = KeypointDetector(config.checkpoint)
+    store = FrameStore(config.frames)
+    frames = store.splits["test"]
+    first = min(config.first, len(frames) - 1)
+    save_png(config.out, keypoint_panel(detector, frames[first :: config.spacing][: config.columns]))
+    _say(f"{config.out}: frames, keypoints and error maps")
+    if config.gif:
+        save_gif(config.gif, keypoint_animation(detector, frames[first : first + config.gif_frames]), FRAMES_PER_SECOND)
+        _say(f"{config.gif}: keypoints over {min(config.gif_frames, len(frames) - first)} consecutive frames")
+    game = store.description["game"].removeprefix("ALE/").removesuffix("-v5")
+    _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint} --out {game.lower()}-agent")
+
+
+def run_train(config: TrainConfig) -> None:
+    """Train an agent."""
+    best = train(config)
+    for step, score in validation_scores(config.out):
+        _say(f"validation after {step:>7} steps: mean score {score:.1f}")
+    _say(f"{best}: the best agent of these; {config.out / 'tensorboard'}: logs")
+    checkpoint = f" --checkpoint {config.checkpoint}" if config.checkpoint else ""
+    _next(
+        f"sb3-permakey evaluate --game {config.game} --agent {best}{checkpoint} --out {config.out / 'evaluation.json'}"
+    )
+
+
+def run_evaluate(config: EvaluateConfig) -> None:
+    """Evaluate an agent."""
+    result = evaluate(config)
+    _say(f"{config.out}: every game's score" + (f"; {config.video}: the first game" if config.video else ""))
+    _say(score_table(result))
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "collect": (CollectConfig, run_collect),
+    "pretrain": (PretrainConfig, run_pretrain),
+    "show": (ShowConfig, run_show),
+    "train": (TrainConfig, run_train),
+    "evaluate": (EvaluateConfig, run_evaluate),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; wrong input ends with one sentence and exit code 2."""
+    try:
+        kinds: dict[str, Any] = {name: kind for name, (kind, _) in COMMANDS.items()}
+        config: Any = tyro.extras.subcommand_cli_from_dict(
+            kinds,
+            config=(tyro.conf.OmitArgPrefixes,),
+            prog="sb3-permakey",
+            description="Object keypoints for reinforcement learning: collect frames, pretrain keypoints on them, "
+            "show these, train an agent that sees them, evaluate it. Each command names the next one.",
+            args=arguments,
+        )
+        run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
+        run(config)
+    except (ValueError, OSError, ImportError, TrainingDivergedError) as error:
+        print(f"sb3-permakey: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sb3-permakey: stopped; the same command goes on where it can", file=sys.stderr)
+        sys.exit(130)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _next(command: str) -> None:
+    print(f"next: {command}", flush=True)

@@ -1,0 +1,256 @@
+"""A replay buffer that stores each observation once and gives back windows of consecutive steps."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+
+# A slot's last slot of its episode while that episode still runs: later than any slot.
+_RUNNING = np.iinfo(np.int64).max
+# An environment's running episode when it has none.
+_NONE = -1
+
+
+class SequenceSamples(NamedTuple):
+    """A batch of windows of T = sequence_length + lookahead states, time-major, padded at an episode's last state.
+
+    :param observations: (T, B, *observation shape), or a dict of these
+    :param actions: (T, B) int64
+    :param rewards: (T, B) float32, r_t follows the action taken at t
+    :param terminated: (T, B) bool, whether the episode truly ended (no time limit) with the step taken at t
+    :param acted: (T, B) bool, false where no step was taken: at an episode's last state, which is also the padding
+    :param mask: (sequence_length, B) bool, the steps to learn from
+    """
+
+    observations: torch.Tensor | dict[str, torch.Tensor]
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    terminated: torch.Tensor
+    acted: torch.Tensor
+    mask: torch.Tensor
+
+
+class SequenceReplayBuffer(ReplayBuffer):
+    """Replay of windows for recurrent agents, with the constructor and the hooks of SB3's ``ReplayBuffer``.
+
+    Each environment has a ring of ``buffer_size // n_envs`` slots and its own place in it. A slot holds a state and
+    what was done in it; the state in which an episode ends has a slot too, in which nothing was done. Slots are counted
+    by absolute numbers that only grow; number i lies in the ring at i modulo its size.
+
+    :param buffer_size: observations stored in all environments together
+    :param observation_space: anything SB3 preprocesses; stored in its own dtype (uint8 stays uint8)
+    :param action_space: ``Discrete``
+    :param device: where the sampled tensors go
+    :param n_envs: number of parallel environments
+    :param optimize_memory_usage: must be False, each observation is already stored once
+    :param sequence_length: steps of a window to learn from
+    :param lookahead: states that follow them in a window; the n of n-step targets
+    :raises ValueError: if an argument is out of its range, or the ring is too short for one window
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        *,
+        sequence_length: int = 8,
+        lookahead: int = 3,
+    ) -> None:
+        # Past ReplayBuffer's own constructor, which would allocate its arrays of observations and next observations.
+        super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs)
+        if optimize_memory_usage:
+            raise ValueError(
+                "SequenceReplayBuffer takes no optimize_memory_usage=True: each observation is already stored once."
+            )
+        if not isinstance(action_space, spaces.Discrete):
+            raise ValueError(f"SequenceReplayBuffer stores Discrete actions only, got {action_space}.")
+        if sequence_length < 1 or lookahead < 1:
+            raise ValueError(
+                f"sequence_length and lookahead must be at least 1, got {sequence_length} and {lookahead}."
+            )
+        self.buffer_size = buffer_size // n_envs
+        if self.buffer_size < sequence_length + lookahead:
+            raise ValueError(
+                f"buffer_size={buffer_size} leaves {self.buffer_size} observations to each of {n_envs} environments, "
+                f"but one window needs {sequence_length + lookahead} (sequence_length + lookahead)."
+            )
+        self.optimize_memory_usage = False
+        self.handle_timeout_termination = True
+        self.sequence_length = sequence_length
+        self.lookahead = lookahead
+
+        ring = (n_envs, self.buffer_size)
+        self._observations: dict[str | None, np.ndarray]
+        if isinstance(observation_space, spaces.Dict):
+            self._observations = {
+                key: np.zeros(ring + self.obs_shape[key], dtype=space.dtype)  # type: ignore[call-overload]
+                for key, space in observation_space.spaces.items()
+            }
+        else:
+            self._observations = {None: np.zeros(ring + self.obs_shape, dtype=observation_space.dtype)}
+        self.actions = np.zeros(ring, dtype=np.int64)
+        self.rewards = np.zeros(ring, dtype=np.float32)
+        self._terminated = np.zeros(ring, dtype=bool)
+        self._acted = np.zeros(ring, dtype=bool)
+        # Absolute numbers of the first and the last slot of the episode that a slot belongs to.
+        self._episode_first = np.zeros(ring, dtype=np.int64)
+        self._episode_last = np.zeros(ring, dtype=np.int64)
+        # Per environment: slots written so far, and the first slot of the episode that runs now.
+        self._written = np.zeros(n_envs, dtype=np.int64)
+        self._running_first = np.full(n_envs, _NONE)
+
+    def size(self) -> int:
+        """Steps stored, in all environments together."""
+        return int(self._acted.sum())
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._acted[:] = False
+        self._written[:] = 0
+        self._running_first[:] = _NONE
+
+    def add(
+        self,
+        obs: np.ndarray | dict[str, np.ndarray],
+        next_obs: np.ndarray | dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one step of every environment.
+
+        Within an episode ``obs`` is taken to be the ``next_obs`` of the call before, and is not stored again.
+
+        :param obs: (n_envs, *observation shape), the states acted in, or a dict of these
+        :param next_obs: the same, the states that followed: an episode's true last state where it ended
+        :param action: (n_envs,) or (n_envs, 1)
+        :param reward: (n_envs,)
+        :param done: (n_envs,), whether the episode ended
+        :param infos: per environment; ``TimeLimit.truncated`` tells a time limit from a true end
+        """
+        starting = np.flatnonzero(self._running_first == _NONE)
+        self._running_first[starting] = self._written[starting]
+        self._append(starting, obs)
+
+        every_env = np.arange(self.n_envs)
+        slots = (self._written - 1) % self.buffer_size
+        done = np.asarray(done, dtype=bool)
+        timed_out = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        self.actions[every_env, slots] = np.reshape(action, self.n_envs)
+        self.rewards[every_env, slots] = reward
+        self._terminated[every_env, slots] = done & ~timed_out
+        self._acted[every_env, slots] = True
+
+        self._append(every_env, next_obs)
+        self._close(np.flatnonzero(done))
+
+    def close_episodes(self) -> None:
+        """End every running episode at its newest state, as a time limit would.
+
+        To be called when the environments are reset from outside: the next step then begins a new episode.
+        """
+        self._close(np.flatnonzero(self._running_first != _NONE))
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> SequenceSamples:  # type: ignore[override]
+        """Draw windows: a step uniformly from all that are stored, then a place for the window around it.
+
+        A window lies within one episode, and is full whenever that has ``sequence_length`` steps. One that would begin
+        before its episode begins with it, so first steps, with the LSTM's true state, come more than half as often as
+        others, where a uniform choice of windows would make them ``sequence_length`` times rarer.
+
+        :param batch_size: B, how many windows
+        :param env: normalises observations and rewards where given
+        :return: windows of sequence_length + lookahead states
+        :raises ValueError: if no step is stored yet
+        """
+        if not self._acted.any():
+            raise ValueError("SequenceReplayBuffer has nothing to sample: no step is stored yet.")
+        envs, steps = self._draw_slots(batch_size)
+        while len(missed := np.flatnonzero(~self._acted[envs, steps % self.buffer_size])):
+            envs[missed], steps[missed] = self._draw_slots(len(missed))
+
+        firsts = np.maximum(self._episode_first[envs, steps % self.buffer_size], self._oldest[envs])
+        lasts = np.minimum(self._episode_last[envs, steps % self.buffer_size], self._written[envs] - 1)
+        # An episode's last slot holds no step, so its last full window of steps begins sequence_length slots earlier.
+        latest_starts = np.maximum(firsts, lasts - self.sequence_length)
+        starts = np.clip(steps - np.random.randint(self.sequence_length, size=batch_size), firsts, latest_starts)
+        return self._gather(envs, starts, lasts, env)
+
+    @property
+    def _oldest(self) -> np.ndarray:
+        """(n_envs,) absolute number of the oldest slot that is not overwritten."""
+        return np.maximum(self._written - self.buffer_size, 0)
+
+    def _append(self, envs: np.ndarray, obs: np.ndarray | dict[str, np.ndarray]) -> None:
+        """Write the next slot of some environments: a state in which nothing is done yet.
+
+        :param envs: (k,) which environments
+        :param obs: observations of all environments
+        """
+        slots = self._written[envs] % self.buffer_size
+        for key, stored in self._observations.items():
+            values = np.asarray(obs if key is None else obs[key])
+            # Discrete observations come without the axis that SB3 stores them with.
+            stored[envs, slots] = values.reshape(self.n_envs, *stored.shape[2:])[envs]
+        self.actions[envs, slots] = 0
+        self.rewards[envs, slots] = 0.0
+        self._terminated[envs, slots] = False
+        self._acted[envs, slots] = False
+        self._episode_first[envs, slots] = self._running_first[envs]
+        self._episode_last[envs, slots] = _RUNNING
+        self._written[envs] += 1
+
+    def _close(self, envs: np.ndarray) -> None:
+        """End the running episodes of some environments at their newest slots."""
+        for env in envs:
+            last = self._written[env] - 1
+            first = max(self._running_first[env], self._oldest[env])
+            self._episode_last[env, np.arange(first, last + 1) % self.buffer_size] = last
+        self._running_first[envs] = _NONE
+
+    def _draw_slots(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw slots uniformly from all that are written: their environments and absolute numbers, (count,) each."""
+        ends = np.cumsum(self._written - self._oldest)
+        draws = np.random.randint(ends[-1], size=count)
+        envs = np.searchsorted(ends, draws, side="right")
+        # Counted back from an environment's newest slot.
+        return envs, self._written[envs] - (ends[envs] - draws)
+
+    def _gather(
+        self, envs: np.ndarray, starts: np.ndarray, lasts: np.ndarray, env: VecNormalize | None
+    ) -> SequenceSamples:
+        """Copy windows out of the ring, repeating the last slot of an episode that ends within its window.
+
+        :param envs: (B,) the windows' environments
+        :param starts: (B,) absolute numbers of their first slots
+        :param lasts: (B,) absolute numbers of their episodes' last slots
+        :param env: normalises observations and rewards where given
+        """
+        offsets = np.arange(self.sequence_length + self.lookahead)[:, None]
+        slots = np.minimum(starts + offsets, lasts) % self.buffer_size
+        observations = {key: stored[envs, slots] for key, stored in self._observations.items()}
+        normalized = self._normalize_obs(observations.get(None, observations), env)
+        acted = self._acted[envs, slots]
+        return SequenceSamples(
+            observations=(
+                {key: self._to_device(values) for key, values in normalized.items()}
+                if isinstance(normalized, dict)
+                else self._to_device(normalized)
+            ),
+            actions=self._to_device(self.actions[envs, slots]),
+            rewards=self._to_device(self._normalize_reward(self.rewards[envs, slots], env)),
+            terminated=self._to_device(self._terminated[envs, slots]),
+            acted=self._to_device(acted),
+            mask=self._to_device(acted[: self.sequence_length]),
+        )
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        return self.to_torch(array, copy=False)

@@ -1,0 +1,185 @@
+"""Whole games on test seeds, by an agent and by the random policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.figures import keypoint_animation, save_mp4
+from sb3_permakey.files import write_json
+from sb3_permakey.provenance import provenance
+from sb3_permakey.saved_agents import FrameAgent
+
+FIRST_TEST_SEED = 2_000_000
+"""Test seeds start here; training seeds lie below 1,000,000 and validation seeds between."""
+FRAMES_PER_SECOND = 15
+"""Agent steps in a second of play: 60 frames at a frame skip of 4."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Play whole games with a trained agent and with the random policy, on the same seeds."""
+
+    game: str
+    """Game, e.g. MsPacman."""
+    agent: Path
+    """The agent's file, e.g. best_model.zip."""
+    out: Path
+    """JSON file to write."""
+    checkpoint: Path | None = None
+    """Keypoint checkpoint, for an agent that sees keypoints."""
+    seeds: int = 10
+    """Test seeds, one game on each."""
+    video: Path | None = None
+    """MP4 file for the first game, keypoints drawn on it."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, not {self.seeds}")
+
+
+@dataclass(frozen=True)
+class Game:
+    """One game played to its end."""
+
+    seed: int
+    score: float
+    """Sum of the game's own rewards."""
+    steps: int
+    """Agent steps."""
+
+
+Chooser = Callable[[np.ndarray, np.ndarray, Sequence[int]], Sequence[int] | np.ndarray]
+"""Frames, episode starts and the numbers of the games that go on, to one action each."""
+
+
+def play_games(
+    game: str, seeds: Sequence[int], choose: Chooser, title: str, record: list[np.ndarray] | None = None
+) -> list[Game]:
+    """Play one whole game on each seed, all at once.
+
+    :param game: game's name
+    :param seeds: seed of each game
+    :param choose: chooses the actions
+    :param title: of the progress bar
+    :param record: takes the first game's frames
+    """
+    envs = [make_atari_env(game, seed=seed, training=False) for seed in seeds]
+    frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
+    scores, steps = np.zeros(len(envs)), np.zeros(len(envs), dtype=int)
+    with tqdm(total=len(envs), desc=title, unit="game") as bar:
+        while frames:
+            if record is not None and 0 in frames:
+                record.append(frames[0])
+            playing = list(frames)
+            starts = np.array([steps[index] == 0 for index in playing])
+            actions = choose(np.stack([frames[index] for index in playing]), starts, playing)
+            for index, action in zip(playing, actions, strict=True):
+                frames[index], reward, terminated, truncated, _ = envs[index].step(int(action))
+                scores[index] += float(reward)
+                steps[index] += 1
+                if terminated or truncated:
+                    del frames[index]
+                    bar.update()
+    return [Game(seed, float(score), int(count)) for seed, score, count in zip(seeds, scores, steps, strict=True)]
+
+
+def agent_chooser(agent: FrameAgent) -> Chooser:
+    """The actions of an agent, which forgets the games that have ended."""
+    before: list[int] = []
+
+    def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> np.ndarray:
+        if before and len(playing) < len(before):
+            agent.keep([before.index(index) for index in playing])
+        before[:] = playing
+        return agent.act(frames, starts)
+
+    return choose
+
+
+def random_chooser(game: str, seeds: Sequence[int]) -> Chooser:
+    """Uniform actions; the seed of a game determines them."""
+    actions = make_atari_env(game).action_space.n  # type: ignore[attr-defined]
+    generators = [np.random.default_rng(seed) for seed in seeds]
+
+    def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> list[int]:
+        return [int(generators[index].integers(actions)) for index in playing]
+
+    return choose
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Play, write the JSON file and, where wanted, the video; a file of the same evaluation is read instead.
+
+    :param config: what to evaluate
+    :return: the content of the JSON file
+    :raises ValueError: when the file holds another evaluation
+    """
+    seeds = [FIRST_TEST_SEED + index for index in range(config.seeds)]
+    wanted = {
+        "game": atari_env_id(config.game),
+        "agent_file": str(config.agent),
+        "checkpoint": str(config.checkpoint) if config.checkpoint else None,
+        "seeds": seeds,
+    }
+    if config.out.exists():
+        found = json.loads(config.out.read_text())
+        if any(found.get(key) != value for key, value in wanted.items()):
+            raise ValueError(f"{config.out} holds another evaluation; give another --out")
+        return found
+    agent = FrameAgent(config.agent, config.checkpoint)
+    record: list[np.ndarray] = []
+    players = {
+        "agent": (agent_chooser(agent), record if config.video else None),
+        "random": (random_chooser(config.game, seeds), None),
+    }
+    games = {
+        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded)
+        for name, (choose, recorded) in players.items()
+    }
+    if config.video:
+        save_mp4(config.video, _pictures(agent, np.stack(record)), FRAMES_PER_SECOND)
+    result = {**wanted, **provenance()}
+    for name, played in games.items():
+        result[name] = {**summarise(played), "games": [asdict(one) for one in played]}
+    write_json(config.out, result)
+    return result
+
+
+def summarise(games: Sequence[Game]) -> dict[str, float]:
+    """Mean, standard deviation, median, lowest and highest score, and the mean number of steps."""
+    scores = np.array([game.score for game in games])
+    return {
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        "median": float(np.median(scores)),
+        "min": float(scores.min()),
+        "max": float(scores.max()),
+        "mean_steps": float(np.mean([game.steps for game in games])),
+    }
+
+
+def score_table(result: dict[str, Any]) -> str:
+    """Agent and random policy as a text table."""
+    lines = [f"{result['game']}, whole games, {len(result['seeds'])} test seeds"]
+    lines.append(f"{'policy':<8}{'mean':>9}{'std':>9}{'median':>9}{'min':>9}{'max':>9}{'steps':>9}")
+    for name in ("agent", "random"):
+        row = result[name]
+        values = [row[key] for key in ("mean", "std", "median", "min", "max", "mean_steps")]
+        lines.append(f"{name:<8}" + "".join(f"{value:>9.1f}" for value in values))
+    return "\n".join(lines)
+
+
+def _pictures(agent: FrameAgent, frames: np.ndarray, batch_size: int = 32) -> list[np.ndarray]:
+    """The frames, with keypoints where the agent sees them."""
+    if agent.detector is None:
+        return list(frames)
+    batches = (frames[start : start + batch_size] for start in range(0, len(frames), batch_size))
+    return [picture for batch in batches for picture in keypoint_animation(agent.detector, batch)]

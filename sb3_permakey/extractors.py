@@ -1,0 +1,166 @@
+"""Keypoint encoders: feature extractors for SB3's policies, sb3-contrib's and this package's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from sb3_permakey.keypoints import PermaKey, load_checkpoint
+from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
+from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
+
+CNN_KERNELS, CNN_STRIDES = (3, 3, 3, 3), (1, 1, 2, 1)
+
+
+def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dict:
+    """The space as a Dict of keypoints.
+
+    :param space: an observation space
+    :param image: True when the pixels are needed too
+    :raises ValueError: when the space has no keypoints, or no image where it is needed
+    """
+    if not isinstance(space, spaces.Dict) or not {"keypoints", "features"} <= set(space.spaces):
+        raise ValueError(
+            "keypoint encoders need observations with keypoints and features: wrap the environment with "
+            f"PermaKeyObservation first (it has {space})"
+        )
+    if image and "image" not in space.spaces:
+        raise ValueError("the CNN encoder needs the pixels too: wrap with PermaKeyObservation(..., keep_image=True)")
+    return space
+
+
+def mlp(in_features: int, units: int) -> nn.Sequential:
+    """The paper's building block: two layers of ReLU units (appendix A.2.3)."""
+    return nn.Sequential(nn.Linear(in_features, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU())
+
+
+class InteractionNetwork(MessagePassing):
+    """One round of messages (Battaglia et al. 2016; equation 4): edges, their sum at each node, nodes.
+
+    :param units: width of nodes and edges
+    """
+
+    def __init__(self, units: int) -> None:
+        super().__init__(aggr="sum", node_dim=-2)
+        self.update_edges = mlp(3 * units, units)
+        self.update_nodes = mlp(2 * units, units)
+
+    def forward(self, nodes: Tensor, edge_index: Tensor, edges: Tensor) -> Tensor:
+        """Updated nodes.
+
+        :param nodes: (B, K, units)
+        :param edge_index: (2, E), senders and receivers, the same for the whole batch
+        :param edges: (E, units), the same for the whole batch
+        :return: (B, K, units)
+        """
+        incoming = self.propagate(edge_index, x=nodes, edges=edges)
+        return self.update_nodes(torch.cat([nodes, incoming], dim=-1))
+
+    def message(self, x_i: Tensor, x_j: Tensor, edges: Tensor) -> Tensor:
+        """Updated edges e'_ij = f_e([v_i, v_j, e_ij]), (B, E, units)."""
+        return self.update_edges(torch.cat([x_i, x_j, edges.expand(*x_i.shape[:-1], -1)], dim=-1))
+
+
+def fully_connected(count: int) -> Tensor:
+    """All ordered pairs of distinct nodes, (2, count (count - 1))."""
+    nodes = torch.arange(count)
+    pairs = torch.cartesian_prod(nodes, nodes)
+    return pairs[pairs[:, 0] != pairs[:, 1]].T.contiguous()
+
+
+class KeypointGNN(BaseFeaturesExtractor):
+    """Keypoints as the nodes of a fully connected graph (section 3, appendix A.2.3).
+
+    A node is the mean feature inside the keypoint's window beside a learned embedding of its position; edges start at zero.
+    Encode, one step of an Interaction Network, decode; the decoded nodes are concatenated into an MLP.
+
+    :param observation_space: with "keypoints" (K, 2) and "features" (K, C)
+    :param features_dim: units of the output MLP's two layers
+    :param units: units of all other layers
+    :raises ValueError: when the space has no keypoints
+    """
+
+    def __init__(self, observation_space: spaces.Dict, features_dim: int = 128, units: int = 64) -> None:
+        super().__init__(observation_space, features_dim)
+        keypoints = require_keypoints(observation_space)
+        count, channels = keypoints["features"].shape  # type: ignore[misc]
+        self.embed_position = nn.Sequential(nn.Linear(2, units), nn.ReLU(), nn.Linear(units, units))
+        self.encode_nodes = mlp(channels + units, units)
+        self.encode_edges = mlp(units, units)
+        self.process = InteractionNetwork(units)
+        self.decode_nodes = mlp(units, units)
+        self.output = mlp(count * units, features_dim)
+        self.register_buffer("edge_index", fully_connected(count), persistent=False)
+        self.register_buffer("initial_edge", torch.zeros(1, units), persistent=False)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features (B, features_dim)."""
+        positions = self.embed_position(observations["keypoints"])
+        nodes = self.encode_nodes(torch.cat([observations["features"], positions], dim=-1))
+        edges = self.encode_edges(self.get_buffer("initial_edge"))
+        edge_index = self.get_buffer("edge_index")
+        nodes = self.process(nodes, edge_index, edges.expand(edge_index.shape[1], -1))
+        return self.output(self.decode_nodes(nodes).flatten(1))
+
+
+class KeypointCNN(BaseFeaturesExtractor):
+    """The frozen trunk's features, masked by the keypoints' windows, through convolutions (appendix A.2.3).
+
+    The trunk is the one that made the keypoints: of the checkpoint named, or else the one that the observation space of
+    `PermaKeyObservation` carries, through which a saved agent holds it in its file.
+
+    :param observation_space: with "keypoints" (K, 2), "features" (K, C) and "image" uint8, channels first or last
+    :param features_dim: units of the linear layer on top
+    :param checkpoint: a keypoint model or a checkpoint's path; needed only where the space does not carry the trunk
+    :param filters: filters of each convolution (paper: 128; the authors' released code: 32)
+    :raises ValueError: when the space has no keypoints or no image, or nothing says which trunk made them
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        features_dim: int = 128,
+        checkpoint: PermaKey | str | Path | None = None,
+        filters: int = 128,
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        keypoints = require_keypoints(observation_space, image=True)
+        weights = _trunk_weights(keypoints, checkpoint)
+        image_shape = keypoints["image"].shape
+        assert image_shape is not None
+        self.channels_last = image_shape[-1] == weights.image_channels
+        self.map_size, self.window_std = weights.map_size, weights.window_std
+        self.trunk = FrozenTrunk(weights)
+        shape = TrunkShape(CNN_KERNELS, (filters,) * len(CNN_KERNELS), CNN_STRIDES)
+        self.convolutions = Trunk(shape, weights.channels)
+        flat = filters * shape.map_sizes(weights.map_size)[-1] ** 2
+        self.output = nn.Sequential(nn.Flatten(), nn.Linear(flat, features_dim), nn.ReLU())
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features (B, features_dim); "image" comes as floats in [0, 1], as SB3's policies give it."""
+        images = observations["image"]
+        if self.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        windows = gaussian_windows(observations["keypoints"], self.map_size, self.window_std)
+        masked = self.trunk(images) * windows.sum(dim=1, keepdim=True)
+        return self.output(self.convolutions(masked)[-1])
+
+
+def _trunk_weights(space: spaces.Dict, checkpoint: PermaKey | str | Path | None) -> TrunkWeights:
+    """The trunk that made the keypoints: of the checkpoint named, or, where that has gone, the one in the space."""
+    carried = getattr(space, "trunk", None)
+    if isinstance(checkpoint, PermaKey):
+        return fold_trunk(checkpoint)
+    if isinstance(carried, TrunkWeights) and (checkpoint is None or not Path(checkpoint).exists()):
+        return carried
+    if checkpoint is None:
+        raise ValueError(
+            "the observation space does not carry the keypoint model's trunk: "
+            "name the checkpoint in features_extractor_kwargs=dict(checkpoint=...)"
+        )
+    return fold_trunk(load_checkpoint(checkpoint))

@@ -1,0 +1,133 @@
+"""Pictures of keypoints: overlays, error maps, animations."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sb3_permakey.files import write_atomically
+from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints.layers import IMAGE_SIZE
+
+SCALE = 3
+"""Pixels of a picture for one pixel of a frame."""
+GAP_PX = 6
+LABEL_PX = 110
+DOT_RADIUS_PX = 4
+
+
+def keypoint_colors(count: int) -> list[tuple[int, int, int]]:
+    """Colours that tell keypoints apart, RGB."""
+    hues = (index / count for index in range(count))
+    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.9, 1.0)) for hue in hues]  # type: ignore[misc]
+
+
+def draw_keypoints(frame: np.ndarray, centers: np.ndarray, window_std: float, scale: int = SCALE) -> Image.Image:
+    """A frame enlarged, with a dot at each keypoint and a ring where its window has fallen to 1/e.
+
+    :param frame: uint8 (84, 84, 3)
+    :param centers: (K, 2), (y, x) in [-1, 1]
+    :param window_std: width of the windows in the same coordinates
+    :param scale: enlargement
+    """
+    picture = enlarge(frame, scale)
+    canvas = ImageDraw.Draw(picture)
+    radius = window_std * (IMAGE_SIZE - 1) / 2 * scale
+    for (y, x), color in zip(centers, keypoint_colors(len(centers)), strict=True):
+        row, column = (scale * ((place + 1) * (IMAGE_SIZE - 1) / 2 + 0.5) for place in (y, x))
+        canvas.ellipse(_box(column, row, radius), outline=color, width=2)
+        canvas.ellipse(_box(column, row, DOT_RADIUS_PX), fill=color, outline=(0, 0, 0))
+    return picture
+
+
+def enlarge(frame: np.ndarray, scale: int = SCALE) -> Image.Image:
+    """A frame uint8 (H, W, 3) with each pixel a square of `scale` pixels."""
+    return Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.NEAREST)
+
+
+def heat(error_map: np.ndarray) -> np.ndarray:
+    """An error map (H, W) in [0, 1] as colours from black over red and yellow to white, uint8 (H, W, 3)."""
+    ramps = np.clip(3 * error_map[..., None] - np.arange(3), 0, 1)
+    return (255 * ramps).astype(np.uint8)
+
+
+def keypoint_panel(detector: KeypointDetector, frames: np.ndarray) -> np.ndarray:
+    """A picture as the paper's figure 2: frames, keypoints with their windows, error maps of each layer, in rows.
+
+    :param detector: a detector
+    :param frames: uint8 (B, 84, 84, 3)
+    :return: uint8 (height, width, 3)
+    """
+    centers = detector.detect(frames).centers
+    maps = detector.error_maps(frames)
+    rows: dict[str, list[Image.Image]] = {
+        "frame": [enlarge(frame) for frame in frames],
+        "keypoints": [
+            draw_keypoints(frame, points, detector.config.window_std)
+            for frame, points in zip(frames, centers, strict=True)
+        ],
+    }
+    for index, layer in enumerate(detector.config.layers):
+        rows[f"error map\nof layer {layer}"] = [enlarge(heat(error_map)) for error_map in maps[:, index]]
+    tile = IMAGE_SIZE * SCALE + GAP_PX
+    panel = Image.new("RGB", (LABEL_PX + tile * len(frames), tile * len(rows) + GAP_PX), (255, 255, 255))
+    canvas = ImageDraw.Draw(panel)
+    for row, (label, pictures) in enumerate(rows.items()):
+        top = GAP_PX + row * tile
+        canvas.text((GAP_PX, top + tile // 3), label, fill=(0, 0, 0), font=ImageFont.load_default(18))
+        for column, picture in enumerate(pictures):
+            panel.paste(picture, (LABEL_PX + column * tile, top))
+    return np.asarray(panel)
+
+
+def keypoint_animation(detector: KeypointDetector, frames: np.ndarray) -> list[np.ndarray]:
+    """The frames uint8 (B, 84, 84, 3) enlarged with their keypoints: B pictures uint8 (H, W, 3)."""
+    centers = detector.detect(frames).centers
+    return [
+        np.asarray(draw_keypoints(frame, points, detector.config.window_std))
+        for frame, points in zip(frames, centers, strict=True)
+    ]
+
+
+def save_png(path: str | Path, picture: np.ndarray) -> Path:
+    """Write a picture uint8 (H, W, 3)."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="PNG")
+    return write_atomically(path, content.getvalue())
+
+
+def save_gif(path: str | Path, pictures: Sequence[np.ndarray], frames_per_second: float) -> Path:
+    """Write pictures uint8 (H, W, 3) as an animation that repeats."""
+    content = io.BytesIO()
+    first, *rest = [Image.fromarray(picture) for picture in pictures]
+    duration_ms = round(1000 / frames_per_second)
+    first.save(content, format="GIF", save_all=True, append_images=rest, duration=duration_ms, loop=0)
+    return write_atomically(path, content.getvalue())
+
+
+def save_mp4(path: str | Path, pictures: Iterable[np.ndarray], frames_per_second: float) -> Path:
+    """Write pictures uint8 (H, W, 3), sides even, as a video that browsers play.
+
+    :raises ImportError: when imageio and imageio-ffmpeg are not installed
+    """
+    try:
+        import imageio
+    except ImportError as error:
+        raise ImportError('videos need imageio: pip install "sb3-permakey[atari]"') from error
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    with imageio.v2.get_writer(part, fps=frames_per_second, macro_block_size=2) as video:
+        for picture in pictures:
+            video.append_data(picture)  # type: ignore[attr-defined]
+    part.replace(path)
+    return path
+
+
+def _box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
+    return (x - radius, y - radius, x + radius, y + radius)

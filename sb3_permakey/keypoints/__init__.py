@@ -1,0 +1,16 @@
+"""Pixels to keypoints: plain torch, knows nothing of reinforcement learning."""
+
+from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from sb3_permakey.keypoints.detector import KeypointDetector
+from sb3_permakey.keypoints.permakey import Keypoints, PermaKey, PermaKeyConfig, PermaKeyLosses
+
+__all__ = [
+    "CheckpointError",
+    "KeypointDetector",
+    "Keypoints",
+    "PermaKey",
+    "PermaKeyConfig",
+    "PermaKeyLosses",
+    "load_checkpoint",
+    "save_checkpoint",
+]

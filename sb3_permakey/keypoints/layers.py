@@ -1,0 +1,137 @@
+"""The parts that the keypoint networks share: TensorFlow-padded convolutions, trunk, spatial softmax, windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE_SIZE = 84
+"""Height and width of every image, in pixels."""
+
+
+@dataclass(frozen=True)
+class TrunkShape:
+    """Kernel size, number of filters and stride of each convolution of an encoder trunk."""
+
+    kernels: tuple[int, ...]
+    filters: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def map_sizes(self, image_size: int = IMAGE_SIZE) -> tuple[int, ...]:
+        """Height (= width) of each layer's map under "same" padding."""
+        sizes = []
+        for stride in self.strides:
+            image_size = -(-image_size // stride)
+            sizes.append(image_size)
+        return tuple(sizes)
+
+
+ENCODER = TrunkShape(kernels=(4, 3, 3, 3), filters=(32, 64, 64, 128), strides=(1, 2, 2, 1))
+"""The encoder of the VAE and of the PointNet (appendix A.2.1): maps of 84, 42, 21 and 21."""
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same" padding along one axis: cells before and after; an odd cell goes after."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def same_conv2d(images: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Convolution of (B, C, H, W) maps with TensorFlow's "same" padding."""
+    kernel = weight.shape[-1]
+    top, bottom = same_padding(images.shape[-2], kernel, stride)
+    left, right = same_padding(images.shape[-1], kernel, stride)
+    if top == bottom and left == right:
+        return F.conv2d(images, weight, bias, stride, padding=(top, left))
+    return F.conv2d(F.pad(images, (left, right, top, bottom)), weight, bias, stride)
+
+
+class ConvBlock(nn.Module):
+    """Convolution with "same" padding, BatchNorm, ReLU: (B, in, H, W) -> (B, out, ceil(H/stride), ceil(W/stride))."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Apply the block."""
+        return self.norm(same_conv2d(images, self.conv.weight, stride=self.stride)).relu_()
+
+
+class Trunk(nn.Module):
+    """A stack of ConvBlocks that gives every layer's map.
+
+    :param shape: kernels, filters and strides
+    :param in_channels: channels of the images
+    """
+
+    def __init__(self, shape: TrunkShape, in_channels: int) -> None:
+        super().__init__()
+        channels = (in_channels, *shape.filters)
+        self.blocks = nn.ModuleList(
+            ConvBlock(channels[i], channels[i + 1], kernel, stride)
+            for i, (kernel, stride) in enumerate(zip(shape.kernels, shape.strides, strict=True))
+        )
+
+    def forward(self, images: Tensor, depth: int | None = None) -> list[Tensor]:
+        """Maps of the first `depth` layers (None: all), first layer first, of images (B, in_channels, 84, 84)."""
+        maps = []
+        for block in self.blocks[:depth]:
+            images = block(images)
+            maps.append(images)
+        return maps
+
+
+def axis_coordinates(size: int, device: torch.device | None = None) -> Tensor:
+    """Coordinates of the cells along one axis, (size,): -1 for the first cell's centre, +1 for the last one's."""
+    return torch.linspace(-1.0, 1.0, size, device=device)
+
+
+def soft_argmax(maps: Tensor) -> Tensor:
+    """Keypoint coordinates: average over one axis, softmax over the other, expectation (Jakab et al. 2018).
+
+    :param maps: (B, K, H, W), any real values
+    :return: (B, K, 2), (y, x) in [-1, 1], float32
+    """
+    maps = maps.float()
+    centers = []
+    for kept_axis, averaged_axis in ((2, 3), (3, 2)):
+        weights = torch.softmax(maps.mean(dim=averaged_axis), dim=-1)
+        centers.append((weights * axis_coordinates(maps.shape[kept_axis], maps.device)).sum(-1))
+    return torch.stack(centers, dim=-1)
+
+
+def gaussian_windows(centers: Tensor, size: int, std: float) -> Tensor:
+    """Windows exp(-distance^2 / std^2) around keypoints; distances in the coordinates of [-1, 1].
+
+    :param centers: (B, K, 2), (y, x)
+    :param size: height and width of the windows' map, in cells
+    :param std: width of the windows (no factor 2 in the exponent)
+    :return: (B, K, size, size), at most 1
+    """
+    axis = axis_coordinates(size, centers.device)
+    along_y, along_x = torch.exp(-((axis - centers.unsqueeze(-1)) ** 2) / std**2).unbind(dim=2)
+    return along_y.unsqueeze(-1) * along_x.unsqueeze(-2)
+
+
+def window_means(features: Tensor, windows: Tensor) -> Tensor:
+    """Mean of the features inside each window, weighted by the window (section 3).
+
+    :param features: (B, C, H, W)
+    :param windows: (B, K, H, W)
+    :return: (B, K, C), float32
+    """
+    flat_windows = windows.flatten(2).float()
+    weights = flat_windows / flat_windows.sum(-1, keepdim=True).clamp_min(1e-6)
+    with torch.autocast(features.device.type, enabled=False):
+        return weights @ features.flatten(2).float().transpose(1, 2)
+
+
+def resize_maps(maps: Tensor, size: int = IMAGE_SIZE) -> Tensor:
+    """Bilinear resize of (B, C, H, W) maps that keeps -1 and +1 on the outermost cells' centres."""
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)

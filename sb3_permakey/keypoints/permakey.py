@@ -1,0 +1,157 @@
+"""PermaKey: the three modules together (Gopalakrishnan, van Steenkiste, Schmidhuber, ICLR 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, gaussian_windows, window_means
+from sb3_permakey.keypoints.lspn import (
+    LSPN,
+    error_map,
+    lspn_loss,
+    normalise_maps,
+    patch_errors,
+    stack_error_maps,
+    to_patches,
+)
+from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
+from sb3_permakey.keypoints.vae import VAE, kl_divergence, reconstruction_loss
+
+
+@dataclass(frozen=True)
+class PermaKeyConfig:
+    """Settings of the method, with the paper's values."""
+
+    num_keypoints: int = 7
+    """K, number of keypoints (paper: BattleZone 8, Seaquest 10, MsPacman 7, Frostbite 20)."""
+    layers: tuple[int, ...] = (0, 1)
+    """Encoder layers whose features are predicted from their surroundings, ascending, of 0 to 3."""
+    patch_size: int = 2
+    """Side of a patch, in cells of a layer's map."""
+    window_std: float = 0.1
+    """Width of a keypoint's window exp(-distance^2 / std^2), where an image's side is 2."""
+    image_channels: int = 3
+    """Channels of the images."""
+    latent_dim: int = 32
+    """Dimensions of the VAE's latent Gaussian."""
+    kl_weight: float = 1.0
+    """Weight of the KL term beside the reconstruction, both summed as in equation 1."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for name in ("num_keypoints", "patch_size", "image_channels", "latent_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.layers or any(not 0 <= layer < len(ENCODER.filters) for layer in self.layers):
+            raise ValueError(f"layers must name encoder layers of 0 to {len(ENCODER.filters) - 1}, not {self.layers}")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers must be ascending and without repeats, not {self.layers}")
+        if self.window_std <= 0:
+            raise ValueError(f"window_std must be positive, not {self.window_std}")
+        if self.kl_weight < 0:
+            raise ValueError(f"kl_weight must not be negative, not {self.kl_weight}")
+
+
+class Keypoints(NamedTuple):
+    """Keypoints of B images: tensors inside the networks, float32 arrays from a detector."""
+
+    centers: Any
+    """(B, K, 2), (y, x) in [-1, 1]."""
+    features: Any
+    """(B, K, C), mean activation of the last LSPN layer inside each window."""
+
+
+class PermaKeyLosses(NamedTuple):
+    """The losses of one batch, scalars. Each reaches its own module alone."""
+
+    reconstruction: Tensor
+    """Reconstruction part of the negative ELBO, nats per image (equation 1)."""
+    kl: Tensor
+    """KL part of the negative ELBO, nats per image (equation 1)."""
+    lspn: Tensor
+    """Prediction error, mean over patches and channels, summed over layers (equation 2)."""
+    pointnet: Tensor
+    """Error of the reconstructed error maps (equation 3); zero where the PointNet was left out."""
+
+
+class PermaKey(nn.Module):
+    """Keypoints where local prediction fails.
+
+    :param config: settings, the paper's by default
+    """
+
+    def __init__(self, config: PermaKeyConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or PermaKeyConfig()
+        self.vae = VAE(config.image_channels, config.latent_dim)
+        self.lspns = nn.ModuleList(LSPN(ENCODER.filters[layer], config.patch_size) for layer in config.layers)
+        self.pointnet = PointNet(len(config.layers), config.num_keypoints)
+        sizes = ENCODER.map_sizes()
+        self.cell_sizes = [config.patch_size * IMAGE_SIZE // sizes[layer] for layer in config.layers]
+        self.feature_channels = ENCODER.filters[config.layers[-1]]
+        self.feature_size = sizes[config.layers[-1]]
+
+    def losses(self, images: Tensor, noise: Tensor | None = None, *, with_pointnet: bool = True) -> PermaKeyLosses:
+        """Losses of a batch; no gradient goes from one module to another (appendix A.2.1).
+
+        :param images: (B, C, 84, 84) in [0, 1]
+        :param noise: (B, latent_dim), standard normal; None decodes the latents' means
+        :param with_pointnet: False leaves the PointNet out (the first stage of the staged schedule)
+        """
+        vae = self.vae(images, noise)
+        errors, maps = self._predict_patches([features.detach() for features in vae.feature_maps])
+        pointnet = (
+            self.pointnet_loss([layer_map.detach() for layer_map in maps])
+            if with_pointnet
+            else torch.zeros((), device=images.device)
+        )
+        return PermaKeyLosses(
+            reconstruction_loss(vae.reconstruction, images),
+            kl_divergence(vae.latent_mean, vae.latent_scale),
+            torch.stack([lspn_loss(layer_errors) for layer_errors in errors]).sum(),
+            pointnet,
+        )
+
+    def total_loss(self, losses: PermaKeyLosses) -> Tensor:
+        """The sum that is minimised; its parts share no parameters but reconstruction and KL."""
+        return losses.reconstruction + self.config.kl_weight * losses.kl + losses.lspn + losses.pointnet
+
+    def pointnet_loss(self, layer_maps: list[Tensor]) -> Tensor:
+        """Equation 3 on error maps as `layer_error_maps` gives them."""
+        maps = self.stack_maps(layer_maps)
+        return pointnet_loss(self.pointnet(maps), maps, self.config.window_std)
+
+    def layer_error_maps(self, images: Tensor) -> list[Tensor]:
+        """Each LSPN layer's error map, one value a patch, scaled to [0, 1]: M maps (B, h_m, w_m)."""
+        return self._predict_patches(self._features(images))[1]
+
+    def error_maps(self, images: Tensor) -> Tensor:
+        """Error maps of images (B, C, 84, 84) in [0, 1], at the images' size: (B, M, 84, 84) in [0, 1]."""
+        return self.stack_maps(self.layer_error_maps(images))
+
+    def keypoints(self, images: Tensor) -> Keypoints:
+        """Keypoints of images (B, C, 84, 84) in [0, 1]."""
+        features = self._features(images)
+        centers = self.pointnet(self.stack_maps(self._predict_patches(features)[1]))
+        windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
+        return Keypoints(centers, window_means(features[-1], windows))
+
+    def stack_maps(self, layer_maps: list[Tensor]) -> Tensor:
+        """Layers' error maps resized to the image and stacked: (B, M, 84, 84)."""
+        return stack_error_maps(layer_maps, self.cell_sizes, IMAGE_SIZE)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        return self.vae.encoder(images, depth=self.config.layers[-1] + 1)
+
+    def _predict_patches(self, feature_maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Patch errors and normalised error maps of each LSPN layer."""
+        errors, maps = [], []
+        for layer, lspn in zip(self.config.layers, self.lspns, strict=True):
+            patches = to_patches(feature_maps[layer], self.config.patch_size)
+            errors.append(patch_errors(lspn(patches), patches))
+            maps.append(normalise_maps(error_map(errors[-1], patches)))
+        return errors, maps

@@ -1,0 +1,84 @@
+"""The frozen encoder layers of a keypoint model, BatchNorm folded into the convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sb3_permakey.keypoints.layers import ConvBlock, same_conv2d
+from sb3_permakey.keypoints.permakey import PermaKey
+
+
+@dataclass(frozen=True, eq=False)
+class TrunkWeights:
+    """The layers up to the last LSPN layer, as arrays that pickle small and load anywhere."""
+
+    kernels: tuple[np.ndarray, ...]
+    """Convolution weights (out, in, k, k), float32."""
+    biases: tuple[np.ndarray, ...]
+    """(out,), float32."""
+    strides: tuple[int, ...]
+    map_size: int
+    """Height and width of the last layer's map for 84x84 images."""
+    window_std: float
+    """Width of the keypoints' windows."""
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.kernels[0].shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the last layer's map."""
+        return len(self.biases[-1])
+
+
+def fold_block(block: ConvBlock) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals a ConvBlock's convolution and BatchNorm in evaluation mode."""
+    norm = block.norm
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = norm.weight.float() / torch.sqrt(norm.running_var.float() + norm.eps)
+    weight = block.conv.weight.float() * scale.view(-1, 1, 1, 1)
+    return weight.detach(), (norm.bias.float() - norm.running_mean.float() * scale).detach()
+
+
+def fold_trunk(model: PermaKey) -> TrunkWeights:
+    """The frozen trunk of a keypoint model, up to its last LSPN layer."""
+    blocks = [
+        block for block in model.vae.encoder.blocks[: model.config.layers[-1] + 1] if isinstance(block, ConvBlock)
+    ]
+    folded = [fold_block(block) for block in blocks]
+    return TrunkWeights(
+        kernels=tuple(weight.cpu().contiguous().numpy() for weight, _ in folded),
+        biases=tuple(bias.cpu().numpy() for _, bias in folded),
+        strides=tuple(block.stride for block in blocks),
+        map_size=model.feature_size,
+        window_std=model.config.window_std,
+    )
+
+
+class FrozenTrunk(nn.Module):
+    """Features of images, (B, C, 84, 84) in [0, 1] -> (B, channels, map_size, map_size); nothing in it learns.
+
+    :param weights: folded layers
+    """
+
+    def __init__(self, weights: TrunkWeights) -> None:
+        super().__init__()
+        self.strides = weights.strides
+        for index, (kernel, bias) in enumerate(zip(weights.kernels, weights.biases, strict=True)):
+            self.register_buffer(f"kernel_{index}", torch.from_numpy(kernel.copy()))
+            self.register_buffer(f"bias_{index}", torch.from_numpy(bias.copy()))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of the last layer."""
+        for index, stride in enumerate(self.strides):
+            kernel, bias = self.get_buffer(f"kernel_{index}"), self.get_buffer(f"bias_{index}")
+            images = same_conv2d(images, kernel, bias, stride).relu_()
+        return images

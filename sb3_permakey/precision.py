@@ -1,0 +1,65 @@
+"""Where and how precisely the keypoint networks compute."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """The device that a name means; "auto" is a GPU when there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The type that a name means; "auto" is bfloat16 where the device multiplies matrices in it.
+
+    :raises ValueError: for a name other than "auto", "float32" and "bfloat16"
+    """
+    if precision == "auto":
+        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
+    return PRECISIONS[precision]
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """Run convolutions and matrix products in the given precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+def place(module: ModuleType, device: torch.device) -> ModuleType:
+    """Move a network to a device, its convolutions laid out channels last, which is twice as fast or more."""
+    return module.to(device=device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep large freed blocks: fresh pages every training step cost a fifth of its time on a CPU."""
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
+        libc.mallopt(mmap_threshold, largest)
+        libc.mallopt(trim_threshold, largest)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # "lscpu" names: avx512_bf16, amx_bf16
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, bool)() for check in checks)
+    return False

@@ -1,0 +1,133 @@
+"""Training a recurrent agent on an Atari game, with validation and the best checkpoint kept."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
+
+from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.files import write_json
+from sb3_permakey.observation import VecPermaKeyObservation
+from sb3_permakey.provenance import provenance
+from sb3_permakey.recurrent_dqn import RecurrentDQN
+
+FIRST_VALIDATION_SEED = 1_000_000
+FINAL_MODEL, BEST_MODEL = "final_model.zip", "best_model.zip"
+
+AGENT = inspect.signature(RecurrentDQN).parameters
+"""The agent's own defaults, which are the flags' too."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a recurrent DQN on an Atari game."""
+
+    game: str
+    """Game, e.g. MsPacman."""
+    out: Path
+    """Folder for models and logs."""
+    checkpoint: Path | None = None
+    """Keypoint checkpoint; without it the agent sees pixels (CnnLstmPolicy)."""
+    encoder: Literal["gnn", "cnn"] = "gnn"
+    """Keypoint encoder."""
+    steps: int = 100_000
+    """Agent steps."""
+    num_envs: int = 1
+    """Environments played at once."""
+    validate_every: int = 10_000
+    """Agent steps between two validations."""
+    validation_episodes: int = 10
+    """Whole games of each validation."""
+    learning_rate: float = AGENT["learning_rate"].default
+    """Adam's learning rate."""
+    learning_starts: int = AGENT["learning_starts"].default
+    """Random steps before learning starts."""
+    batch_size: int = AGENT["batch_size"].default
+    """Windows in a batch."""
+    sequence_length: int = AGENT["sequence_length"].default
+    """Steps of a window."""
+    train_freq: int = AGENT["train_freq"].default
+    """Agent steps between updates."""
+    exploration_fraction: float = AGENT["exploration_fraction"].default
+    """Part of the training over which epsilon falls."""
+    exploration_final_eps: float = AGENT["exploration_final_eps"].default
+    """Epsilon from then on."""
+    buffer_size: int = AGENT["buffer_size"].default
+    """Steps in the replay buffer."""
+    device: str = AGENT["device"].default
+    """Where to train."""
+    seed: int = 0
+    """Seed of environment, weights and exploration."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "validate_every", "validation_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.seed < FIRST_VALIDATION_SEED - self.num_envs:
+            raise ValueError(f"seed must be from 0 to {FIRST_VALIDATION_SEED - self.num_envs - 1}, not {self.seed}")
+
+
+def train(config: TrainConfig) -> Path:
+    """Train; keep the model with the best mean score over the validation games, and the last one.
+
+    :param config: the run's settings
+    :return: path of the best model
+    :raises ValueError: when the folder already holds a trained agent
+    """
+    atari_env_id(config.game)
+    if (config.out / FINAL_MODEL).exists():
+        raise ValueError(f"{config.out} already holds a trained agent; give another --out")
+    env = make_envs(config, config.num_envs, config.seed, training=True)
+    validation_envs = min(config.validation_episodes, 5)
+    validation = make_envs(config, validation_envs, FIRST_VALIDATION_SEED, training=False)
+    model = RecurrentDQN(
+        "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
+        env,
+        policy_kwargs={"keypoint_encoder": config.encoder} if config.checkpoint else None,
+        tensorboard_log=str(config.out / "tensorboard"),
+        seed=config.seed,
+        device=config.device,
+        **{name: getattr(config, name) for name in AGENT if hasattr(config, name) and name not in ("seed", "device")},
+    )
+    write_json(config.out / "config.json", {**json.loads(json.dumps(asdict(config), default=str)), **provenance()})
+    callback = EvalCallback(
+        validation,
+        n_eval_episodes=config.validation_episodes,
+        eval_freq=max(config.validate_every // config.num_envs, 1),
+        best_model_save_path=str(config.out),
+        log_path=str(config.out),
+        verbose=0,
+    )
+    model.learn(config.steps, callback=callback, progress_bar=True, tb_log_name=config.game)
+    model.save(config.out / FINAL_MODEL)
+    best = config.out / BEST_MODEL
+    return best if best.exists() else config.out / FINAL_MODEL
+
+
+def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: bool) -> VecEnv:
+    """Environments as the agent sees them, seeded from `first_seed` on."""
+
+    def maker(seed: int) -> Callable[[], gym.Env]:
+        return lambda: make_atari_env(config.game, seed=seed, training=training)
+
+    envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
+    keep_image = config.encoder == "cnn"
+    if config.checkpoint:
+        envs = VecPermaKeyObservation(envs, config.checkpoint, keep_image=keep_image, device=config.device)
+    return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs
+
+
+def validation_scores(folder: Path) -> list[tuple[int, float]]:
+    """Steps and mean score of each validation of a finished run."""
+    import numpy as np
+
+    log: Any = np.load(folder / "evaluations.npz")
+    return [(int(step), float(scores.mean())) for step, scores in zip(log["timesteps"], log["results"], strict=True)]

@@ -1,0 +1,77 @@
+"""What the tests share: small keypoint models, a moving-square environment, frame stores of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from sb3_permakey.atari import PREPROCESSING
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
+from sb3_permakey.pretraining.frames import FrameStore, write_store
+
+NUM_KEYPOINTS = 4
+
+
+class MovingSquare(gym.Env):
+    """A white square that moves left and right on a grey field; reward for its place; ends after some steps."""
+
+    observation_space = spaces.Box(0, 255, (84, 84, 3), np.uint8)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, length: int = 20) -> None:
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.column, self.steps = int(self.np_random.integers(10, 70)), 0
+        return self._frame(), {}
+
+    def step(self, action):
+        self.column = int(np.clip(self.column + 4 * (int(action) - 1), 4, 76))
+        self.steps += 1
+        return self._frame(), self.column / 84, self.steps >= self.length, False, {}
+
+    def _frame(self) -> np.ndarray:
+        frame = np.full((84, 84, 3), 60, np.uint8)
+        frame[40:46, self.column : self.column + 6] = 255
+        return frame
+
+
+def square_frames(count: int, seed: int = 0) -> np.ndarray:
+    """Frames of a MovingSquare under random actions."""
+    env = MovingSquare(length=count)
+    frame, _ = env.reset(seed=seed)
+    random, frames = np.random.default_rng(seed), [frame]
+    while len(frames) < count:
+        frames.append(env.step(random.integers(3))[0])
+    return np.stack(frames)
+
+
+@pytest.fixture(scope="session")
+def keypoint_model() -> PermaKey:
+    """An untrained model whose BatchNorm statistics have seen frames."""
+    torch.manual_seed(0)
+    model = PermaKey(PermaKeyConfig(num_keypoints=NUM_KEYPOINTS))
+    images = torch.from_numpy(square_frames(4)).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        model.train().losses(images)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(keypoint_model: PermaKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of that model."""
+    return save_checkpoint(keypoint_model, tmp_path_factory.mktemp("checkpoint") / "square.safetensors")
+
+
+@pytest.fixture
+def frame_store(tmp_path: Path) -> FrameStore:
+    """A store of three episodes of the moving square."""
+    episodes = [square_frames(40, seed=0), square_frames(8, seed=1), square_frames(8, seed=2)]
+    description = {"game": "MovingSquare", "preprocessing": PREPROCESSING}
+    return write_store(tmp_path / "frames", episodes, (0.7, 0.15, 0.15), description)

@@ -1,0 +1,371 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch import nn
+
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
+from sb3_permakey.recurrent_dqn import RecurrentDQN
+
+SMALL = {
+    "learning_starts": 20,
+    "buffer_size": 200,
+    "batch_size": 4,
+    "sequence_length": 4,
+    "device": "cpu",
+    "seed": 0,
+    "policy_kwargs": {"lstm_hidden_size": 8},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class CountingEnv(gym.Env):
+    """Observations count the steps of an episode of a given length, which ends truly or by a time limit."""
+
+    def __init__(self, observation_space, length=7, time_limit=False):
+        self.observation_space = observation_space
+        self.action_space = spaces.Discrete(3)
+        self.length = length
+        self.time_limit = time_limit
+        self.step_number = 0
+
+    def observe(self, space=None):
+        space = space or self.observation_space
+        if isinstance(space, spaces.Dict):
+            return {key: self.observe(subspace) for key, subspace in space.spaces.items()}
+        if isinstance(space, spaces.Discrete):
+            return np.int64(self.step_number)
+        return np.full(space.shape, self.step_number, space.dtype)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_number = 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.step_number += 1
+        over = self.step_number == self.length
+        return self.observe(), float(action), over and not self.time_limit, over and self.time_limit, {}
+
+
+VECTOR = spaces.Box(-100, 100, (2,))
+IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+MIXED = spaces.Dict({"image": IMAGE, "vector": VECTOR})
+KEYPOINTS = spaces.Dict({"keypoints": spaces.Box(-1, 1, (3, 2)), "features": spaces.Box(0, np.inf, (3, 64))})
+
+
+def make_vec_env(n_envs, space=VECTOR):
+    return DummyVecEnv([lambda e=e: CountingEnv(space, length=5 + 2 * e, time_limit=e == 1) for e in range(n_envs)])
+
+
+def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", **kwargs):
+    return RecurrentDQN(policy, make_vec_env(n_envs, space), **{**SMALL, **kwargs})
+
+
+def parameters(model):
+    return torch.cat([p.detach().flatten() for p in model.policy.state_dict().values()])
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize(
+    ("policy", "space"),
+    [
+        ("MlpLstmPolicy", VECTOR),
+        ("MlpLstmPolicy", spaces.Discrete(20)),
+        ("CnnLstmPolicy", IMAGE),
+        ("MultiInputLstmPolicy", MIXED),
+        ("PermaKeyPolicy", KEYPOINTS),
+    ],
+)
+def test_learns_saves_and_loads(policy, space, n_envs, tmp_path):
+    model = make_model(n_envs, space, policy).learn(60)
+    assert model._n_updates > 3
+    model.save(tmp_path / "model")
+    loaded = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(n_envs, space), device="cpu")
+    assert torch.equal(parameters(loaded), parameters(model))
+    obs = model.env.reset()
+    state = loaded_state = None
+    for _ in range(4):
+        actions, state = model.predict(obs, state, deterministic=True)
+        loaded_actions, loaded_state = loaded.predict(obs, loaded_state, deterministic=True)
+        np.testing.assert_array_equal(actions, loaded_actions)
+        np.testing.assert_array_equal(state, loaded_state)
+    loaded.learn(30, reset_num_timesteps=False)
+    assert loaded.num_timesteps >= 90
+    assert loaded._n_updates > model._n_updates
+
+
+def test_same_seed_same_run():
+    runs = [make_model(2, seed=seed).learn(100) for seed in (3, 3, 4)]
+    assert torch.equal(parameters(runs[0]), parameters(runs[1]))
+    assert not torch.equal(parameters(runs[0]), parameters(runs[2]))
+    assert np.array_equal(runs[0].replay_buffer.actions, runs[1].replay_buffer.actions)
+
+
+def test_double_q_makes_a_difference():
+    runs = [make_model(double_q=double_q, learning_rate=0.05).learn(200) for double_q in (True, False)]
+    assert not torch.equal(parameters(runs[0]), parameters(runs[1]))
+
+
+def test_learn_logs_and_explores_as_told():
+    model = make_model(exploration_fraction=0.5, exploration_initial_eps=0.8, exploration_final_eps=0.2)
+    seen = {}
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            seen.setdefault(self.num_timesteps, dict(self.logger.name_to_value))
+            return True
+
+    model.learn(100, Watch(), log_interval=1000)
+    assert seen[26]["rollout/exploration_rate"] == pytest.approx(0.8 - 0.6 * 25 / 50)
+    assert model.exploration_rate == pytest.approx(0.2)
+    logged = seen[100]
+    assert {"train/loss", "train/td_error", "train/q_mean", "train/grad_norm", "train/n_updates"} <= set(logged)
+    assert all(np.isfinite(value) for value in logged.values())
+
+
+class StateSpy(BaseCallback):
+    """Keeps the LSTM states from which each step was taken, and whether it began an episode."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def _on_training_start(self):
+        real = self.model.policy.q_net.forward
+
+        def forward(obs, lstm_states, episode_starts):
+            q_values, new_states = real(obs, lstm_states, episode_starts)
+            self.calls.append((obs.clone(), lstm_states[0].clone(), episode_starts.clone(), new_states[0].clone()))
+            return q_values, new_states
+
+        self.model.policy.q_net.forward = forward
+
+    def _on_step(self):
+        return True
+
+
+@pytest.mark.parametrize("learning_starts", [20, 1000])
+def test_acting_state_is_carried_on_and_reset_exactly_at_episode_starts(learning_starts):
+    model = make_model(3, learning_starts=learning_starts, train_freq=1)
+    spy = StateSpy()
+    model.learn(3 * 40, spy)
+    assert len(spy.calls) == 40
+    n_starts = torch.zeros(3)
+    for call, (obs, before, starts, _) in enumerate(spy.calls):
+        np.testing.assert_array_equal(starts, obs[:, 0] == 0)
+        n_starts += starts
+        assert torch.equal(before, torch.zeros_like(before) if call == 0 else spy.calls[call - 1][3])
+    assert n_starts.tolist() == [8, 6, 5]  # 40 steps in episodes of 5, 7 and 9
+    model.learn(3)
+    assert spy.calls[40][2].all()
+
+
+def test_predict_resets_and_carries_the_state_as_told():
+    model = make_model(2)
+    obs = np.array([[1, 2], [3, 4]], np.float32)
+    _, fresh = model.predict(obs, deterministic=True)
+    _, second = model.predict(obs, fresh, deterministic=True)
+    assert [part.shape for part in second] == [(1, 2, 8)] * 2
+    assert not np.array_equal(fresh[0], second[0])
+    _, mixed = model.predict(obs, fresh, episode_start=np.array([True, False]), deterministic=True)
+    for part, fresh_part, second_part in zip(mixed, fresh, second, strict=True):
+        np.testing.assert_allclose(part[:, 0], fresh_part[:, 0], atol=1e-6)
+        np.testing.assert_allclose(part[:, 1], second_part[:, 1], atol=1e-6)
+
+
+def test_predict_explores_for_each_environment_and_the_state_moves_on_all_the_same():
+    model = make_model(2)
+    obs = np.tile(np.array([[1, 2]], np.float32), (300, 1))
+    greedy, greedy_state = model.predict(obs, deterministic=True)
+    assert len(set(greedy)) == 1
+    model.exploration_rate = 0.5
+    actions, state = model.predict(obs)
+    assert 0.5 < (actions == greedy).mean() < 0.8  # 1 - 0.5 * 2/3
+    np.testing.assert_array_equal(state, greedy_state)
+    one_action, one_state = model.predict(obs[0])
+    assert one_action.shape == ()
+    np.testing.assert_allclose(one_state[0], greedy_state[0][:, :1], atol=1e-6)
+
+
+def test_training_state_is_untouched_by_predict_and_evaluation():
+    model = make_model().learn(31)
+    before = model._last_lstm_states
+    mean_reward, _ = evaluate_policy(model, Monitor(CountingEnv(VECTOR)), n_eval_episodes=3)
+    assert 0 <= mean_reward <= 14
+    assert model._last_lstm_states is before
+
+
+def test_learning_again_without_a_reset_goes_on_where_it_was():
+    model = make_model().learn(33)
+    assert model.num_timesteps == 36  # train_freq=4
+    assert model.replay_buffer._running_first.tolist() == [42]  # 7 episodes of 5 steps and 6 states are over
+    model.learn(20, reset_num_timesteps=False)
+    assert model.replay_buffer.size() == 56
+    assert model.replay_buffer._running_first.tolist() == [66]
+    check_counting_windows(model)
+
+
+class StopAt(BaseCallback):
+    def __init__(self, num_timesteps):
+        super().__init__()
+        self.stop = num_timesteps
+
+    def _on_step(self):
+        return self.num_timesteps < self.stop
+
+
+@pytest.mark.parametrize("how", ["reset", "callback", "set_env", "load_replay_buffer", "load_while_running"])
+def test_windows_never_cross_an_outside_reset(how, tmp_path):
+    model = make_model(2)
+    model.learn(2 * 8 + 2, log_interval=None)
+    if how == "reset":
+        model.learn(24)
+    elif how == "callback":
+        for stop in range(2, 22, 2):
+            model.learn(50, StopAt(model.num_timesteps + stop), reset_num_timesteps=False)
+    elif how == "set_env":
+        model.set_env(make_vec_env(2))
+        model.learn(24, reset_num_timesteps=False)
+    elif how == "load_while_running":
+        model.save_replay_buffer(tmp_path / "buffer")
+        model.learn(4, reset_num_timesteps=False)
+        model.load_replay_buffer(tmp_path / "buffer")
+        model.learn(24, reset_num_timesteps=False)
+    else:
+        model.save_replay_buffer(tmp_path / "buffer")
+        other = make_model(2, sequence_length=5, n_steps=2)
+        other.load_replay_buffer(tmp_path / "buffer")
+        model = other.learn(24)
+        assert model.replay_buffer.sample(2).mask.shape == (5, 2)
+        assert model.replay_buffer.sample(2).actions.shape == (7, 2)
+    check_counting_windows(model)
+
+
+def check_counting_windows(model):
+    samples = model.replay_buffer.sample(400)
+    steps = samples.observations[..., 0].numpy()
+    grows = np.diff(steps, axis=0)
+    np.testing.assert_array_equal(grows, samples.acted[:-1].numpy())
+    last = np.take_along_axis(steps, (samples.acted.numpy().sum(axis=0)[None] - 1).clip(0), axis=0)
+    ends = samples.terminated.numpy().any(axis=0)
+    assert set(last[0, ends]) <= {4.0}  # only the environment with 5 steps ends truly
+
+
+def test_targets_reach_the_value_of_a_known_process():
+    """Two steps, reward 1 each, then a true end or a time limit: Q is 1 + gamma and 1, or 1 / (1 - gamma)."""
+
+    class OneReward(CountingEnv):
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, 1.0, *rest
+
+    for time_limit, expected in ((False, [1.5, 1.0]), (True, [2.0, 2.0])):
+        env = OneReward(spaces.Box(-1, 3, (1,)), length=2, time_limit=time_limit)
+        model = RecurrentDQN(
+            "MlpLstmPolicy",
+            env,
+            **{**SMALL, "gamma": 0.5, "learning_rate": 1e-2, "tau": 0.1, "train_freq": 1, "batch_size": 8},
+        )
+        model.learn(500)
+        obs = torch.tensor([[[0.0]], [[1.0]]])
+        q_values = model.q_net.window_q_values(obs).mean(dim=-1).squeeze(1)
+        np.testing.assert_allclose(q_values.detach(), expected, atol=0.15)
+
+
+class BatchNormExtractor(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=2)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, observations):
+        return self.norm(observations)
+
+
+def test_an_update_is_one_lstm_call_of_each_network():
+    model = make_model().learn(20)
+    shapes = []
+    for net in (model.q_net, model.q_net_target):
+        net.lstm.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output[0].shape)))
+    model.train(gradient_steps=1, batch_size=4)
+    assert shapes == [(7, 4, 8), (7, 4, 8)]
+
+
+def test_target_network_follows_parameters_and_batch_norm_statistics():
+    model = make_model(
+        tau=0.25, target_update_interval=2, policy_kwargs={"features_extractor_class": BatchNormExtractor}
+    )
+    model.learn(20)
+    online, target = model.q_net, model.q_net_target
+    names = ["features_extractor.norm.running_mean", "features_extractor.norm.running_var", "lstm.weight_ih_l0"]
+    before = {name: target.state_dict()[name].clone() for name in names}
+    model.train(gradient_steps=1, batch_size=4)
+    for name in names:
+        assert torch.equal(target.state_dict()[name], before[name])
+        assert not torch.equal(online.state_dict()[name], before[name])
+    model.train(gradient_steps=1, batch_size=4)
+    for name in names:
+        expected = 0.75 * before[name] + 0.25 * online.state_dict()[name]
+        torch.testing.assert_close(target.state_dict()[name], expected)
+    assert model._n_updates == 2
+    assert online.training
+    assert not target.training
+    model.predict(np.zeros(2, np.float32))
+    assert not online.training
+
+
+def test_learns_with_normalized_observations():
+    env = VecNormalize(make_vec_env(2))
+    model = RecurrentDQN("MlpLstmPolicy", env, **SMALL).learn(60)
+    stored = model.replay_buffer._observations[None]
+    assert stored.max() == 7, "the buffer holds what was not normalized"
+    normalized = model.replay_buffer.sample(50, env=env).observations
+    assert normalized.abs().max() < 4
+
+
+def test_what_cannot_work_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(AssertionError, match="only supports"):
+        RecurrentDQN("MlpLstmPolicy", "Pendulum-v1")
+    with pytest.raises(ValueError, match="Policy MlpPolicy unknown"):
+        make_model(policy="MlpPolicy")
+    with pytest.raises(ValueError, match="already stored once"):
+        make_model(optimize_memory_usage=True)
+    with pytest.raises(ValueError, match="that is a SequenceReplayBuffer, got ReplayBuffer"):
+        make_model(replay_buffer_class=ReplayBuffer)
+    with pytest.raises(ValueError, match="target_update_interval must be at least 1, got 0"):
+        make_model(target_update_interval=0)
+    with pytest.raises(ValueError, match="sequence_length and lookahead must be at least 1"):
+        make_model(n_steps=0)
+    with pytest.raises(ValueError, match="Dict observations need MultiInputLstmPolicy"):
+        make_model(space=MIXED)
+    with pytest.raises(ValueError, match="wrap the environment with PermaKeyObservation first"):
+        make_model(policy="PermaKeyPolicy")
+    env = CountingEnv(VECTOR)
+    env.action_space = spaces.Discrete(3, start=1)
+    with pytest.raises(ValueError, match="actions counted from 0"):
+        RecurrentDQN("MlpLstmPolicy", env, **SMALL)
+    make_model(2).save_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(ValueError, match="for 2 environments, not 1"):
+        make_model().load_replay_buffer(tmp_path / "buffer")
+
+
+def test_defaults_are_those_of_the_paper():
+    model = RecurrentDQN("MlpLstmPolicy", CountingEnv(VECTOR), device="cpu")
+    assert isinstance(model.replay_buffer, SequenceReplayBuffer)
+    assert model.q_net.lstm.hidden_size == 128
+    samples_states = model.replay_buffer.sequence_length + model.replay_buffer.lookahead
+    assert (model.n_steps, samples_states, model.batch_size, model.tau) == (3, 11, 16, 0.005)
