@@ -44,8 +44,8 @@ def make_atari_env(game: str, *, seed: int | None = None, training: bool = True,
     """An Atari game with RGB observations, uint8 (84, 84, 3).
 
     Frame skip 4 with the maximum over the last two frames, up to 30 no-ops after a reset, and a press of FIRE where the
-    game waits for it. While training, a lost life ends an episode (the game itself goes on at the next reset) and rewards
-    are clipped to -1, 0 and 1; SB3's Monitor below these two keeps whole games and full scores in its records.
+    game waits for it. While training, a lost life ends an episode (the game itself goes on at the next reset) and
+    rewards are clipped to -1, 0 and 1; SB3's Monitor below these two records whole games and full scores.
 
     :param game: "MsPacman" or "ALE/MsPacman-v5"
     :param seed: seed of the first reset and of the action space

@@ -76,8 +76,8 @@ def fully_connected(count: int) -> Tensor:
 class KeypointGNN(BaseFeaturesExtractor):
     """Keypoints as the nodes of a fully connected graph (section 3, appendix A.2.3).
 
-    A node is the mean feature inside the keypoint's window beside a learned embedding of its position; edges start at zero.
-    Encode, one step of an Interaction Network, decode; the decoded nodes are concatenated into an MLP.
+    A node is the mean feature inside the keypoint's window beside a learned embedding of its position; edges start at
+    zero. Encode, one step of an Interaction Network, decode; the decoded nodes are concatenated into an MLP.
 
     :param observation_space: with "keypoints" (K, 2) and "features" (K, C)
     :param features_dim: units of the output MLP's two layers

@@ -31,13 +31,13 @@ def gather_and_mlp(lspn: LSPN, features: torch.Tensor) -> torch.Tensor:
             ]
             hidden = torch.cat(cut, dim=1) @ weight.T
             for module in rest:
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.BatchNorm1d):
                     scale = module.weight / torch.sqrt(module.running_var + module.eps)
                     hidden = (hidden - module.running_mean) * scale + module.bias
                 elif isinstance(module, nn.ReLU):
                     hidden = hidden.clamp_min(0)
                 else:
-                    hidden = hidden @ module.weight[:, :, 0, 0].T + (0 if module.bias is None else module.bias)
+                    hidden = hidden @ module.weight.T + (0 if module.bias is None else module.bias)
             predictions[:, :, i, j] = hidden
     return predictions
 
@@ -47,7 +47,7 @@ def test_convolution_form_equals_gathering_and_an_mlp(patch_size):
     torch.manual_seed(patch_size)
     lspn = LSPN(channels=5, patch_size=patch_size)
     for module in lspn.head:
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
     features = torch.rand(2, 5, 12, 12)
@@ -61,7 +61,7 @@ def test_convolution_form_equals_gathering_and_an_mlp(patch_size):
 def test_layer_sizes_are_the_papers():
     lspn = LSPN(channels=64, patch_size=2)
     assert lspn.neighbours.weight.shape == (512, 256, 3, 3)
-    assert [module.weight.shape[:2] for module in lspn.head if isinstance(module, nn.Conv2d)] == [
+    assert [module.weight.shape[:2] for module in lspn.head if isinstance(module, nn.Linear)] == [
         (256, 512),
         (256, 256),
     ]

@@ -1,0 +1,15 @@
+"""A recurrent DQN that sees keypoints, on MsPacman; run `make demo` first for the checkpoint."""
+
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
+
+CHECKPOINT = "runs/demo/mspacman.safetensors"
+
+env = PermaKeyObservation(make_atari_env("MsPacman", seed=0), CHECKPOINT)
+model = RecurrentDQN("PermaKeyPolicy", env, learning_starts=500, verbose=1, seed=0)
+model.learn(2_000, progress_bar=True)
+
+games = PermaKeyObservation(make_atari_env("MsPacman", seed=1_000_000, training=False), CHECKPOINT)
+mean, std = evaluate_policy(model, games, n_eval_episodes=3)
+print(f"score over 3 games: {mean:.0f} +- {std:.0f}")

@@ -1,0 +1,164 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import square_frames
+from PIL import Image
+from safetensors.torch import save_file
+
+from sb3_permakey.atari import PREPROCESSING
+from sb3_permakey.cli import COMMANDS, main
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
+from sb3_permakey.pretraining.frames import write_store
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; its exit code, output and errors."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    """Runs a command line that must end with exit code 2 and one sentence, which it gives back."""
+
+    def refused(*arguments) -> str:
+        code, _, errors = run(*arguments)
+        sentences = [line for line in errors.splitlines() if line.startswith("sb3-permakey: ")]
+        assert code == 2, errors
+        assert len(sentences) == 1, errors
+        assert "Traceback" not in errors
+        return sentences[0]
+
+    return refused
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(run, command):
+    code, output, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert "show this help message" in output
+
+
+def test_flags_come_from_the_dataclasses(run):
+    _, output, _ = run("pretrain", "--help")
+    for flag in ("--num-keypoints", "--window-std", "--kl-weight", "--schedule", "--max-minutes", "--precision"):
+        assert flag in output
+    assert "(default: 0.0002)" in output
+
+
+def test_the_whole_way(run, tmp_path):
+    frames, checkpoint, agent = tmp_path / "frames", tmp_path / "model.safetensors", tmp_path / "agent"
+    code, output, errors = run(
+        "collect", "--game", "MsPacman", "--frames", 150, "--max-episode-steps", 40, "--out", frames
+    )
+    assert code == 0, errors
+    assert "next: sb3-permakey pretrain" in output
+    pretrain = ("pretrain", "--frames", frames, "--out", checkpoint, "--batch-size", 4, "--max-steps", 2)
+    code, output, errors = run(*pretrain, "--num-keypoints", 3, "--schedule", "staged")
+    assert code == 0, errors
+    assert "next: sb3-permakey show" in output
+    show = ("show", "--checkpoint", checkpoint, "--frames", frames, "--out", tmp_path / "keypoints.png")
+    code, output, errors = run(
+        *show, "--gif", tmp_path / "keypoints.gif", "--gif-frames", 3, "--columns", 2, "--first", 2
+    )
+    assert code == 0, errors
+    assert f"next: sb3-permakey train --game MsPacman --checkpoint {checkpoint}" in output
+    assert Image.open(tmp_path / "keypoints.gif").n_frames == 3
+    train = ("train", "--game", "MsPacman", "--checkpoint", checkpoint, "--out", agent, "--steps", 60)
+    flags = ("--learning-starts", 20, "--batch-size", 2, "--validate-every", 50, "--validation-episodes", 1)
+    code, output, errors = run(*train, *flags)
+    assert code == 0, errors
+    assert "validation after      50 steps" in output
+    assert json.loads((agent / "config.json").read_text())["learning_rate"] == 2e-4
+    evaluate = ("evaluate", "--game", "MsPacman", "--agent", agent / "best_model.zip", "--checkpoint", checkpoint)
+    flags = ("--out", tmp_path / "evaluation.json", "--video", tmp_path / "agent.mp4", "--seeds", 2)
+    code, table, errors = run(*evaluate, *flags)
+    assert code == 0, errors
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    for player in ("agent", "random"):
+        assert [game["seed"] for game in result[player]["games"]] == result["seeds"] == [2_000_000, 2_000_001]
+        assert result[player]["mean"] == sum(game["score"] for game in result[player]["games"]) / 2
+        assert f"{result[player]['mean']:.1f}" in table
+    assert result["machine"]["cores"] >= 1
+    assert (tmp_path / "agent.mp4").stat().st_size > 1000
+
+    before = (tmp_path / "evaluation.json").stat().st_mtime_ns
+    assert run(*evaluate, *flags)[1].splitlines()[1:] == table.splitlines()[1:]
+    assert (tmp_path / "evaluation.json").stat().st_mtime_ns == before
+    assert "holds another evaluation" in run(*evaluate, *flags[:-1], 3)[2]
+    assert "already holds a trained agent" in run(*train)[2]
+
+
+def test_wrong_games(refused, tmp_path):
+    sentence = refused("collect", "--game", "MsPackman", "--out", tmp_path / "frames")
+    assert "nearest name is 'MsPacman'" in sentence
+    assert not (tmp_path / "frames").exists()
+    assert "nearest name is 'Pong'" in refused("train", "--game", "Pongg", "--out", tmp_path / "agent")
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "another format", "other channels"])
+def test_wrong_checkpoints(refused, checkpoint, tmp_path, fault):
+    path = tmp_path / "wrong.safetensors"
+    if fault == "truncated":
+        path.write_bytes(checkpoint.read_bytes()[:-1000])
+    elif fault == "another format":
+        save_file({"weight": torch.zeros(2)}, path)
+    elif fault == "other channels":
+        save_checkpoint(PermaKey(PermaKeyConfig(image_channels=1)), path)
+    before = path.read_bytes() if path.exists() else None
+    sentence = refused("train", "--game", "MsPacman", "--checkpoint", path, "--out", tmp_path / "agent")
+    expected = {
+        "missing": "no keypoint checkpoint",
+        "truncated": "truncated",
+        "another format": "not a keypoint checkpoint",
+        "other channels": "1 channel(s), but the frames have 3",
+    }
+    assert expected[fault] in sentence
+    assert str(path) in sentence
+    assert before == (path.read_bytes() if path.exists() else None)
+    assert not (tmp_path / "agent").exists()
+
+
+def test_frames_of_other_preprocessing(refused, tmp_path):
+    description = {"game": "ALE/MsPacman-v5", "preprocessing": {**PREPROCESSING, "frame_skip": 2}}
+    write_store(tmp_path / "frames", [square_frames(9)] * 3, (0.8, 0.1, 0.1), description)
+    sentence = refused("pretrain", "--frames", tmp_path / "frames", "--out", tmp_path / "model.safetensors")
+    assert "other preprocessing: frame_skip is 2, not 4" in sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames"]
+
+
+def test_wrong_agents(refused, tmp_path):
+    (tmp_path / "broken.zip").write_bytes(b"PK nothing")
+    flags = ("--game", "MsPacman", "--out", tmp_path / "evaluation.json")
+    assert "no saved agent at" in refused("evaluate", "--agent", tmp_path / "nowhere.zip", *flags)
+    assert "not a model saved by" in refused("evaluate", "--agent", tmp_path / "broken.zip", *flags)
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("collect", "--game", "Pong", "--out", "x", "--frames", 0), "frames must be at least 1"),
+        (("pretrain", "--frames", "x", "--out", "y.pt"), "out must name a .safetensors file"),
+        (("pretrain", "--frames", "nowhere", "--out", "y.safetensors"), "no finished frame store at nowhere"),
+        (("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0), "num_keypoints must be"),
+        (("show", "--checkpoint", "nowhere", "--frames", "x", "--out", "y.png"), "no keypoint checkpoint at nowhere"),
+        (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1"),
+    ],
+)
+def test_other_wrong_inputs(refused, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(*arguments)
+    assert not list(Path().iterdir())

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import torch
+from conftest import NUM_KEYPOINTS, MovingSquare
+from gymnasium import spaces
+from sb3_contrib import QRDQN, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO
+
+from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, RecurrentDQN
+from sb3_permakey.extractors import fully_connected
+from sb3_permakey.keypoints import save_checkpoint
+from sb3_permakey.keypoints.layers import gaussian_windows
+
+SMALL = {"learning_starts": 50, "buffer_size": 1000}
+
+
+@pytest.fixture
+def env(checkpoint):
+    return PermaKeyObservation(MovingSquare(), checkpoint, keep_image=True)
+
+
+def keypoint_space(count: int, channels: int = 6) -> spaces.Dict:
+    return spaces.Dict(
+        {
+            "keypoints": spaces.Box(-1, 1, (count, 2), np.float32),
+            "features": spaces.Box(0, np.inf, (count, channels), np.float32),
+        }
+    )
+
+
+def observations_of(count: int, batch: int = 3, channels: int = 6) -> dict[str, torch.Tensor]:
+    return {"keypoints": torch.rand(batch, count, 2), "features": torch.rand(batch, count, channels)}
+
+
+def test_gnn_equals_messages_written_out():
+    torch.manual_seed(0)
+    count = 4
+    gnn, observations = KeypointGNN(keypoint_space(count)), observations_of(count)
+    with torch.no_grad():
+        found = gnn(observations)
+        edge = gnn.encode_edges(torch.zeros(64))
+        for batch in range(3):
+            nodes = [
+                gnn.encode_nodes(
+                    torch.cat(
+                        [observations["features"][batch, k], gnn.embed_position(observations["keypoints"][batch, k])]
+                    )
+                )
+                for k in range(count)
+            ]
+            decoded = []
+            for i in range(count):
+                messages = [
+                    gnn.process.update_edges(torch.cat([nodes[i], nodes[j], edge])) for j in range(count) if j != i
+                ]
+                updated = gnn.process.update_nodes(torch.cat([nodes[i], torch.stack(messages).sum(0)]))
+                decoded.append(gnn.decode_nodes(updated))
+            assert torch.allclose(found[batch], gnn.output(torch.cat(decoded)), atol=1e-5)
+
+
+def test_graph_is_fully_connected_without_loops():
+    pairs = {tuple(pair) for pair in fully_connected(3).T.tolist()}
+    assert pairs == {(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}
+
+
+@pytest.mark.parametrize("count", [1, 7, 25])
+def test_gnn_takes_any_number_of_keypoints_and_learns(count):
+    gnn = KeypointGNN(keypoint_space(count), features_dim=32)
+    features = gnn(observations_of(count))
+    assert features.shape == (3, 32)
+    features.sum().backward()
+    assert gnn.embed_position[0].weight.grad.abs().sum() > 0
+
+
+def test_cnn_masks_the_trunks_features_with_the_windows(env):
+    cnn = KeypointCNN(env.observation_space, filters=8)
+    seen = {}
+    cnn.convolutions.register_forward_hook(lambda module, inputs, output: seen.update(masked=inputs[0]))
+    image = torch.rand(2, 84, 84, 3)
+    centers = torch.tensor([[[0.5, 0.5]] * NUM_KEYPOINTS, [[-0.5, 0.0]] * NUM_KEYPOINTS])
+    cnn.eval()({"image": image, "keypoints": centers, "features": torch.zeros(2, NUM_KEYPOINTS, 64)})
+    windows = NUM_KEYPOINTS * gaussian_windows(centers[:, :1], 42, 0.1)
+    assert torch.allclose(seen["masked"], cnn.trunk(image.permute(0, 3, 1, 2)) * windows, atol=1e-5)
+    assert seen["masked"].shape == (2, 64, 42, 42)
+
+
+def test_cnn_takes_channels_first_and_last_alike(env):
+    torch.manual_seed(0)
+    cnn = KeypointCNN(env.observation_space, filters=8)
+    first = spaces.Dict({**env.observation_space.spaces, "image": spaces.Box(0, 255, (3, 84, 84), np.uint8)})
+    first.trunk = env.observation_space.trunk
+    torch.manual_seed(0)
+    channels_first = KeypointCNN(first, filters=8)
+    image = torch.rand(2, 84, 84, 3)
+    observations = {"keypoints": torch.zeros(2, NUM_KEYPOINTS, 2), "image": image}
+    transposed = {**observations, "image": image.permute(0, 3, 1, 2)}
+    assert torch.allclose(cnn.eval()(observations), channels_first.eval()(transposed), atol=1e-6)
+
+
+def test_cnn_trunk_does_not_learn(env):
+    cnn = KeypointCNN(env.observation_space, filters=8)
+    assert not any("trunk" in name for name, _ in cnn.named_parameters())
+    assert any("trunk" in name for name in cnn.state_dict())
+
+
+def test_cnn_has_the_papers_layers(env):
+    blocks = KeypointCNN(env.observation_space).convolutions.blocks
+    assert [(block.conv.out_channels, block.conv.kernel_size[0], block.stride) for block in blocks] == [
+        (128, 3, 1),
+        (128, 3, 1),
+        (128, 3, 2),
+        (128, 3, 1),
+    ]
+
+
+def test_cnn_names_what_it_lacks(env, keypoint_model):
+    plain = spaces.Dict(dict(env.observation_space.spaces))
+    with pytest.raises(ValueError, match="does not carry the keypoint model's trunk"):
+        KeypointCNN(plain)
+    assert KeypointCNN(plain, checkpoint=keypoint_model, filters=4).trunk.strides == (1, 2)
+    del plain.spaces["image"]
+    with pytest.raises(ValueError, match="keep_image=True"):
+        KeypointCNN(plain)
+
+
+@pytest.mark.parametrize("encoder", [KeypointGNN, KeypointCNN])
+def test_spaces_without_keypoints_are_refused_in_a_sentence(encoder):
+    with pytest.raises(ValueError, match="wrap the environment with PermaKeyObservation first"):
+        encoder(spaces.Box(0, 255, (84, 84, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "settings"),
+    [
+        (DQN, "MultiInputPolicy", SMALL),
+        (QRDQN, "MultiInputPolicy", SMALL),
+        (PPO, "MultiInputPolicy", {"n_steps": 100, "batch_size": 50, "n_epochs": 2}),
+        (A2C, "MultiInputPolicy", {}),
+        (RecurrentPPO, "MultiInputLstmPolicy", {"n_steps": 100, "batch_size": 50, "n_epochs": 2}),
+        (RecurrentDQN, "MultiInputLstmPolicy", SMALL),
+    ],
+)
+def test_gnn_learns_with_every_agent_for_500_steps(checkpoint, algorithm, policy, settings):
+    env = PermaKeyObservation(MovingSquare(), checkpoint)
+    model = algorithm(policy, env, policy_kwargs={"features_extractor_class": KeypointGNN}, seed=0, **settings)
+    extractor = model.policy.q_net.features_extractor if hasattr(model.policy, "q_net") else None
+    extractor = extractor or getattr(model.policy, "quantile_net", model.policy).features_extractor
+    before = {name: value.clone() for name, value in extractor.state_dict().items()}
+    model.learn(500)
+    assert model.num_timesteps >= 500
+    assert not all(torch.equal(before[name], value) for name, value in extractor.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "policy_kwargs"),
+    [
+        (
+            DQN,
+            "MultiInputPolicy",
+            {"features_extractor_class": KeypointCNN, "features_extractor_kwargs": {"filters": 4}},
+        ),
+        (RecurrentDQN, "PermaKeyPolicy", {"keypoint_encoder": "cnn", "features_extractor_kwargs": {"filters": 4}}),
+    ],
+)
+def test_an_agent_with_the_cnn_loads_where_its_checkpoint_is_gone(
+    keypoint_model, tmp_path, algorithm, policy, policy_kwargs
+):
+    path = save_checkpoint(keypoint_model, tmp_path / "model.safetensors")
+    policy_kwargs["features_extractor_kwargs"]["checkpoint"] = str(path)
+    env = PermaKeyObservation(MovingSquare(), path, keep_image=True)
+    settings = {"buffer_size": 100, "learning_starts": 10, "batch_size": 4}
+    model = algorithm(policy, env, policy_kwargs=policy_kwargs, seed=0, **settings)
+    model.learn(24)
+    model.save(tmp_path / "agent.zip")
+    observation, _ = env.reset(seed=0)
+    path.unlink()
+    loaded = algorithm.load(tmp_path / "agent.zip")
+    before, after = (one.policy.state_dict() for one in (model, loaded))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]

@@ -1,0 +1,40 @@
+import numpy as np
+from conftest import square_frames
+from PIL import Image
+
+from sb3_permakey.figures import draw_keypoints, heat, keypoint_animation, keypoint_panel, save_gif, save_mp4, save_png
+from sb3_permakey.keypoints import KeypointDetector
+
+
+def test_a_keypoint_is_drawn_at_its_pixel():
+    frame = np.zeros((84, 84, 3), np.uint8)
+    drawn = np.asarray(draw_keypoints(frame, np.array([[1.0, -1.0], [0.0, 0.0]]), window_std=0.05, scale=3))
+    assert drawn.shape == (252, 252, 3)
+    assert drawn[250, 1].max() == 255  # bottom left: pixel (83, 0) enlarged
+    assert drawn[126, 126].max() == 255
+    assert drawn[60, 200].max() == 0
+
+
+def test_heat_goes_from_black_to_white():
+    assert heat(np.array([[0.0, 1.0]])).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_panel_has_a_row_for_each_layer(keypoint_model):
+    detector, frames = KeypointDetector(keypoint_model), square_frames(3)
+    panel = keypoint_panel(detector, frames)
+    assert panel.dtype == np.uint8
+    assert panel.shape[0] > 4 * 252
+    assert panel.shape[1] > 3 * 252
+
+
+def test_files(keypoint_model, tmp_path):
+    detector, frames = KeypointDetector(keypoint_model), square_frames(4)
+    frames[np.arange(4), :4, :4] = np.arange(4, dtype=np.uint8)[:, None, None, None] * 80  # no two alike
+    pictures = keypoint_animation(detector, frames)
+    save_png(tmp_path / "one.png", pictures[0])
+    save_gif(tmp_path / "all.gif", pictures, frames_per_second=10)
+    save_mp4(tmp_path / "all.mp4", pictures, frames_per_second=10)
+    assert Image.open(tmp_path / "one.png").size == (252, 252)
+    assert Image.open(tmp_path / "all.gif").n_frames == 4
+    assert (tmp_path / "all.mp4").read_bytes()[4:8] == b"ftyp"
+    assert len(list(tmp_path.iterdir())) == 3
