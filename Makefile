@@ -18,14 +18,15 @@ $(DEMO)/frames/frames.json: | $(INSTALLED)
 	$(BIN)/sb3-permakey collect --game $(GAME) --frames 6000 --out $(DEMO)/frames
 
 $(CHECKPOINT): | $(DEMO)/frames/frames.json
-	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --max-minutes 8
+	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --batch-size 16 \
+		--pointnet-learning-rate 4e-3 --max-minutes 8.5 --first-stage-share 0.45
 
 $(DEMO)/keypoints.png: | $(CHECKPOINT)
 	$(BIN)/sb3-permakey show --checkpoint $(CHECKPOINT) --frames $(DEMO)/frames --out $@ --gif $(DEMO)/keypoints.gif
 
 $(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
-	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --steps 15000 \
-		--learning-starts 1000 --exploration-fraction 0.6 --validate-every 5000 --validation-episodes 5
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --steps 12000 \
+		--learning-starts 1000 --exploration-fraction 0.6 --validate-every 6000 --validation-episodes 5
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2

@@ -87,7 +87,9 @@ def main(config: StepBenchmark) -> None:
         **provenance(),
     }
     write_json(config.out, result)
-    print(f"one step of {config.batch_size} images, {result['precision']}: {step_s:.3f} s (authors' code: {AUTHORS_S} s)")
+    print(
+        f"one step of {config.batch_size} images, {result['precision']}: {step_s:.3f} s (authors' code: {AUTHORS_S} s)"
+    )
     print(f"matrix product on the same threads: {result['matrix_product_gflops']:.0f} GFLOP/s")
     print(config.out)
 

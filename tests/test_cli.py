@@ -150,15 +150,34 @@ def test_wrong_agents(refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("collect", "--game", "Pong", "--out", "x", "--frames", 0), "frames must be at least 1"),
-        (("pretrain", "--frames", "x", "--out", "y.pt"), "out must name a .safetensors file"),
         (("pretrain", "--frames", "nowhere", "--out", "y.safetensors"), "no finished frame store at nowhere"),
-        (("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0), "num_keypoints must be"),
         (("show", "--checkpoint", "nowhere", "--frames", "x", "--out", "y.png"), "no keypoint checkpoint at nowhere"),
-        (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1"),
     ],
 )
-def test_other_wrong_inputs(refused, tmp_path, monkeypatch, arguments, words):
+def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     assert words in refused(*arguments)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("collect", "--game", "Pong", "--out", "x", "--frames", 0), "frames must be at least 1, not 0"),
+        (("pretrain", "--frames", "x", "--out", "y.pt"), "out must name a .safetensors file, not y.pt"),
+        (
+            ("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0),
+            "num_keypoints must be at least 1",
+        ),
+        (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1, not 0"),
+        (("train", "--game", "Pong", "--out", "x", "--steps", "many"), "invalid value 'many'"),
+        (("colect",), "colect"),
+    ],
+)
+def test_impossible_flags(run, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = run(*arguments)
+    assert code == 2
+    assert words in " ".join((output + errors).split())
+    assert "Traceback" not in errors
     assert not list(Path().iterdir())

@@ -1,0 +1,41 @@
+"""The figures in the README are those of the results files."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def result(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def test_demo_scores():
+    demo = result("demo")
+    for player in ("agent", "random"):
+        row = demo[player]
+        cells = [f"{row[key]:.0f}" for key in ("mean", "std", "median", "min", "max")]
+        assert f"| {' | '.join(cells)} |" in README
+
+
+def test_pretraining_step():
+    step = result("pretraining_step")
+    assert f"{step['step_s']:.2f} s" in README
+    assert f"{step['matrix_product_gflops']:.0f} GFLOP/s" in README
+
+
+def test_every_result_names_what_made_it():
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        content = json.loads(path.read_text())
+        assert {"command", "commit", "versions", "machine"} <= set(content), path.name
+
+
+def test_commands_and_files_that_are_named_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"make {target}" in README
+        assert f"\n{target}:" in makefile
+    for path in ("docs/keypoints.png", "examples/other_agents.py", "examples/memory_without_keypoints.py"):
+        assert path in README
+        assert (ROOT / path).is_file()
