@@ -37,10 +37,14 @@ class EvaluateConfig:
     """Keypoint checkpoint, for an agent that sees keypoints."""
     seeds: int = 10
     """Test seeds, one game on each."""
+    epsilon: float = 0.0
+    """Probability that the agent's action is replaced by a random one (paper: 0)."""
     video: Path | None = None
     """MP4 file for the first game, keypoints drawn on it."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, not {self.seeds}")
 
@@ -91,15 +95,18 @@ def play_games(
     return [Game(seed, float(score), int(count)) for seed, score, count in zip(seeds, scores, steps, strict=True)]
 
 
-def agent_chooser(agent: FrameAgent) -> Chooser:
-    """The actions of an agent, which forgets the games that have ended."""
+def agent_chooser(agent: FrameAgent, game: str, seeds: Sequence[int], epsilon: float) -> Chooser:
+    """The actions of an agent, or with probability epsilon random ones; games that have ended are forgotten."""
     before: list[int] = []
+    choose_randomly = random_chooser(game, seeds)
+    generators = [np.random.default_rng((seed, 1)) for seed in seeds]
 
     def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> np.ndarray:
         if before and len(playing) < len(before):
             agent.keep([before.index(index) for index in playing])
         before[:] = playing
-        return agent.act(frames, starts)
+        explores = np.array([generators[index].random() for index in playing]) < epsilon
+        return np.where(explores, choose_randomly(frames, starts, playing), agent.act(frames, starts))
 
     return choose
 
@@ -128,6 +135,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "agent_file": str(config.agent),
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
         "seeds": seeds,
+        "epsilon": config.epsilon,
     }
     if config.out.exists():
         found = json.loads(config.out.read_text())
@@ -137,7 +145,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     agent = FrameAgent(config.agent, config.checkpoint)
     record: list[np.ndarray] = []
     players = {
-        "agent": (agent_chooser(agent), record if config.video else None),
+        "agent": (agent_chooser(agent, config.game, seeds, config.epsilon), record if config.video else None),
         "random": (random_chooser(config.game, seeds), None),
     }
     games = {
@@ -168,7 +176,8 @@ def summarise(games: Sequence[Game]) -> dict[str, float]:
 
 def score_table(result: dict[str, Any]) -> str:
     """Agent and random policy as a text table."""
-    lines = [f"{result['game']}, whole games, {len(result['seeds'])} test seeds"]
+    seeds, epsilon = len(result["seeds"]), result["epsilon"]
+    lines = [f"{result['game']}, whole games, {seeds} test seeds, agent's epsilon {epsilon}"]
     lines.append(f"{'policy':<8}{'mean':>9}{'std':>9}{'median':>9}{'min':>9}{'max':>9}{'steps':>9}")
     for name in ("agent", "random"):
         row = result[name]

@@ -170,7 +170,7 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
             "num_keypoints must be at least 1",
         ),
         (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1, not 0"),
-        (("train", "--game", "Pong", "--out", "x", "--steps", "many"), "invalid value 'many'"),
+        (("train", "--game", "Pong", "--out", "x", "--steps", "many"), "Error parsing --steps"),
         (("colect",), "colect"),
     ],
 )

@@ -92,6 +92,7 @@ class PermaKey(nn.Module):
         self.pointnet = PointNet(len(config.layers), config.num_keypoints)
         sizes = ENCODER.map_sizes()
         self.cell_sizes = [config.patch_size * IMAGE_SIZE // sizes[layer] for layer in config.layers]
+        self.error_map_sizes = [-(-sizes[layer] // config.patch_size) for layer in config.layers]
         self.feature_channels = ENCODER.filters[config.layers[-1]]
         self.feature_size = sizes[config.layers[-1]]
 

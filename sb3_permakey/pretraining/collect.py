@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
-from sb3_permakey.files import write_array, write_json
+from sb3_permakey.files import atomic_array, write_json
 from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
 from sb3_permakey.saved_agents import FrameAgent
 
@@ -151,7 +151,7 @@ def _play_missing(config: CollectConfig, folder: Path) -> list[int]:
             actions = _policy_actions(agent, players) if agent else [None] * len(players)
             for player, action in zip(players, actions, strict=True):
                 if player.step(action):
-                    write_array(_episode_path(folder, player.index), np.stack(player.frames))
+                    _write_episode(_episode_path(folder, player.index), np.stack(player.frames))
                     done[player.index] = len(player.frames)
                     next_index = _start_next(player, next_index, done)
             progress.update(min(len(players), config.frames - progress.n))
@@ -179,6 +179,11 @@ def _without_gap(done: dict[int, int]) -> list[int]:
     while len(lengths) in done:
         lengths.append(done[len(lengths)])
     return lengths
+
+
+def _write_episode(path: Path, frames: np.ndarray) -> None:
+    with atomic_array(path, np.uint8, frames.shape) as array:
+        array.append(frames)
 
 
 def _episode_path(folder: Path, index: int) -> Path:

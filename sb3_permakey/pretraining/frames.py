@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_permakey.files import write_json
-from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.files import atomic_array, write_json
 
 VERSION = 1
 DESCRIPTION = "frames.json"
@@ -109,17 +107,11 @@ def write_store(
         chosen = max(candidates, key=lambda split: shares[split] * total - sizes[split])
         placed.append(Episode(index, SPLITS[chosen], int(sizes[chosen]), len(frames)))
         sizes[chosen] += len(frames)
-    path.mkdir(parents=True, exist_ok=True)
     for split, size in zip(SPLITS, sizes, strict=True):
-        part = path / f".{split}.npy.part"
-        frames_of_split = np.lib.format.open_memmap(
-            part, mode="w+", dtype=np.uint8, shape=(int(size), IMAGE_SIZE, IMAGE_SIZE, episodes[0].shape[-1])
-        )
-        for episode in placed:
-            if episode.split == split:
-                frames_of_split[episode.start : episode.start + episode.length] = episodes[episode.index]
-        frames_of_split.flush()
-        os.replace(part, path / f"{split}.npy")
+        with atomic_array(path / f"{split}.npy", np.uint8, (int(size), *episodes[0].shape[1:])) as array:
+            for episode in placed:
+                if episode.split == split:
+                    array.append(episodes[episode.index])
     write_json(
         path / DESCRIPTION,
         {"version": VERSION, **description, "episodes": [asdict(episode) for episode in placed]},

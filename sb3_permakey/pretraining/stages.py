@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from sb3_permakey.files import atomic_array
 from sb3_permakey.keypoints import PermaKey, PermaKeyLosses
 from sb3_permakey.keypoints.detector import to_images
 from sb3_permakey.precision import autocast
@@ -138,20 +139,14 @@ class ErrorMapStage:
     @torch.inference_mode()
     def _make_maps(self, frames: np.ndarray, paths: list[Path], title: str, batch_size: int) -> None:
         self.model.eval()
-        parts = [path.with_suffix(".part") for path in paths]
-        arrays: list[np.ndarray] = []
-        for start in tqdm(range(0, len(frames), batch_size), desc=title, unit="batch", leave=False):
-            images = to_images(frames[start : start + batch_size], self.device)
-            with autocast(self.device, self.precision):
-                maps = self.model.layer_error_maps(images)
-            if not arrays:
-                shapes: list[tuple[int, ...]] = [(len(frames), *layer.shape[1:]) for layer in maps]
-                arrays = [
-                    np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-                    for part, shape in zip(parts, shapes, strict=True)
-                ]
-            for array, layer in zip(arrays, maps, strict=True):
-                array[start : start + len(layer)] = layer.float().cpu().numpy()
-        for array, part, path in zip(arrays, parts, paths, strict=True):
-            array.flush()  # type: ignore[attr-defined]
-            os.replace(part, path)
+        with ExitStack() as files:
+            arrays = [
+                files.enter_context(atomic_array(path, np.float16, (len(frames), size, size)))
+                for path, size in zip(paths, self.model.error_map_sizes, strict=True)
+            ]
+            for start in tqdm(range(0, len(frames), batch_size), desc=title, unit="batch", leave=False):
+                images = to_images(frames[start : start + batch_size], self.device)
+                with autocast(self.device, self.precision):
+                    maps = self.model.layer_error_maps(images)
+                for array, layer in zip(arrays, maps, strict=True):
+                    array.append(layer.float().cpu().numpy())

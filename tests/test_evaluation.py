@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from conftest import MovingSquare
+
+from sb3_permakey import evaluation
+from sb3_permakey.evaluation import agent_chooser, play_games, random_chooser, score_table, summarise
+
+
+class RecordingAgent:
+    """Answers 2, and keeps which games it was asked about."""
+
+    def __init__(self):
+        self.rows = np.arange(3)
+        self.asked = []
+
+    def act(self, frames, episode_starts):
+        self.asked.append((self.rows.tolist(), episode_starts.tolist()))
+        return np.full(len(frames), 2)
+
+    def keep(self, rows):
+        self.rows = self.rows[rows]
+
+
+@pytest.fixture
+def squares(monkeypatch):
+    """Games of 3, 5 and 4 steps."""
+    lengths = {0: 3, 1: 5, 2: 4, None: 3}
+    monkeypatch.setattr(
+        evaluation, "make_atari_env", lambda game, seed=None, training=True: MovingSquare(lengths[seed])
+    )
+
+
+def test_games_are_played_to_their_ends_and_the_ended_forgotten(squares):
+    agent, record = RecordingAgent(), []
+    games = play_games("Square", [0, 1, 2], agent_chooser(agent, "Square", [0, 1, 2], 0.0), "test", record)
+    assert [(game.seed, game.steps) for game in games] == [(0, 3), (1, 5), (2, 4)]
+    assert [rows for rows, _ in agent.asked] == [[0, 1, 2]] * 3 + [[1, 2], [1]]
+    assert [starts for _, starts in agent.asked][:2] == [[True] * 3, [False] * 3]
+    assert len(record) == 3
+
+
+def test_scores_are_the_games_own_sums(squares):
+    env, total = MovingSquare(5), 0.0
+    env.reset(seed=1)
+    for _ in range(5):
+        total += env.step(2)[1]
+    games = play_games("Square", [1], agent_chooser(RecordingAgent(), "Square", [1], 0.0), "test")
+    assert games[0].score == pytest.approx(total)
+
+
+def test_random_play_depends_on_the_seed_alone(squares):
+    together = random_chooser("Square", [0, 1])
+    alone = random_chooser("Square", [1])
+    frames, starts = np.zeros((2, 84, 84, 3)), np.zeros(2, bool)
+    first = [together(frames, starts, [0, 1])[1] for _ in range(20)]
+    assert first == [alone(frames, starts, [0])[0] for _ in range(20)]
+    assert set(first) == {0, 1, 2}
+
+
+def test_epsilon_mixes_in_random_actions(squares):
+    choose = agent_chooser(RecordingAgent(), "Square", [0, 1, 2], 0.5)
+    actions = np.stack([choose(np.zeros((3, 84, 84, 3)), np.zeros(3, bool), [0, 1, 2]) for _ in range(200)])
+    # Half of the actions are random, of which a third is 2 as well.
+    assert (actions == 2).mean() == pytest.approx(2 / 3, abs=0.06)
+
+
+def test_summary_and_table():
+    games = [evaluation.Game(0, 10.0, 4), evaluation.Game(1, 30.0, 6)]
+    summary = summarise(games)
+    assert summary == {"mean": 20, "std": 10, "median": 20, "min": 10, "max": 30, "mean_steps": 5}
+    table = score_table({"game": "G", "seeds": [0, 1], "epsilon": 0.0, "agent": summary, "random": summary})
+    assert table.splitlines()[-1].split() == ["random", "20.0", "10.0", "20.0", "10.0", "30.0", "5.0"]
