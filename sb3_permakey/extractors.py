@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
@@ -42,6 +43,9 @@ def mlp(in_features: int, units: int) -> nn.Sequential:
 class InteractionNetwork(MessagePassing):
     """One round of messages (Battaglia et al. 2016; equation 4): edges, their sum at each node, nodes.
 
+    The first layer of f_e([v_i, v_j, e_ij]) is a sum of three products; those with v_i and v_j are computed once for
+    each node instead of once for each edge.
+
     :param units: width of nodes and edges
     """
 
@@ -50,20 +54,27 @@ class InteractionNetwork(MessagePassing):
         self.update_edges = mlp(3 * units, units)
         self.update_nodes = mlp(2 * units, units)
 
-    def forward(self, nodes: Tensor, edge_index: Tensor, edges: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, edge_index: Tensor, edge: Tensor) -> Tensor:
         """Updated nodes.
 
         :param nodes: (B, K, units)
         :param edge_index: (2, E), senders and receivers, the same for the whole batch
-        :param edges: (E, units), the same for the whole batch
+        :param edge: (1, units), the value of all edges
         :return: (B, K, units)
         """
-        incoming = self.propagate(edge_index, x=nodes, edges=edges)
+        first = self.update_edges[0]
+        assert isinstance(first, nn.Linear)
+        of_receiver, of_sender, of_edge = first.weight.chunk(3, dim=1)
+        incoming = self.propagate(
+            edge_index,
+            receiver=F.linear(nodes, of_receiver, first.bias) + F.linear(edge, of_edge),
+            sender=F.linear(nodes, of_sender),
+        )
         return self.update_nodes(torch.cat([nodes, incoming], dim=-1))
 
-    def message(self, x_i: Tensor, x_j: Tensor, edges: Tensor) -> Tensor:
-        """Updated edges e'_ij = f_e([v_i, v_j, e_ij]), (B, E, units)."""
-        return self.update_edges(torch.cat([x_i, x_j, edges.expand(*x_i.shape[:-1], -1)], dim=-1))
+    def message(self, receiver_i: Tensor, sender_j: Tensor) -> Tensor:
+        """Updated edges e'_ij, (B, E, units), from the first layer's products with v_i and v_j."""
+        return self.update_edges[1:](receiver_i + sender_j)
 
 
 def fully_connected(count: int) -> Tensor:
@@ -102,9 +113,8 @@ class KeypointGNN(BaseFeaturesExtractor):
         """Features (B, features_dim)."""
         positions = self.embed_position(observations["keypoints"])
         nodes = self.encode_nodes(torch.cat([observations["features"], positions], dim=-1))
-        edges = self.encode_edges(self.get_buffer("initial_edge"))
-        edge_index = self.get_buffer("edge_index")
-        nodes = self.process(nodes, edge_index, edges.expand(edge_index.shape[1], -1))
+        edge = self.encode_edges(self.get_buffer("initial_edge"))
+        nodes = self.process(nodes, self.get_buffer("edge_index"), edge)
         return self.output(self.decode_nodes(nodes).flatten(1))
 
 
