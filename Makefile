@@ -25,8 +25,9 @@ $(DEMO)/keypoints.png: | $(CHECKPOINT)
 	$(BIN)/sb3-permakey show --checkpoint $(CHECKPOINT) --frames $(DEMO)/frames --out $@ --gif $(DEMO)/keypoints.gif
 
 $(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
-	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --steps 12000 \
-		--learning-starts 1000 --exploration-fraction 0.6 --validate-every 6000 --validation-episodes 5
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --steps 10000 \
+		--learning-starts 1000 --train-freq 2 --learning-rate 5e-4 --exploration-fraction 0.5 \
+		--validate-every 5000 --validation-episodes 5
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
