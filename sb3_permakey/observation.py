@@ -48,10 +48,23 @@ def keypoint_observations(detector: KeypointDetector, frames: np.ndarray, *, kee
     return observations
 
 
-def require_frames(space: spaces.Space) -> None:
-    """Raise ValueError unless observations are uint8 frames (84, 84, 3)."""
+def detector_for(
+    space: spaces.Space, model_or_path: PermaKey | str | Path, device: torch.device | str, precision: str
+) -> KeypointDetector:
+    """A detector for an environment's observations.
+
+    :param space: the environment's observation space
+    :param model_or_path: a keypoint model or the path of a checkpoint
+    :param device: where keypoints are computed
+    :param precision: "float32", "bfloat16" or "auto"
+    :raises ValueError: when the observations are not uint8 frames (84, 84, 3)
+    :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
+    """
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or space.shape != FRAME_SHAPE:
         raise ValueError(f"keypoints need observations of Box uint8 {FRAME_SHAPE}, but the environment has {space}")
+    detector = KeypointDetector(model_or_path, device=device, precision=precision)
+    detector.check_channels(FRAME_SHAPE[-1])
+    return detector
 
 
 class PermaKeyObservation(gym.ObservationWrapper):
@@ -79,10 +92,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
         precision: str = "auto",
     ) -> None:
         super().__init__(env)
-        require_frames(env.observation_space)
         self.keep_image = keep_image
-        self.detector = KeypointDetector(model_or_path, device=device, precision=precision)
-        self.detector.check_channels(FRAME_SHAPE[-1])
+        self.detector = detector_for(env.observation_space, model_or_path, device, precision)
         self.observation_space = KeypointSpace(self.detector, keep_image)
 
     def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,10 +125,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
         device: torch.device | str = "auto",
         precision: str = "auto",
     ) -> None:
-        require_frames(venv.observation_space)
         self.keep_image = keep_image
-        self.detector = KeypointDetector(model_or_path, device=device, precision=precision)
-        self.detector.check_channels(FRAME_SHAPE[-1])
+        self.detector = detector_for(venv.observation_space, model_or_path, device, precision)
         super().__init__(venv, observation_space=KeypointSpace(self.detector, keep_image))
 
     def reset(self) -> VecEnvObs:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
@@ -127,7 +128,5 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
 
 def validation_scores(folder: Path) -> list[tuple[int, float]]:
     """Steps and mean score of each validation of a finished run."""
-    import numpy as np
-
     log: Any = np.load(folder / "evaluations.npz")
     return [(int(step), float(scores.mean())) for step, scores in zip(log["timesteps"], log["results"], strict=True)]

@@ -6,16 +6,16 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from sb3_permakey.files import write_atomically
+from sb3_permakey.files import read_tensors, write_tensors
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
 from sb3_permakey.precision import place
 
 FORMAT = "sb3-permakey keypoints"
 VERSION = 1
+KIND = "permakey"
 
 
 class CheckpointError(ValueError):
@@ -30,10 +30,10 @@ def save_checkpoint(model: PermaKey, path: str | Path) -> Path:
     :return: the path
     :raises OSError: when the disk does not take it
     """
-    header = {"format": FORMAT, "version": VERSION, "kind": "permakey", "config": asdict(model.config)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in header.items()}
-    return write_atomically(path, safetensors.torch.save(tensors, metadata))
+    config = json.dumps(asdict(model.config))
+    return write_tensors(
+        path, model.state_dict(), {"format": FORMAT, "version": str(VERSION), "kind": KIND, "config": config}
+    )
 
 
 def load_checkpoint(path: str | Path) -> PermaKey:
@@ -46,9 +46,7 @@ def load_checkpoint(path: str | Path) -> PermaKey:
     if not path.is_file():
         raise CheckpointError(f"no keypoint checkpoint at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        metadata, tensors = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
@@ -57,6 +55,8 @@ def load_checkpoint(path: str | Path) -> PermaKey:
         raise CheckpointError(
             f"{path} has checkpoint version {metadata.get('version')}, this release reads version {VERSION}"
         )
+    if metadata.get("kind") != KIND:
+        raise CheckpointError(f"{path} holds a model of kind {metadata.get('kind')}, this release reads {KIND}")
     try:
         model = PermaKey(PermaKeyConfig(**json.loads(metadata["config"])))
         model.load_state_dict(tensors)

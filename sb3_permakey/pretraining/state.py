@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
-from sb3_permakey.files import write_atomically
+from sb3_permakey.files import read_tensors, write_tensors
 
 FORMAT = "sb3-permakey pretraining state"
 VERSION = 1
@@ -61,8 +60,7 @@ def save_state(
         "progress": json.dumps(asdict(progress)),
         "settings": json.dumps(settings),
     }
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.torch.save(contiguous, metadata))
+    write_tensors(path, tensors, metadata)
 
 
 @dataclass
@@ -88,9 +86,7 @@ def load_state(path: Path, settings: dict[str, Any]) -> SavedState:
     :raises StateError: when the file is broken or of a run with other settings
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        metadata, tensors = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise StateError(f"{path} is broken ({error}); delete its folder to start again") from error
     if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):

@@ -47,8 +47,9 @@ def test_of_another_format(tmp_path):
     ("metadata", "message"),
     [
         ({"version": "99", "config": "{}"}, "version 99"),
-        ({"version": "1", "config": '{"num_keypoints": 3, "colour": 1}'}, "does not hold the tensors"),
-        ({"version": "1", "config": "{}"}, "does not hold the tensors"),
+        ({"version": "1", "kind": "other", "config": "{}"}, "holds a model of kind other, this release reads permakey"),
+        ({"version": "1", "kind": "permakey", "config": '{"colour": 1}'}, "does not hold the tensors"),
+        ({"version": "1", "kind": "permakey", "config": "{}"}, "does not hold the tensors"),
     ],
 )
 def test_of_another_version_or_config(tmp_path, metadata, message):
