@@ -143,6 +143,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             raise ValueError(f"{config.out} holds another evaluation; give another --out")
         return found
     agent = FrameAgent(config.agent, config.checkpoint)
+    game_actions, agent_actions = make_atari_env(config.game).action_space, agent.agent.action_space
+    if game_actions != agent_actions:
+        raise ValueError(f"{config.agent} plays with actions {agent_actions}, but {config.game} has {game_actions}")
     record: list[np.ndarray] = []
     players = {
         "agent": (agent_chooser(agent, config.game, seeds, config.epsilon), record if config.video else None),

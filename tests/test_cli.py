@@ -99,6 +99,8 @@ def test_the_whole_way(run, tmp_path):
     assert (tmp_path / "evaluation.json").stat().st_mtime_ns == before
     assert "holds another evaluation" in run(*evaluate, *flags[:-1], 3)[2]
     assert "already holds a trained agent" in run(*train)[2]
+    other_game = [("Seaquest" if part == "MsPacman" else part) for part in evaluate]
+    assert "but Seaquest has Discrete(18)" in run(*other_game, "--out", tmp_path / "other.json")[2]
 
 
 def test_wrong_games(refused, tmp_path):
