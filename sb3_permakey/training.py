@@ -127,6 +127,8 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
 
 
 def validation_scores(folder: Path) -> list[tuple[int, float]]:
-    """Steps and mean score of each validation of a finished run."""
+    """Steps and mean score of each validation of a finished run; none where it was shorter than one."""
+    if not (folder / "evaluations.npz").exists():
+        return []
     log: Any = np.load(folder / "evaluations.npz")
     return [(int(step), float(scores.mean())) for step, scores in zip(log["timesteps"], log["results"], strict=True)]

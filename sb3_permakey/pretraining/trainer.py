@@ -41,6 +41,9 @@ class TrainingDivergedError(RuntimeError):
 def pretrain(config: PretrainConfig) -> Path:
     """Train a keypoint model; a run that was stopped goes on, a run that is done is not done again.
 
+    The checkpoint holds the last weights. Early stopping ends a run but does not go back to its best validation loss:
+    the LSPN predicts features that change while the encoder learns, so that a lower loss does not mark a better model.
+
     :param config: the run's settings
     :return: path of the checkpoint
     :raises FrameStoreError: when the frames are missing, broken or made with other preprocessing

@@ -1,0 +1,35 @@
+import pytest
+
+from sb3_permakey.extractors import KeypointCNN
+from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
+from sb3_permakey.training import TrainConfig, train, validation_scores
+
+SHORT = {"game": "MsPacman", "steps": 30, "learning_starts": 10, "batch_size": 2, "buffer_size": 100}
+
+
+def test_an_agent_on_pixels_and_a_run_shorter_than_a_validation(tmp_path):
+    config = TrainConfig(out=tmp_path, num_envs=2, **SHORT)
+    assert train(config) == tmp_path / "final_model.zip"
+    assert validation_scores(tmp_path) == []
+    assert FrameAgent(tmp_path / "final_model.zip", None).detector is None
+
+
+def test_the_cnn_encoder_with_validation(checkpoint, tmp_path):
+    settings = {**SHORT, "steps": 12, "learning_starts": 4, "batch_size": 1}
+    config = TrainConfig(
+        out=tmp_path, checkpoint=checkpoint, encoder="cnn", validate_every=12, validation_episodes=1, **settings
+    )
+    best = train(config)
+    assert best == tmp_path / "best_model.zip"
+    assert [step for step, _ in validation_scores(tmp_path)] == [12]
+    assert isinstance(load_agent(best).q_net.features_extractor, KeypointCNN)
+    with pytest.raises(AgentFileError, match="sees keypoints: name the checkpoint"):
+        FrameAgent(best, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"steps": 0}, "steps must be"), ({"seed": 1_000_000}, "seed must be from 0 to")]
+)
+def test_impossible_settings_are_named(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**{"out": tmp_path, **SHORT, **settings})
