@@ -59,7 +59,7 @@ class LSPN(nn.Module):
         """Predicted patches (B, C p p, h, w) from the patches themselves, same shape."""
         weight = self.neighbours.weight * self.get_buffer("neighbour_taps").to(self.neighbours.weight.dtype)
         hidden = F.conv2d(patches, weight, padding=1).permute(0, 2, 3, 1)
-        # As rows of a matrix BatchNorm runs in half the time that it takes on maps.
+        # The rest of the MLP takes each patch as a row.
         return self.head(hidden.flatten(0, 2)).unflatten(0, hidden.shape[:3]).permute(0, 3, 1, 2)
 
 
