@@ -41,7 +41,7 @@ class KeypointSpace(spaces.Dict):
 
 def keypoint_observations(detector: KeypointDetector, frames: np.ndarray, *, keep_image: bool) -> dict[str, np.ndarray]:
     """Observations of frames uint8 (B, 84, 84, 3): "keypoints" (B, K, 2), "features" (B, K, C), perhaps "image"."""
-    centers, features = detector.detect(frames)
+    centers, features, _ = detector.detect(frames)
     observations = {"keypoints": centers, "features": features}
     if keep_image:
         observations["image"] = frames

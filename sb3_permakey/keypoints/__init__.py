@@ -2,11 +2,13 @@
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from sb3_permakey.keypoints.detector import KeypointDetector
-from sb3_permakey.keypoints.permakey import Keypoints, PermaKey, PermaKeyConfig, PermaKeyLosses
+from sb3_permakey.keypoints.model import KeypointModel, Keypoints
+from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig, PermaKeyLosses
 
 __all__ = [
     "CheckpointError",
     "KeypointDetector",
+    "KeypointModel",
     "Keypoints",
     "PermaKey",
     "PermaKeyConfig",

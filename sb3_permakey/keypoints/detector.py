@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
-from sb3_permakey.keypoints.permakey import Keypoints, PermaKey
+from sb3_permakey.keypoints.model import Keypoints
+from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.trunk import fold_trunk
 from sb3_permakey.precision import autocast, place, resolve_device, resolve_precision
 

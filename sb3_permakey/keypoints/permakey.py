@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, gaussian_windows, window_means
+from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, ConvBlock, gaussian_windows, window_means
 from sb3_permakey.keypoints.lspn import (
     LSPN,
     error_map,
@@ -18,6 +18,7 @@ from sb3_permakey.keypoints.lspn import (
     stack_error_maps,
     to_patches,
 )
+from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.keypoints.vae import VAE, kl_divergence, reconstruction_loss
 
@@ -56,15 +57,6 @@ class PermaKeyConfig:
             raise ValueError(f"kl_weight must not be negative, not {self.kl_weight}")
 
 
-class Keypoints(NamedTuple):
-    """Keypoints of B images: tensors inside the networks, float32 arrays from a detector."""
-
-    centers: Any
-    """(B, K, 2), (y, x) in [-1, 1]."""
-    features: Any
-    """(B, K, C), mean activation of the last LSPN layer inside each window."""
-
-
 class PermaKeyLosses(NamedTuple):
     """The losses of one batch, scalars. Each reaches its own module alone."""
 
@@ -78,11 +70,13 @@ class PermaKeyLosses(NamedTuple):
     """Error of the reconstructed error maps (equation 3); zero where the PointNet was left out."""
 
 
-class PermaKey(nn.Module):
+class PermaKey(KeypointModel):
     """Keypoints where local prediction fails.
 
     :param config: settings, the paper's by default
     """
+
+    config: PermaKeyConfig
 
     def __init__(self, config: PermaKeyConfig | None = None) -> None:
         super().__init__()
@@ -120,6 +114,15 @@ class PermaKey(nn.Module):
     def total_loss(self, losses: PermaKeyLosses) -> Tensor:
         """The sum that is minimised; its parts share no parameters but reconstruction and KL."""
         return losses.reconstruction + self.config.kl_weight * losses.kl + losses.lspn + losses.pointnet
+
+    def stopping_loss(self, losses: PermaKeyLosses) -> Tensor:
+        """LSPN + PointNet (appendix A.2.1)."""
+        return losses.lspn + losses.pointnet
+
+    def feature_blocks(self) -> list[ConvBlock]:
+        """The encoder up to the last LSPN layer."""
+        blocks = self.vae.encoder.blocks[: self.config.layers[-1] + 1]
+        return [block for block in blocks if isinstance(block, ConvBlock)]
 
     def pointnet_loss(self, layer_maps: list[Tensor]) -> Tensor:
         """Equation 3 on error maps as `layer_error_maps` gives them."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sb3_permakey.keypoints.layers import ConvBlock, same_conv2d
-from sb3_permakey.keypoints.permakey import PermaKey
+from sb3_permakey.keypoints.model import KeypointModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +47,9 @@ def fold_block(block: ConvBlock) -> tuple[Tensor, Tensor]:
     return weight.detach(), (norm.bias.float() - norm.running_mean.float() * scale).detach()
 
 
-def fold_trunk(model: PermaKey) -> TrunkWeights:
-    """The frozen trunk of a keypoint model, up to its last LSPN layer."""
-    blocks = [
-        block for block in model.vae.encoder.blocks[: model.config.layers[-1] + 1] if isinstance(block, ConvBlock)
-    ]
+def fold_trunk(model: KeypointModel) -> TrunkWeights:
+    """The frozen layers of a keypoint model that make its features."""
+    blocks = model.feature_blocks()
     folded = [fold_block(block) for block in blocks]
     return TrunkWeights(
         kernels=tuple(weight.cpu().contiguous().numpy() for weight, _ in folded),
