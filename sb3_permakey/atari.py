@@ -6,9 +6,12 @@ import difflib
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.wrappers import AtariPreprocessing
 from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeEnv, FireResetEnv
 from stable_baselines3.common.monitor import Monitor
+
+from sb3_permakey.distractors import DistractorBars, DistractorKind
 
 PREPROCESSING: dict[str, Any] = {"screen_size": 84, "frame_skip": 4, "noop_max": 30, "grayscale_obs": False}
 """How emulator frames become observations; frame stores name it, so that other frames are not mixed in."""
@@ -16,6 +19,19 @@ PREPROCESSING: dict[str, Any] = {"screen_size": 84, "frame_skip": 4, "noop_max":
 
 class UnknownGameError(ValueError):
     """A name that no Atari game has."""
+
+
+class FireReset(FireResetEnv):
+    """SB3's FireResetEnv, whose reset also keeps the info that belongs to the observation."""
+
+    def reset(self, **kwargs) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the environment and press FIRE and the action after it."""
+        observation, info = self.env.reset(**kwargs)
+        for action in (1, 2):
+            observation, _, terminated, truncated, info = self.env.step(action)
+            if terminated or truncated:
+                observation, info = self.env.reset(**kwargs)
+        return observation, info
 
 
 def atari_env_id(game: str) -> str:
@@ -40,26 +56,40 @@ def atari_env_id(game: str) -> str:
     return f"ALE/{name}-v5"
 
 
-def make_atari_env(game: str, *, seed: int | None = None, training: bool = True, sticky: float = 0.0) -> gym.Env:
+def make_atari_env(
+    game: str,
+    *,
+    seed: int | None = None,
+    training: bool = True,
+    sticky: float = 0.0,
+    distractor: DistractorKind | None = None,
+) -> gym.Env:
     """An Atari game with RGB observations, uint8 (84, 84, 3).
 
     Frame skip 4 with the maximum over the last two frames, up to 30 no-ops after a reset, and a press of FIRE where the
     game waits for it. While training, a lost life ends an episode (the game itself goes on at the next reset) and
     rewards are clipped to -1, 0 and 1; SB3's Monitor below these two records whole games and full scores.
 
+    Distractor bars (section 5's noisy Atari) are drawn on the frame before anything else sees it, and the info of every
+    reset and step names their place, see `DistractorBars`. The game itself and its seeds are the same with and without.
+
     :param game: "MsPacman" or "ALE/MsPacman-v5"
     :param seed: seed of the first reset and of the action space
     :param training: lost lives end episodes, rewards are clipped
     :param sticky: probability that an action is repeated by the emulator
+    :param distractor: bars of noisy Atari: "horizontal", "vertical" or "both"; None: none
     :raises UnknownGameError: when there is no such game, with the nearest name
+    :raises ValueError: for another kind of distractor
     """
     env: gym.Env = gym.make(atari_env_id(game), frameskip=1, repeat_action_probability=sticky)
     env = AtariPreprocessing(env, terminal_on_life_loss=False, **PREPROCESSING)
+    if distractor is not None:
+        env = DistractorBars(env, distractor)
     env = Monitor(env)
     if training:
         env = EpisodicLifeEnv(env)
     if "FIRE" in env.get_wrapper_attr("get_action_meanings")():
-        env = FireResetEnv(env)
+        env = FireReset(env)
     if training:
         env = ClipRewardEnv(env)
     if seed is not None:

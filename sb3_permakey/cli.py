@@ -1,4 +1,4 @@
-"""The command line: sb3-permakey collect | pretrain | show | train | evaluate."""
+"""The command line: sb3-permakey collect | pretrain | show | score | checkpoints | train | evaluate."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import tyro
 
+from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate, score_table
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints import KeypointDetector, checkpoint_table, shipped_checkpoints
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
+from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
+from sb3_permakey.scores import ScoreConfig, keypoint_score_table, score
 from sb3_permakey.training import TrainConfig, train, validation_scores
 
 
@@ -25,7 +29,7 @@ class ShowConfig:
     """Draw keypoints and error maps on test frames."""
 
     checkpoint: Path
-    """Keypoint checkpoint."""
+    """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists."""
     frames: Path
     """Folder of frames that `collect` wrote."""
     out: Path
@@ -40,11 +44,20 @@ class ShowConfig:
     """First test frame to show."""
     gif_frames: int = 150
     """Frames of the GIF."""
+    readout: Literal["pointnet", "peaks"] | None = None
+    """How keypoints are read: by the PointNet, or as the highest peaks of the error maps."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari, drawn on the frames."""
 
     def __post_init__(self) -> None:
         for name in ("columns", "spacing", "gif_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class CheckpointsConfig:
+    """List the keypoint checkpoints that come with the package, with their scores."""
 
 
 def run_collect(config: CollectConfig) -> None:
@@ -65,24 +78,45 @@ def run_pretrain(config: PretrainConfig) -> None:
 
 def run_show(config: ShowConfig) -> None:
     """Draw keypoints."""
-    detector = KeypointDetector(config.checkpoint)
+    detector = KeypointDetector(config.checkpoint, readout=config.readout)
     store = FrameStore(config.frames)
-    frames = store.splits["test"]
+    reader = FrameReader(store, detector.device, config.distractor)
+    frames = reader.frames("test", np.arange(reader.size("test")))
     first = min(config.first, len(frames) - 1)
     save_png(config.out, keypoint_panel(detector, frames[first :: config.spacing][: config.columns]))
     _say(f"{config.out}: frames, keypoints and error maps")
     if config.gif:
         save_gif(config.gif, keypoint_animation(detector, frames[first : first + config.gif_frames]), FRAMES_PER_SECOND)
         _say(f"{config.gif}: keypoints over {min(config.gif_frames, len(frames) - first)} consecutive frames")
-    game = store.description["game"].removeprefix("ALE/").removesuffix("-v5")
+    game = game_name(store)
     _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint} --out {game.lower()}-agent")
+
+
+def run_checkpoints(config: CheckpointsConfig) -> None:
+    """List the checkpoints that come with the package."""
+    _say(checkpoint_table(shipped_checkpoints()))
+
+
+def game_name(store: FrameStore) -> str:
+    """The game of a store's frames, as `make_atari_env` takes it."""
+    return store.description["game"].removeprefix("ALE/").removesuffix("-v5")
+
+
+def run_score(config: ScoreConfig) -> None:
+    """Score keypoints."""
+    result = score(config)
+    if config.out:
+        _say(f"{config.out}: every score with its interval")
+    if config.picture:
+        _say(f"{config.picture}: frames with objects and keypoints, and the scores")
+    _say(keypoint_score_table(result))
 
 
 def run_train(config: TrainConfig) -> None:
     """Train an agent."""
     best = train(config)
-    for step, score in validation_scores(config.out):
-        _say(f"validation after {step:>7} steps: mean score {score:.1f}")
+    for step, mean_score in validation_scores(config.out):
+        _say(f"validation after {step:>7} steps: mean score {mean_score:.1f}")
     _say(f"{best}: the best agent of these; {config.out / 'tensorboard'}: logs")
     checkpoint = f" --checkpoint {config.checkpoint}" if config.checkpoint else ""
     _next(
@@ -101,6 +135,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "collect": (CollectConfig, run_collect),
     "pretrain": (PretrainConfig, run_pretrain),
     "show": (ShowConfig, run_show),
+    "score": (ScoreConfig, run_score),
+    "checkpoints": (CheckpointsConfig, run_checkpoints),
     "train": (TrainConfig, run_train),
     "evaluate": (EvaluateConfig, run_evaluate),
 }
@@ -115,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config=(tyro.conf.OmitArgPrefixes,),
             prog="sb3-permakey",
             description="Object keypoints for reinforcement learning: collect frames, pretrain keypoints on them, "
-            "show these, train an agent that sees them, evaluate it. Each command names the next one.",
+            "show and score these, train an agent that sees them, evaluate it. Each command names the next one.",
             args=arguments,
         )
         run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import keypoint_animation, save_mp4
 from sb3_permakey.files import write_json
 from sb3_permakey.provenance import provenance
@@ -39,6 +40,8 @@ class EvaluateConfig:
     """Test seeds, one game on each."""
     epsilon: float = 0.0
     """Probability that the agent's action is replaced by a random one (paper: 0)."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari."""
     video: Path | None = None
     """MP4 file for the first game, keypoints drawn on it."""
 
@@ -65,7 +68,12 @@ Chooser = Callable[[np.ndarray, np.ndarray, Sequence[int]], Sequence[int] | np.n
 
 
 def play_games(
-    game: str, seeds: Sequence[int], choose: Chooser, title: str, record: list[np.ndarray] | None = None
+    game: str,
+    seeds: Sequence[int],
+    choose: Chooser,
+    title: str,
+    record: list[np.ndarray] | None = None,
+    distractor: DistractorKind | None = None,
 ) -> list[Game]:
     """Play one whole game on each seed, all at once.
 
@@ -74,8 +82,9 @@ def play_games(
     :param choose: chooses the actions
     :param title: of the progress bar
     :param record: takes the first game's frames
+    :param distractor: bars of noisy Atari
     """
-    envs = [make_atari_env(game, seed=seed, training=False) for seed in seeds]
+    envs = [make_atari_env(game, seed=seed, training=False, distractor=distractor) for seed in seeds]
     frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
     scores, steps = np.zeros(len(envs)), np.zeros(len(envs), dtype=int)
     with tqdm(total=len(envs), desc=title, unit="game") as bar:
@@ -136,6 +145,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "checkpoint": str(config.checkpoint) if config.checkpoint else None,
         "seeds": seeds,
         "epsilon": config.epsilon,
+        "distractor": config.distractor,
     }
     if config.out.exists():
         found = json.loads(config.out.read_text())
@@ -143,16 +153,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             raise ValueError(f"{config.out} holds another evaluation; give another --out")
         return found
     agent = FrameAgent(config.agent, config.checkpoint)
-    game_actions, agent_actions = make_atari_env(config.game).action_space, agent.agent.action_space
-    if game_actions != agent_actions:
-        raise ValueError(f"{config.agent} plays with actions {agent_actions}, but {config.game} has {game_actions}")
+    agent.require_actions(config.game, make_atari_env(config.game).action_space)
     record: list[np.ndarray] = []
     players = {
         "agent": (agent_chooser(agent, config.game, seeds, config.epsilon), record if config.video else None),
         "random": (random_chooser(config.game, seeds), None),
     }
     games = {
-        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded)
+        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded, config.distractor)
         for name, (choose, recorded) in players.items()
     }
     if config.video:
@@ -180,7 +188,8 @@ def summarise(games: Sequence[Game]) -> dict[str, float]:
 def score_table(result: dict[str, Any]) -> str:
     """Agent and random policy as a text table."""
     seeds, epsilon = len(result["seeds"]), result["epsilon"]
-    lines = [f"{result['game']}, whole games, {seeds} test seeds, agent's epsilon {epsilon}"]
+    noise = f", distractor bars {result['distractor']}" if result.get("distractor") else ""
+    lines = [f"{result['game']}, whole games, {seeds} test seeds, agent's epsilon {epsilon}{noise}"]
     lines.append(f"{'policy':<8}{'mean':>9}{'std':>9}{'median':>9}{'min':>9}{'max':>9}{'steps':>9}")
     for name in ("agent", "random"):
         row = result[name]
@@ -189,9 +198,6 @@ def score_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pictures(agent: FrameAgent, frames: np.ndarray, batch_size: int = 32) -> list[np.ndarray]:
+def _pictures(agent: FrameAgent, frames: np.ndarray) -> list[np.ndarray]:
     """The frames, with keypoints where the agent sees them."""
-    if agent.detector is None:
-        return list(frames)
-    batches = (frames[start : start + batch_size] for start in range(0, len(frames), batch_size))
-    return [picture for batch in batches for picture in keypoint_animation(agent.detector, batch)]
+    return list(frames) if agent.detector is None else keypoint_animation(agent.detector, frames)

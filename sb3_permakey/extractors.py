@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from gymnasium import spaces
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 
-from sb3_permakey.keypoints import PermaKey, load_checkpoint
+from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
 from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
 from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
 
@@ -87,35 +88,51 @@ def fully_connected(count: int) -> Tensor:
 class KeypointGNN(BaseFeaturesExtractor):
     """Keypoints as the nodes of a fully connected graph (section 3, appendix A.2.3).
 
-    A node is the mean feature inside the keypoint's window beside a learned embedding of its position; edges start at
-    zero. Encode, one step of an Interaction Network, decode; the decoded nodes are concatenated into an MLP.
+    A node is the mean feature inside the keypoint's window beside a learned embedding of its position, and its
+    confidence where the observations have one; edges start at zero. Encode, one step of an Interaction Network, decode;
+    the decoded nodes are concatenated, or their mean and maximum are, into an MLP.
 
-    :param observation_space: with "keypoints" (K, 2) and "features" (K, C)
+    :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,)
     :param features_dim: units of the output MLP's two layers
     :param units: units of all other layers
-    :raises ValueError: when the space has no keypoints
+    :param aggregate: "concat", as in the paper, or "pool", whose result does not depend on the keypoints' order
+    :raises ValueError: when the space has no keypoints, or the aggregate is unknown
     """
 
-    def __init__(self, observation_space: spaces.Dict, features_dim: int = 128, units: int = 64) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        features_dim: int = 128,
+        units: int = 64,
+        aggregate: Literal["concat", "pool"] = "concat",
+    ) -> None:
         super().__init__(observation_space, features_dim)
+        if aggregate not in ("concat", "pool"):
+            raise ValueError(f"aggregate must be 'concat' or 'pool', not {aggregate!r}")
         keypoints = require_keypoints(observation_space)
         count, channels = keypoints["features"].shape  # type: ignore[misc]
+        self.aggregate = aggregate
+        self.has_confidence = "confidence" in keypoints.spaces
         self.embed_position = nn.Sequential(nn.Linear(2, units), nn.ReLU(), nn.Linear(units, units))
-        self.encode_nodes = mlp(channels + units, units)
+        self.encode_nodes = mlp(channels + units + self.has_confidence, units)
         self.encode_edges = mlp(units, units)
         self.process = InteractionNetwork(units)
         self.decode_nodes = mlp(units, units)
-        self.output = mlp(count * units, features_dim)
+        self.output = mlp((count if aggregate == "concat" else 2) * units, features_dim)
         self.register_buffer("edge_index", fully_connected(count), persistent=False)
         self.register_buffer("initial_edge", torch.zeros(1, units), persistent=False)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features (B, features_dim)."""
-        positions = self.embed_position(observations["keypoints"])
-        nodes = self.encode_nodes(torch.cat([observations["features"], positions], dim=-1))
+        parts = [observations["features"], self.embed_position(observations["keypoints"])]
+        if self.has_confidence:
+            parts.append(observations["confidence"].unsqueeze(-1))
+        nodes = self.encode_nodes(torch.cat(parts, dim=-1))
         edge = self.encode_edges(self.get_buffer("initial_edge"))
-        nodes = self.process(nodes, self.get_buffer("edge_index"), edge)
-        return self.output(self.decode_nodes(nodes).flatten(1))
+        nodes = self.decode_nodes(self.process(nodes, self.get_buffer("edge_index"), edge))
+        if self.aggregate == "pool":
+            return self.output(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
+        return self.output(nodes.flatten(1))
 
 
 class KeypointCNN(BaseFeaturesExtractor):
@@ -135,7 +152,7 @@ class KeypointCNN(BaseFeaturesExtractor):
         self,
         observation_space: spaces.Dict,
         features_dim: int = 128,
-        checkpoint: PermaKey | str | Path | None = None,
+        checkpoint: KeypointModel | str | Path | None = None,
         filters: int = 128,
     ) -> None:
         super().__init__(observation_space, features_dim)
@@ -161,12 +178,12 @@ class KeypointCNN(BaseFeaturesExtractor):
         return self.output(self.convolutions(masked)[-1])
 
 
-def _trunk_weights(space: spaces.Dict, checkpoint: PermaKey | str | Path | None) -> TrunkWeights:
+def _trunk_weights(space: spaces.Dict, checkpoint: KeypointModel | str | Path | None) -> TrunkWeights:
     """The trunk that made the keypoints: of the checkpoint named, or, where that has gone, the one in the space."""
     carried = getattr(space, "trunk", None)
-    if isinstance(checkpoint, PermaKey):
+    if isinstance(checkpoint, KeypointModel):
         return fold_trunk(checkpoint)
-    if isinstance(carried, TrunkWeights) and (checkpoint is None or not Path(checkpoint).exists()):
+    if isinstance(carried, TrunkWeights) and (checkpoint is None or not checkpoint_exists(checkpoint)):
         return carried
     if checkpoint is None:
         raise ValueError(

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sb3_permakey.files import write_atomically
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints import KeypointDetector, PermaKey
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.keypoints.peaks import KeypointTracker
 
 SCALE = 3
 """Pixels of a picture for one pixel of a frame."""
@@ -57,14 +58,13 @@ def heat(error_map: np.ndarray) -> np.ndarray:
 
 
 def keypoint_panel(detector: KeypointDetector, frames: np.ndarray) -> np.ndarray:
-    """A picture as the paper's figure 2: frames, keypoints with their windows, error maps of each layer, in rows.
+    """A picture as the paper's figure 2: frames, keypoints with their windows, a PermaKey's error maps, in rows.
 
     :param detector: a detector
     :param frames: uint8 (B, 84, 84, 3)
     :return: uint8 (height, width, 3)
     """
     centers = detector.detect(frames).centers
-    maps = detector.error_maps(frames)
     rows: dict[str, list[Image.Image]] = {
         "frame": [enlarge(frame) for frame in frames],
         "keypoints": [
@@ -72,8 +72,10 @@ def keypoint_panel(detector: KeypointDetector, frames: np.ndarray) -> np.ndarray
             for frame, points in zip(frames, centers, strict=True)
         ],
     }
-    for index, layer in enumerate(detector.config.layers):
-        rows[f"error map\nof layer {layer}"] = [enlarge(heat(error_map)) for error_map in maps[:, index]]
+    if isinstance(detector.model, PermaKey):
+        maps = detector.error_maps(frames)
+        for index, layer in enumerate(detector.model.config.layers):
+            rows[f"error map\nof layer {layer}"] = [enlarge(heat(error_map)) for error_map in maps[:, index]]
     tile = IMAGE_SIZE * SCALE + GAP_PX
     panel = Image.new("RGB", (LABEL_PX + tile * len(frames), tile * len(rows) + GAP_PX), (255, 255, 255))
     canvas = ImageDraw.Draw(panel)
@@ -85,13 +87,26 @@ def keypoint_panel(detector: KeypointDetector, frames: np.ndarray) -> np.ndarray
     return np.asarray(panel)
 
 
-def keypoint_animation(detector: KeypointDetector, frames: np.ndarray) -> list[np.ndarray]:
-    """The frames uint8 (B, 84, 84, 3) enlarged with their keypoints: B pictures uint8 (H, W, 3)."""
-    centers = detector.detect(frames).centers
-    return [
-        np.asarray(draw_keypoints(frame, points, detector.config.window_std))
-        for frame, points in zip(frames, centers, strict=True)
-    ]
+def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_size: int = 32) -> list[np.ndarray]:
+    """Consecutive frames enlarged with their keypoints; peaks keep their colours from frame to frame.
+
+    :param detector: a detector
+    :param frames: uint8 (B, 84, 84, 3)
+    :param batch_size: frames whose keypoints are computed at once
+    :return: B pictures uint8 (H, W, 3)
+    """
+    tracker = KeypointTracker()
+    pictures = []
+    for first in range(0, len(frames), batch_size):
+        batch = frames[first : first + batch_size]
+        keypoints = detector.detect(batch)
+        if detector.readout.readout == "peaks":
+            keypoints = tracker.track(keypoints, [False] * len(batch), rows=[0] * len(batch))
+        pictures += [
+            np.asarray(draw_keypoints(frame, points, detector.config.window_std))
+            for frame, points in zip(batch, keypoints.centers, strict=True)
+        ]
+    return pictures
 
 
 def save_png(path: str | Path, picture: np.ndarray) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -12,16 +13,18 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_permakey.keypoints import KeypointDetector, PermaKey
+from sb3_permakey.keypoints import KeypointDetector, KeypointModel
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.keypoints.peaks import KeypointTracker
 
 FRAME_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 class KeypointSpace(spaces.Dict):
-    """A Dict space of keypoints that carries the frozen layers that made them.
+    """A Dict space of keypoints that carries the frozen layers that made them and how they were read.
 
-    Through it an agent's file holds what `KeypointCNN` needs, wherever the checkpoint itself has gone.
+    Through it an agent's file holds what `KeypointCNN` needs, wherever the checkpoint itself has gone, and the settings
+    with which the checkpoint gives the agent's keypoints again.
 
     :param detector: the detector whose keypoints are observed
     :param keep_image: with an "image" entry
@@ -33,72 +36,127 @@ class KeypointSpace(spaces.Dict):
             "keypoints": spaces.Box(-1.0, 1.0, (count, 2), np.float32),
             "features": spaces.Box(0.0, np.inf, (count, channels), np.float32),
         }
+        if detector.readout.readout == "peaks":
+            entries["confidence"] = spaces.Box(0.0, 1.0, (count,), np.float32)
         if keep_image:
             entries["image"] = spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
         super().__init__(entries)
         self.trunk = detector.trunk
+        self.readout = detector.readout
 
 
-def keypoint_observations(detector: KeypointDetector, frames: np.ndarray, *, keep_image: bool) -> dict[str, np.ndarray]:
-    """Observations of frames uint8 (B, 84, 84, 3): "keypoints" (B, K, 2), "features" (B, K, C), perhaps "image"."""
-    centers, features, _ = detector.detect(frames)
-    observations = {"keypoints": centers, "features": features}
-    if keep_image:
-        observations["image"] = frames
-    return observations
+class KeypointObserver:
+    """Turns the frames of one or several environments into observations; peaks keep their identities in an episode.
+
+    :param detector: makes the keypoints
+    :param keep_image: with an "image" entry
+    """
+
+    def __init__(self, detector: KeypointDetector, *, keep_image: bool) -> None:
+        self.detector = detector
+        self.keep_image = keep_image
+        self.tracker = KeypointTracker() if detector.readout.readout == "peaks" else None
+
+    def observe(
+        self, frames: np.ndarray, episode_starts: Sequence[bool] | np.ndarray, rows: Sequence[int] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Observations: "keypoints" (B, K, 2), "features" (B, K, C), of peaks "confidence" (B, K), perhaps "image".
+
+        :param frames: uint8 (B, 84, 84, 3); those of one environment in the order of time
+        :param episode_starts: (B,), True where the frame is an episode's first
+        :param rows: (B,), which environment each frame comes from; None: frame i from environment i
+        """
+        keypoints = self.detector.detect(frames)
+        if self.tracker is not None:
+            keypoints = self.tracker.track(keypoints, episode_starts, rows)
+        observations = {"keypoints": keypoints.centers, "features": keypoints.features}
+        if keypoints.confidence is not None:
+            observations["confidence"] = keypoints.confidence
+        if self.keep_image:
+            observations["image"] = frames
+        return observations
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the environments alone, numbered anew from 0."""
+        if self.tracker is not None:
+            self.tracker.keep(rows)
 
 
-def detector_for(
-    space: spaces.Space, model_or_path: PermaKey | str | Path, device: torch.device | str, precision: str
-) -> KeypointDetector:
-    """A detector for an environment's observations.
+def make_observer(
+    space: spaces.Space, model_or_path: KeypointModel | str | Path, *, keep_image: bool, **detector_settings: Any
+) -> KeypointObserver:
+    """What makes an environment's observations.
 
     :param space: the environment's observation space
     :param model_or_path: a keypoint model or the path of a checkpoint
-    :param device: where keypoints are computed
-    :param precision: "float32", "bfloat16" or "auto"
-    :raises ValueError: when the observations are not uint8 frames (84, 84, 3)
+    :param keep_image: with an "image" entry
+    :param detector_settings: what `KeypointDetector` takes beside the model
+    :raises ValueError: when the observations are not uint8 frames (84, 84, 3), or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or space.shape != FRAME_SHAPE:
         raise ValueError(f"keypoints need observations of Box uint8 {FRAME_SHAPE}, but the environment has {space}")
-    detector = KeypointDetector(model_or_path, device=device, precision=precision)
+    detector = KeypointDetector(model_or_path, **detector_settings)
     detector.check_channels(FRAME_SHAPE[-1])
-    return detector
+    return KeypointObserver(detector, keep_image=keep_image)
 
 
 class PermaKeyObservation(gym.ObservationWrapper):
     """Agents see keypoints instead of pixels.
 
     Observations are a Dict: "keypoints" float32 (K, 2), (y, x) in [-1, 1]; "features" float32 (K, C); with `keep_image`
-    also "image" uint8 (84, 84, 3).
+    also "image" uint8 (84, 84, 3); with the readout "peaks" also "confidence" float32 (K,) in [0, 1], the height of the
+    peak. Peaks start an episode in the order of their heights; from then on each keeps its place in the order as it
+    moves.
 
     :param env: an environment with uint8 observations (84, 84, 3)
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
-    :raises ValueError: when the environment has other observations
+    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's error maps
+    :param num_keypoints: K of the peaks; None takes the model's
+    :param min_distance_px: least distance between two peaks, in pixels
+    :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
 
     def __init__(
         self,
         env: gym.Env,
-        model_or_path: PermaKey | str | Path,
+        model_or_path: KeypointModel | str | Path,
         *,
         keep_image: bool = False,
         device: torch.device | str = "auto",
         precision: str = "auto",
+        readout: Literal["pointnet", "peaks"] | None = None,
+        num_keypoints: int | None = None,
+        min_distance_px: float = 5.0,
     ) -> None:
         super().__init__(env)
-        self.keep_image = keep_image
-        self.detector = detector_for(env.observation_space, model_or_path, device, precision)
+        self.observer = make_observer(
+            env.observation_space,
+            model_or_path,
+            keep_image=keep_image,
+            device=device,
+            precision=precision,
+            readout=readout,
+            num_keypoints=num_keypoints,
+            min_distance_px=min_distance_px,
+        )
+        self.detector = self.observer.detector
         self.observation_space = KeypointSpace(self.detector, keep_image)
+        self._episode_starts = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment; keypoints of its first frame."""
+        self._episode_starts = True
+        return super().reset(seed=seed, options=options)
 
     def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
         """Keypoints of one frame."""
-        batch = keypoint_observations(self.detector, observation[None], keep_image=self.keep_image)
+        batch = self.observer.observe(observation[None], [self._episode_starts])
+        self._episode_starts = False
         return {name: values[0] for name, values in batch.items()}
 
 
@@ -112,36 +170,54 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
-    :raises ValueError: when the environment has other observations
+    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's error maps
+    :param num_keypoints: K of the peaks; None takes the model's
+    :param min_distance_px: least distance between two peaks, in pixels
+    :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
 
     def __init__(
         self,
         venv: VecEnv,
-        model_or_path: PermaKey | str | Path,
+        model_or_path: KeypointModel | str | Path,
         *,
         keep_image: bool = False,
         device: torch.device | str = "auto",
         precision: str = "auto",
+        readout: Literal["pointnet", "peaks"] | None = None,
+        num_keypoints: int | None = None,
+        min_distance_px: float = 5.0,
     ) -> None:
-        self.keep_image = keep_image
-        self.detector = detector_for(venv.observation_space, model_or_path, device, precision)
+        self.observer = make_observer(
+            venv.observation_space,
+            model_or_path,
+            keep_image=keep_image,
+            device=device,
+            precision=precision,
+            readout=readout,
+            num_keypoints=num_keypoints,
+            min_distance_px=min_distance_px,
+        )
+        self.detector = self.observer.detector
         super().__init__(venv, observation_space=KeypointSpace(self.detector, keep_image))
 
     def reset(self) -> VecEnvObs:
         """Reset all environments; keypoints of their first frames."""
-        return self._observe(self.venv.reset())
+        frames: Any = self.venv.reset()
+        return self.observer.observe(frames, [True] * self.num_envs)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Finish the step; keypoints of the new frames and of the last frames of finished episodes."""
+        frames: Any
         frames, rewards, dones, infos = self.venv.step_wait()
         finished = [index for index, info in enumerate(infos) if "terminal_observation" in info]
         last_frames = [infos[index]["terminal_observation"] for index in finished]
-        batch = self._observe(np.concatenate([frames, np.stack(last_frames)]) if finished else frames)
-        for row, index in enumerate(finished, start=len(infos)):
+        batch = self.observer.observe(
+            np.concatenate([np.stack(last_frames), frames]) if finished else frames,
+            episode_starts=[False] * len(finished) + [index in finished for index in range(self.num_envs)],
+            rows=[*finished, *range(self.num_envs)],
+        )
+        for row, index in enumerate(finished):
             infos[index]["terminal_observation"] = {name: values[row] for name, values in batch.items()}
-        return {name: values[: len(infos)] for name, values in batch.items()}, rewards, dones, infos
-
-    def _observe(self, frames: Any) -> dict[str, np.ndarray]:
-        return keypoint_observations(self.detector, frames, keep_image=self.keep_image)
+        return {name: values[len(finished) :] for name, values in batch.items()}, rewards, dones, infos

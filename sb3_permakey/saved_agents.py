@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_permakey.keypoints import KeypointDetector
-from sb3_permakey.observation import keypoint_observations
+from sb3_permakey.keypoints.detector import ReadoutConfig
+from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 
 
@@ -26,16 +30,20 @@ class AgentFileError(ValueError):
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "sb3_permakey.recurrent_dqn": RecurrentDQN,
     "stable_baselines3.dqn": stable_baselines3.DQN,
-    "stable_baselines3.ppo": stable_baselines3.PPO,
-    "stable_baselines3.a2c": stable_baselines3.A2C,
     "sb3_contrib.qrdqn": sb3_contrib.QRDQN,
     "sb3_contrib.common.recurrent": sb3_contrib.RecurrentPPO,
 }
-"""Algorithms by the module of their policies."""
+"""Algorithms by the module of their policies; PPO's and A2C's are the same, see `_algorithm`."""
+ACTOR_CRITIC_POLICIES = "stable_baselines3.common.policies"
+GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114])
+"""Luminance of R, G and B, as OpenCV and SB3's WarpFrame have it."""
 
 
 def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
-    """Load a model that SB3's `save` wrote.
+    """Load a model that SB3's `save` wrote, to play.
+
+    What only learning needs is left out: schedules, the last observations, and the replay buffer of SB3's own agents.
+    So RL Zoo's older files open too, whose schedules another Python pickled and whose spaces are gym's.
 
     SB3's files hold pickles: load only those that you trust.
 
@@ -51,28 +59,126 @@ def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
             data = json.loads(archive.read("data"))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise AgentFileError(f"{path} is not a model saved by Stable-Baselines3") from error
+    algorithm = _algorithm(data)
+    if algorithm is None:
+        module = data.get("policy_class", {}).get("__module__", "no module")
+        raise AgentFileError(f"{path} was saved by an algorithm that is not known here (policy in {module})")
+    return algorithm.load(path, custom_objects=_objects_to_play_with(data, algorithm), **load_kwargs)
+
+
+def _algorithm(data: dict[str, Any]) -> type[BaseAlgorithm] | None:
     module = data.get("policy_class", {}).get("__module__", "")
-    for prefix, algorithm in ALGORITHMS.items():
-        if module.startswith(prefix):
-            return algorithm.load(path, **load_kwargs)
-    raise AgentFileError(f"{path} was saved by an algorithm that is not known here (policy in {module or 'no module'})")
+    if module.startswith(ACTOR_CRITIC_POLICIES):
+        return stable_baselines3.PPO if "clip_range" in data else stable_baselines3.A2C
+    return next((algorithm for prefix, algorithm in ALGORITHMS.items() if module.startswith(prefix)), None)
+
+
+def _objects_to_play_with(data: dict[str, Any], algorithm: type[BaseAlgorithm]) -> dict[str, Any]:
+    """What takes the place of the file's own entries; SB3 replaces those that the file has."""
+    schedules = ("learning_rate", "lr_schedule", "clip_range", "exploration_schedule")
+    objects: dict[str, Any] = {name: _zero for name in schedules}
+    objects |= {"clip_range_vf": None, "_last_obs": None, "_last_original_obs": None, "_last_episode_starts": None}
+    if algorithm is not RecurrentDQN:
+        objects |= {"buffer_size": 1, "optimize_memory_usage": False}
+    for name in ("observation_space", "action_space"):
+        if data[name][":type:"].startswith("<class 'gym."):
+            objects[name] = _space_of_gym(data[name])
+    return objects
+
+
+def _space_of_gym(described: dict[str, Any]) -> spaces.Space:
+    """The space that gym, gymnasium's forerunner, described beside its pickle: an image's or a number of actions."""
+    if "n" in described:
+        return spaces.Discrete(int(described["n"]))
+    shape = described.get("_shape", described.get("shape", ""))
+    return spaces.Box(0, 255, tuple(int(size) for size in re.findall(r"\d+", str(shape))), np.uint8)
+
+
+def _zero(_: float) -> float:
+    return 0.0
+
+
+class GrayStack:
+    """The last frames of each game in gray, as SB3's AtariWrapper and VecFrameStack make them: zeros before the first.
+
+    The luminance is taken after the resize and not before it, which differs by rounding alone.
+
+    :param size: frames in a stack
+    :param channels_first: stacks (B, size, 84, 84) instead of (B, 84, 84, size)
+    """
+
+    def __init__(self, size: int, *, channels_first: bool) -> None:
+        self.size, self.channels_first = size, channels_first
+        self.stacks: np.ndarray | None = None
+
+    def observe(self, frames: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+        """The stacks with new frames, newest last.
+
+        :param frames: uint8 (B, 84, 84, 3)
+        :param episode_starts: bool (B,), True where the frame is a game's first
+        """
+        if self.stacks is None:
+            self.stacks = np.zeros((*frames.shape[:-1], self.size), np.uint8)
+        gray = np.rint(frames @ GRAY_WEIGHTS).astype(np.uint8)
+        past = np.where(np.asarray(episode_starts)[:, None, None, None], np.uint8(0), self.stacks[..., 1:])
+        self.stacks = np.concatenate([past, gray[..., None]], axis=-1)
+        return np.moveaxis(self.stacks, -1, 1) if self.channels_first else self.stacks
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the games alone, numbered anew from 0."""
+        if self.stacks is not None:
+            self.stacks = self.stacks[list(rows)]
 
 
 class FrameAgent:
     """A saved agent that plays several games at once from their frames, without exploration.
 
+    Its observation space says what it sees: keypoints; the frames themselves, (84, 84, 3) or (3, 84, 84); or stacks of
+    n gray frames, (84, 84, n) or (n, 84, 84), as the Atari agents of RL Zoo do.
+
     :param agent: the saved model's file
     :param checkpoint: keypoint checkpoint, for an agent that sees keypoints
-    :raises AgentFileError: when the agent sees keypoints and no checkpoint is given
+    :raises AgentFileError: when the agent sees keypoints and no checkpoint is given, or sees something else
     """
 
     def __init__(self, agent: str | Path, checkpoint: str | Path | None) -> None:
+        self.path = agent
         self.agent = load_agent(agent)
-        sees_keypoints = isinstance(self.agent.observation_space, spaces.Dict)
-        if sees_keypoints and checkpoint is None:
-            raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
-        self.detector = KeypointDetector(checkpoint) if sees_keypoints and checkpoint is not None else None
+        self.detector: KeypointDetector | None = None
+        space = self.agent.observation_space
+        if isinstance(space, spaces.Dict):
+            if checkpoint is None:
+                raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
+            readout = getattr(space, "readout", ReadoutConfig())
+            self.detector = KeypointDetector(checkpoint, **asdict(readout))
+        elif not _is_image(space):
+            raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")
+        self._forget()
+
+    def _forget(self) -> None:
         self.state: tuple[np.ndarray, ...] | None = None
+        self.observer = self._make_observer()
+
+    def _make_observer(self) -> KeypointObserver | GrayStack | None:
+        space = self.agent.observation_space
+        if isinstance(space, spaces.Dict) and self.detector is not None:
+            return KeypointObserver(self.detector, keep_image="image" in space.spaces)
+        shape = space.shape or ()
+        size, channels_first = (shape[0], True) if shape[1:] == FRAME_SHAPE[:2] else (shape[-1], False)
+        return None if size == FRAME_SHAPE[-1] else GrayStack(size, channels_first=channels_first)
+
+    def with_own_memory(self) -> FrameAgent:
+        """The same agent for other games: what it remembers of its games is its own, the model is shared."""
+        other = copy.copy(self)
+        other._forget()
+        return other
+
+    def require_actions(self, game: str, action_space: spaces.Space) -> None:
+        """Raise AgentFileError unless the agent plays with a game's actions."""
+        if self.agent.action_space != action_space:
+            raise AgentFileError(
+                f"{self.path} plays with actions {self.agent.action_space}, but {game} has {action_space}"
+            )
 
     def act(self, frames: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
         """Greedy actions.
@@ -82,9 +188,8 @@ class FrameAgent:
         :return: (B,)
         """
         observations: Any = frames
-        if self.detector is not None:
-            keep_image = "image" in self.agent.observation_space.spaces  # type: ignore[attr-defined]
-            observations = keypoint_observations(self.detector, frames, keep_image=keep_image)
+        if self.observer is not None:
+            observations = self.observer.observe(frames, episode_starts)
         actions, self.state = self.agent.predict(observations, self.state, episode_starts, deterministic=True)
         return actions
 
@@ -92,3 +197,11 @@ class FrameAgent:
         """Go on with some of the games alone."""
         if self.state is not None:
             self.state = tuple(part[:, rows] for part in self.state)
+        if self.observer is not None:
+            self.observer.keep(rows)
+
+
+def _is_image(space: spaces.Space) -> bool:
+    shape = space.shape or ()
+    of_frame_size = len(shape) == 3 and FRAME_SHAPE[:2] in (shape[1:], shape[:2])
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and of_frame_size

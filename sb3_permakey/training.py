@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
@@ -36,9 +37,18 @@ class TrainConfig:
     out: Path
     """Folder for models and logs."""
     checkpoint: Path | None = None
-    """Keypoint checkpoint; without it the agent sees pixels (CnnLstmPolicy)."""
+    """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels
+    (CnnLstmPolicy)."""
+    readout: Literal["pointnet", "peaks"] = "pointnet"
+    """How keypoints are read: by the PointNet (paper), or as the highest peaks of the error maps."""
+    num_keypoints: int | None = None
+    """Number of peaks; empty: the model's number of keypoints."""
     encoder: Literal["gnn", "cnn"] = "gnn"
     """Keypoint encoder."""
+    aggregate: Literal["concat", "pool"] = "concat"
+    """How the GNN joins its nodes: one after another (paper), or their mean and maximum, whatever their order."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari, in training and validation."""
     steps: int = 100_000
     """Agent steps."""
     num_envs: int = 1
@@ -92,7 +102,7 @@ def train(config: TrainConfig) -> Path:
     model = RecurrentDQN(
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
-        policy_kwargs={"keypoint_encoder": config.encoder} if config.checkpoint else None,
+        policy_kwargs=encoder_settings(config),
         tensorboard_log=str(config.out / "tensorboard"),
         seed=config.seed,
         device=config.device,
@@ -113,16 +123,33 @@ def train(config: TrainConfig) -> Path:
     return best if best.exists() else config.out / FINAL_MODEL
 
 
+def encoder_settings(config: TrainConfig) -> dict[str, Any] | None:
+    """What the policy takes about its keypoint encoder; None for pixels."""
+    if config.checkpoint is None:
+        return None
+    settings: dict[str, Any] = {"keypoint_encoder": config.encoder}
+    if config.encoder == "gnn":
+        settings["features_extractor_kwargs"] = {"aggregate": config.aggregate}
+    return settings
+
+
 def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: bool) -> VecEnv:
     """Environments as the agent sees them, seeded from `first_seed` on."""
 
     def maker(seed: int) -> Callable[[], gym.Env]:
-        return lambda: make_atari_env(config.game, seed=seed, training=training)
+        return lambda: make_atari_env(config.game, seed=seed, training=training, distractor=config.distractor)
 
     envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
     keep_image = config.encoder == "cnn"
     if config.checkpoint:
-        envs = VecPermaKeyObservation(envs, config.checkpoint, keep_image=keep_image, device=config.device)
+        envs = VecPermaKeyObservation(
+            envs,
+            config.checkpoint,
+            keep_image=keep_image,
+            device=config.device,
+            readout=config.readout,
+            num_keypoints=config.num_keypoints,
+        )
     return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs
 
 

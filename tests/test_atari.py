@@ -5,6 +5,7 @@ from stable_baselines3.common.env_checker import check_env
 
 from sb3_permakey import make_atari_env
 from sb3_permakey.atari import UnknownGameError
+from sb3_permakey.distractors import BAR_COLOR, BAR_WIDTH_PX
 
 
 def play(env, steps, seed=0):
@@ -79,3 +80,36 @@ def test_sticky_actions_are_off_unless_asked_for():
 def test_unknown_games_get_the_nearest_name(game, nearest):
     with pytest.raises(UnknownGameError, match=f"unknown Atari game '{game}'; the nearest name is '{nearest}'"):
         make_atari_env(game)
+
+
+@pytest.mark.parametrize(("game", "lives"), [("MsPacman", 3), ("Breakout", 5)])
+@pytest.mark.parametrize("training", [True, False])
+def test_bars_lie_where_the_info_says_and_the_rest_is_the_clean_game(game, lives, training):
+    """Every observation that the agent gets, also after SB3's wrappers stepped through a lost life or pressed FIRE."""
+    noisy = make_atari_env(game, seed=5, training=training, distractor="both")
+    clean = make_atari_env(game, seed=5, training=training)
+    random, places, ends = np.random.default_rng(0), [], 0
+    pairs = (noisy.reset(seed=5), clean.reset(seed=5))
+    for _ in range(900):
+        (frame, info), (expected, clean_info) = pairs
+        assert "distractor_bars" not in clean_info
+        top, left = info["distractor_bars"]["top"], info["distractor_bars"]["left"]
+        places.append((top, left))
+        bars = np.zeros((84, 84), bool)
+        bars[top : top + BAR_WIDTH_PX] = True
+        bars[:, left : left + BAR_WIDTH_PX] = True
+        assert (frame[bars] == BAR_COLOR).all()
+        np.testing.assert_array_equal(frame[~bars], expected[~bars])
+        action = random.integers(noisy.action_space.n)
+        steps = noisy.step(action), clean.step(action)
+        assert steps[0][1:4] == steps[1][1:4]
+        over = steps[0][2] or steps[0][3]
+        ends += over
+        pairs = (noisy.reset(), clean.reset()) if over else ((step[0], step[4]) for step in steps)
+    assert ends >= (lives if training else 1)
+    assert len(set(places)) > 800
+
+
+def test_another_kind_of_distractor_is_named():
+    with pytest.raises(ValueError, match="distractor must be one of"):
+        make_atari_env("MsPacman", distractor="diagonal")

@@ -149,11 +149,23 @@ def test_wrong_agents(refused, tmp_path):
     assert not (tmp_path / "evaluation.json").exists()
 
 
+def test_score(run, checkpoint, tmp_path):
+    pytest.importorskip("ocatari")
+    flags = ("--episodes", 1, "--frames", 3, "--spacing", 2, "--out", tmp_path / "scores.json")
+    code, output, errors = run("score", checkpoint, "--game", "Pong", *flags, "--picture", tmp_path / "scores.png")
+    assert code == 0, errors
+    result = json.loads((tmp_path / "scores.json").read_text())
+    assert f"{result['scores']['keypoints']['precision']['value']:.2f}" in output
+    assert "Player" in result["objects_per_frame"]
+    assert Image.open(tmp_path / "scores.png").width > 1000
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("pretrain", "--frames", "nowhere", "--out", "y.safetensors"), "no finished frame store at nowhere"),
         (("show", "--checkpoint", "nowhere", "--frames", "x", "--out", "y.png"), "no keypoint checkpoint at nowhere"),
+        (("score", "nowhere", "--game", "Pong"), "no keypoint checkpoint at"),
     ],
 )
 def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
@@ -171,6 +183,8 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
             ("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0),
             "num_keypoints must be at least 1",
         ),
+        (("score", "x", "--game", "Pong", "--episodes", 0), "episodes must be at least 1, not 0"),
+        (("score", "x", "--game", "Pong", "--distractor", "diagonal"), "diagonal"),
         (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1, not 0"),
         (("train", "--game", "Pong", "--out", "x", "--steps", "many"), "Error parsing --steps"),
         (("colect",), "colect"),

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from conftest import MovingSquare
 
-from sb3_permakey import evaluation
+from sb3_permakey import DistractorBars, evaluation
+from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.evaluation import agent_chooser, play_games, random_chooser, score_table, summarise
 
 
@@ -26,7 +27,11 @@ def squares(monkeypatch):
     """Games of 3, 5 and 4 steps."""
     lengths = {0: 3, 1: 5, 2: 4, None: 3}
     monkeypatch.setattr(
-        evaluation, "make_atari_env", lambda game, seed=None, training=True: MovingSquare(lengths[seed])
+        evaluation,
+        "make_atari_env",
+        lambda game, seed=None, training=True, distractor=None: (
+            DistractorBars(MovingSquare(lengths[seed]), distractor) if distractor else MovingSquare(lengths[seed])
+        ),
     )
 
 
@@ -46,6 +51,13 @@ def test_scores_are_the_games_own_sums(squares):
         total += env.step(2)[1]
     games = play_games("Square", [1], agent_chooser(RecordingAgent(), "Square", [1], 0.0), "test")
     assert games[0].score == pytest.approx(total)
+
+
+def test_noisy_games_are_played_with_bars(squares):
+    record = []
+    choose = agent_chooser(RecordingAgent(), "Square", [0], 0.0)
+    play_games("Square", [0], choose, "test", record, distractor="horizontal")
+    assert [int((frame == BAR_COLOR).all(axis=(1, 2)).sum()) for frame in record] == [5, 5, 5]
 
 
 def test_random_play_depends_on_the_seed_alone(squares):
@@ -69,4 +81,7 @@ def test_summary_and_table():
     summary = summarise(games)
     assert summary == {"mean": 20, "std": 10, "median": 20, "min": 10, "max": 30, "mean_steps": 5}
     table = score_table({"game": "G", "seeds": [0, 1], "epsilon": 0.0, "agent": summary, "random": summary})
+    assert "distractor" not in table
+    noisy = {"game": "G", "seeds": [0], "epsilon": 0.0, "distractor": "both", "agent": summary, "random": summary}
+    assert "distractor bars both" in score_table(noisy)
     assert table.splitlines()[-1].split() == ["random", "20.0", "10.0", "20.0", "10.0", "30.0", "5.0"]

@@ -19,35 +19,40 @@ def env(checkpoint):
     return PermaKeyObservation(MovingSquare(), checkpoint, keep_image=True)
 
 
-def keypoint_space(count: int, channels: int = 6) -> spaces.Dict:
-    return spaces.Dict(
-        {
-            "keypoints": spaces.Box(-1, 1, (count, 2), np.float32),
-            "features": spaces.Box(0, np.inf, (count, channels), np.float32),
-        }
-    )
+def keypoint_space(count: int, channels: int = 6, *, confidence: bool = False) -> spaces.Dict:
+    entries = {
+        "keypoints": spaces.Box(-1, 1, (count, 2), np.float32),
+        "features": spaces.Box(0, np.inf, (count, channels), np.float32),
+    }
+    if confidence:
+        entries["confidence"] = spaces.Box(0, 1, (count,), np.float32)
+    return spaces.Dict(entries)
 
 
-def observations_of(count: int, batch: int = 3, channels: int = 6) -> dict[str, torch.Tensor]:
-    return {"keypoints": torch.rand(batch, count, 2), "features": torch.rand(batch, count, channels)}
+def observations_of(
+    count: int, batch: int = 3, channels: int = 6, *, confidence: bool = False
+) -> dict[str, torch.Tensor]:
+    observations = {"keypoints": torch.rand(batch, count, 2), "features": torch.rand(batch, count, channels)}
+    return {**observations, "confidence": torch.rand(batch, count)} if confidence else observations
 
 
-def test_gnn_equals_messages_written_out():
+@pytest.mark.parametrize("aggregate", ["concat", "pool"])
+@pytest.mark.parametrize("confidence", [False, True])
+def test_gnn_equals_messages_written_out(aggregate, confidence):
     torch.manual_seed(0)
     count = 4
-    gnn, observations = KeypointGNN(keypoint_space(count)), observations_of(count)
+    gnn = KeypointGNN(keypoint_space(count, confidence=confidence), aggregate=aggregate)
+    observations = observations_of(count, confidence=confidence)
     with torch.no_grad():
         found = gnn(observations)
         edge = gnn.encode_edges(torch.zeros(64))
         for batch in range(3):
-            nodes = [
-                gnn.encode_nodes(
-                    torch.cat(
-                        [observations["features"][batch, k], gnn.embed_position(observations["keypoints"][batch, k])]
-                    )
-                )
-                for k in range(count)
-            ]
+            nodes = []
+            for k in range(count):
+                parts = [observations["features"][batch, k], gnn.embed_position(observations["keypoints"][batch, k])]
+                if confidence:
+                    parts.append(observations["confidence"][batch, k : k + 1])
+                nodes.append(gnn.encode_nodes(torch.cat(parts)))
             decoded = []
             for i in range(count):
                 messages = [
@@ -55,7 +60,36 @@ def test_gnn_equals_messages_written_out():
                 ]
                 updated = gnn.process.update_nodes(torch.cat([nodes[i], torch.stack(messages).sum(0)]))
                 decoded.append(gnn.decode_nodes(updated))
-            assert torch.allclose(found[batch], gnn.output(torch.cat(decoded)), atol=1e-5)
+            together = torch.stack(decoded)
+            pooled = torch.cat([together.mean(dim=0), together.max(dim=0).values])
+            expected = gnn.output(pooled if aggregate == "pool" else torch.cat(decoded))
+            assert torch.allclose(found[batch], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("confidence", [False, True])
+def test_pooled_nodes_have_no_order(confidence):
+    torch.manual_seed(0)
+    count, order = 5, [3, 0, 4, 2, 1]
+    space, observations = keypoint_space(count, confidence=confidence), observations_of(count, confidence=confidence)
+    reordered = {name: values[:, order] for name, values in observations.items()}
+    differences = {}
+    for aggregate in ("concat", "pool"):
+        gnn = KeypointGNN(space, aggregate=aggregate)
+        with torch.no_grad():
+            differences[aggregate] = (gnn(observations) - gnn(reordered)).abs().max()
+    assert differences["pool"] < 1e-6
+    assert differences["concat"] > 1e-4
+
+
+def test_gnn_without_confidence_keeps_its_parameters():
+    gnn = KeypointGNN(keypoint_space(7, channels=64))
+    assert gnn.encode_nodes[0].weight.shape == (64, 64 + 64)
+    assert gnn.output[0].weight.shape == (128, 7 * 64)
+
+
+def test_unknown_aggregates_are_refused():
+    with pytest.raises(ValueError, match="aggregate must be 'concat' or 'pool', not 'sum'"):
+        KeypointGNN(keypoint_space(3), aggregate="sum")
 
 
 def test_graph_is_fully_connected_without_loops():
@@ -149,6 +183,20 @@ def test_gnn_learns_with_every_agent_for_500_steps(checkpoint, algorithm, policy
     model.learn(500)
     assert model.num_timesteps >= 500
     assert not all(torch.equal(before[name], value) for name, value in extractor.state_dict().items())
+
+
+@pytest.mark.parametrize("aggregate", ["concat", "pool"])
+def test_recurrent_dqn_learns_from_peaks(checkpoint, aggregate):
+    env = PermaKeyObservation(MovingSquare(), checkpoint, readout="peaks", num_keypoints=6)
+    policy_kwargs = {"features_extractor_kwargs": {"aggregate": aggregate}}
+    model = RecurrentDQN("PermaKeyPolicy", env, policy_kwargs=policy_kwargs, seed=0, **SMALL)
+    before = {name: value.clone() for name, value in model.policy.q_net.state_dict().items()}
+    model.learn(200)
+    after = model.policy.q_net.state_dict()
+    encoder = "features_extractor.encode_nodes.0.weight"
+    assert after[encoder].shape == (64, 64 + 64 + 1)
+    # The last column is the confidence's.
+    assert not torch.equal(before[encoder][:, -1], after[encoder][:, -1])
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,18 @@ import numpy as np
 from conftest import square_frames
 from PIL import Image
 
-from sb3_permakey.figures import draw_keypoints, heat, keypoint_animation, keypoint_panel, save_gif, save_mp4, save_png
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.figures import (
+    draw_keypoints,
+    heat,
+    keypoint_animation,
+    keypoint_colors,
+    keypoint_panel,
+    save_gif,
+    save_mp4,
+    save_png,
+)
+from sb3_permakey.keypoints import KeypointDetector, Keypoints
+from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 
 
 def test_a_keypoint_is_drawn_at_its_pixel():
@@ -25,6 +35,34 @@ def test_panel_has_a_row_for_each_layer(keypoint_model):
     assert panel.dtype == np.uint8
     assert panel.shape[0] > 4 * 252
     assert panel.shape[1] > 3 * 252
+
+
+def test_panel_and_animation_of_peaks(keypoint_model):
+    detector, frames = KeypointDetector(keypoint_model, readout="peaks", num_keypoints=6), square_frames(3)
+    assert keypoint_panel(detector, frames).shape == keypoint_panel(KeypointDetector(keypoint_model), frames).shape
+    assert len(keypoint_animation(detector, frames)) == 3
+
+
+def test_an_animation_keeps_the_colours_of_peaks_over_its_batches(keypoint_model):
+    detector, frames = KeypointDetector(keypoint_model, readout="peaks", num_keypoints=2), square_frames(5)
+    top, bottom = np.array([-0.5, 0.0], np.float32), np.array([0.5, 0.0], np.float32)
+    turns = iter([[top, bottom, top, bottom], [bottom, top]])  # which of the two is the higher one, frame by frame
+
+    def detect(batch):
+        firsts = next(turns)[: len(batch)]
+        centers = np.stack([[first, -first] for first in firsts])
+        return Keypoints(centers, np.zeros((len(batch), 2, 1), np.float32), np.ones((len(batch), 2), np.float32))
+
+    detector.detect = detect
+    pictures = keypoint_animation(detector, frames, batch_size=4)
+    row, column = round(3 * (0.25 * 83 + 0.5)), round(3 * (0.5 * 83 + 0.5))
+    colors = {tuple(picture[row, column]) for picture in pictures}
+    assert colors == {keypoint_colors(2)[0]}
+
+
+def test_panel_of_a_transporter_has_no_error_maps():
+    panel = keypoint_panel(KeypointDetector(Transporter(TransporterConfig(num_keypoints=3))), square_frames(3))
+    assert 2 * 252 < panel.shape[0] < 3 * 252
 
 
 def test_files(keypoint_model, tmp_path):

@@ -9,8 +9,10 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_permakey import PermaKeyObservation, VecPermaKeyObservation, make_atari_env
-from sb3_permakey.keypoints import CheckpointError, PermaKey, PermaKeyConfig
+from sb3_permakey import PermaKeyObservation, RecurrentDQN, VecPermaKeyObservation, make_atari_env
+from sb3_permakey.keypoints import CheckpointError, Keypoints, PermaKey, PermaKeyConfig
+from sb3_permakey.keypoints.detector import ReadoutConfig
+from sb3_permakey.saved_agents import FrameAgent
 
 
 @pytest.fixture
@@ -18,12 +20,23 @@ def float32_wrapper(checkpoint):
     return lambda env, **kwargs: PermaKeyObservation(env, checkpoint, precision="float32", **kwargs)
 
 
-@pytest.mark.parametrize("keep_image", [False, True])
-def test_space_and_environment_checks(float32_wrapper, keep_image):
-    env = float32_wrapper(MovingSquare(), keep_image=keep_image)
-    shapes = {name: space.shape for name, space in env.observation_space.spaces.items()}
-    expected = {"keypoints": (NUM_KEYPOINTS, 2), "features": (NUM_KEYPOINTS, 64)}
-    assert shapes == (expected | {"image": (84, 84, 3)} if keep_image else expected)
+PEAKS = {"readout": "peaks", "num_keypoints": 6, "min_distance_px": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"keypoints": (NUM_KEYPOINTS, 2), "features": (NUM_KEYPOINTS, 64)}),
+        (
+            {"keep_image": True},
+            {"keypoints": (NUM_KEYPOINTS, 2), "features": (NUM_KEYPOINTS, 64), "image": (84, 84, 3)},
+        ),
+        (PEAKS, {"keypoints": (6, 2), "features": (6, 64), "confidence": (6,)}),
+    ],
+)
+def test_space_and_environment_checks(float32_wrapper, settings, expected):
+    env = float32_wrapper(MovingSquare(), **settings)
+    assert {name: space.shape for name, space in env.observation_space.spaces.items()} == expected
     check_env(env, warn=False)
     gymnasium_check_env(env, skip_render_check=True)
 
@@ -44,11 +57,12 @@ def test_takes_a_loaded_model_too(keypoint_model, float32_wrapper):
     np.testing.assert_array_equal(first["keypoints"], second["keypoints"])
 
 
-def test_single_and_vectorised_wrappers_give_equal_numbers(float32_wrapper, checkpoint):
+@pytest.mark.parametrize("settings", [{}, PEAKS])
+def test_single_and_vectorised_wrappers_give_equal_numbers(float32_wrapper, checkpoint, settings):
     lengths = (5, 7, 9)
-    single = [float32_wrapper(MovingSquare(length), keep_image=True) for length in lengths]
+    single = [float32_wrapper(MovingSquare(length), keep_image=True, **settings) for length in lengths]
     makers = [lambda length=length: MovingSquare(length) for length in lengths]
-    together = VecPermaKeyObservation(DummyVecEnv(makers), checkpoint, keep_image=True, precision="float32")
+    together = VecPermaKeyObservation(DummyVecEnv(makers), checkpoint, keep_image=True, precision="float32", **settings)
     together.seed(0)
     found = together.reset()
     expected = [env.reset(seed=index)[0] for index, env in enumerate(single)]
@@ -71,6 +85,118 @@ def test_single_and_vectorised_wrappers_give_equal_numbers(float32_wrapper, chec
             else:
                 assert "terminal_observation" not in infos[index]
     assert terminal_count == 4
+
+
+class Counter(gym.Env):
+    """Frames filled with the number of steps that all its episodes have taken; an episode takes three."""
+
+    observation_space = spaces.Box(0, 255, (84, 84, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+    count = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.start = self.count + 1
+        return self._next_frame(), {}
+
+    def step(self, action):
+        return self._next_frame(), 0.0, self.count == self.start + 3, False, {}
+
+    def _next_frame(self):
+        self.count += 1
+        return np.full((84, 84, 3), self.count, np.uint8)
+
+
+def alternating_peaks(frames):
+    """Two points at rest, "0" above and "1" below, that change places in the order whenever the frame's number does."""
+    turn = frames[:, 0, 0, 0] % 2
+    names = np.stack([turn, 1 - turn], axis=1).astype(np.float32)
+    centers = np.stack([2 * names - 1, np.zeros_like(names)], axis=-1)
+    return Keypoints(centers, np.repeat(names[..., None], 64, axis=2), names)
+
+
+def counter_settings(keypoint_model):
+    return {"model_or_path": keypoint_model, "readout": "peaks", "num_keypoints": 2}
+
+
+def test_peaks_keep_their_places_in_an_episode(keypoint_model):
+    env = PermaKeyObservation(Counter(), **counter_settings(keypoint_model))
+    env.detector.detect = alternating_peaks
+    for steps, first in ((2, 0.0), (3, 1.0)):  # the first frames are 0 and 3, whose first points are "0" and "1"
+        observations = [env.reset()[0], *(env.step(0)[0] for _ in range(steps))]
+        for observation in observations:
+            assert observation["confidence"].tolist() == [first, 1 - first]
+            assert observation["features"][:, 0].tolist() == [first, 1 - first]
+            assert observation["keypoints"][:, 0].tolist() == [2 * first - 1, 1 - 2 * first]
+
+
+def test_peaks_of_vectorised_environments_start_afresh_after_the_terminal_observation(keypoint_model):
+    class Later(Counter):
+        count = 0  # starts with frame 1, whose first point is "1"
+
+    env = VecPermaKeyObservation(DummyVecEnv([Counter, Later]), **counter_settings(keypoint_model))
+    env.detector.detect = alternating_peaks
+    assert env.reset()["confidence"].tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    env.venv.envs[1].unwrapped.start = 2  # its first episode takes four steps
+    for _ in range(2):
+        assert env.step([0, 0])[0]["confidence"].tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    observations, _, dones, infos = env.step([0, 0])
+    assert dones.tolist() == [True, False]
+    assert infos[0]["terminal_observation"]["confidence"].tolist() == [0.0, 1.0]  # frame 3 goes on with the episode
+    assert observations["confidence"].tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    observations, _, dones, infos = env.step([0, 0])
+    assert dones.tolist() == [False, True]
+    assert infos[1]["terminal_observation"]["confidence"].tolist() == [1.0, 0.0]
+    assert observations["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]  # frame 6 starts afresh
+
+
+def test_agent_of_peaks_plays_the_same_from_frames(checkpoint, tmp_path):
+    env = PermaKeyObservation(MovingSquare(), checkpoint, **PEAKS)
+    model = RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=100, learning_starts=20, batch_size=4)
+    model.learn(60)
+    model.save(tmp_path / "agent.zip")
+    agent = FrameAgent(tmp_path / "agent.zip", checkpoint)
+    assert agent.detector.readout == env.observation_space.readout == ReadoutConfig(**PEAKS)
+    seen = []
+    agent.agent.predict = lambda observation, *args, **kwargs: (
+        seen.append(observation) or RecurrentDQN.predict(agent.agent, observation, *args, **kwargs)
+    )
+    plain = MovingSquare()
+    for seed in (1, 2):
+        observation, _ = env.reset(seed=seed)
+        frame, _ = plain.reset(seed=seed)
+        state, done, starts = None, False, np.array([True])
+        while not done:
+            action, state = model.predict(observation, state, starts, deterministic=True)
+            assert agent.act(frame[None], starts) == [action]
+            for name, values in observation.items():
+                np.testing.assert_array_equal(seen[-1][name][0], values)
+            observation, _, done, _, _ = env.step(action)
+            frame, *_ = plain.step(action)
+            starts = np.array([False])
+
+
+def test_games_of_an_agent_that_go_on_keep_their_peaks(keypoint_model, checkpoint, tmp_path):
+    env = PermaKeyObservation(Counter(), **counter_settings(keypoint_model))
+    RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=100).save(tmp_path / "agent.zip")
+    agent = FrameAgent(tmp_path / "agent.zip", checkpoint)
+    agent.detector.detect = alternating_peaks
+    seen = []
+    agent.agent.predict = lambda observation, *args, **kwargs: (
+        seen.append(observation["confidence"].tolist())
+        or RecurrentDQN.predict(agent.agent, observation, *args, **kwargs)
+    )
+    frames = np.stack([np.full((84, 84, 3), number, np.uint8) for number in range(4)])
+    agent.act(frames[:2], np.array([True, True]))
+    agent.keep([1])
+    agent.act(frames[2:3], np.array([False]))
+    agent.act(frames[2:3], np.array([True]))
+    assert seen == [[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]]
+
+
+def test_space_travels_with_its_readout(float32_wrapper):
+    space = float32_wrapper(MovingSquare(), **PEAKS).observation_space
+    assert pickle.loads(pickle.dumps(space)).readout == ReadoutConfig("peaks", 6, 8.0)
 
 
 def test_space_travels_with_its_trunk(float32_wrapper):

@@ -1,8 +1,12 @@
+import json
+
+import numpy as np
 import pytest
 
+from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
-from sb3_permakey.training import TrainConfig, train, validation_scores
+from sb3_permakey.training import TrainConfig, make_envs, train, validation_scores
 
 SHORT = {"game": "MsPacman", "steps": 30, "learning_starts": 10, "batch_size": 2, "buffer_size": 100}
 
@@ -12,6 +16,17 @@ def test_an_agent_on_pixels_and_a_run_shorter_than_a_validation(tmp_path):
     assert train(config) == tmp_path / "final_model.zip"
     assert validation_scores(tmp_path) == []
     assert FrameAgent(tmp_path / "final_model.zip", None).detector is None
+
+
+def test_noisy_training_draws_bars_in_all_environments(tmp_path):
+    config = TrainConfig(out=tmp_path, distractor="vertical", **SHORT)
+    for training in (True, False):
+        env = make_envs(config, 2, 0, training=training)
+        for frames in (env.reset(), env.step([0, 0])[0]):
+            bars = (frames == np.array(BAR_COLOR).reshape(3, 1, 1)).all(axis=1)
+            assert bars.all(axis=1).sum(axis=1).tolist() == [5, 5]
+    train(config)
+    assert json.loads((tmp_path / "config.json").read_text())["distractor"] == "vertical"
 
 
 def test_the_cnn_encoder_with_validation(checkpoint, tmp_path):

@@ -1,9 +1,18 @@
 """Pixels to keypoints: plain torch, knows nothing of reinforcement learning."""
 
-from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from sb3_permakey.keypoints.detector import KeypointDetector
+from sb3_permakey.keypoints.checkpoint import (
+    CheckpointError,
+    checkpoint_metadata,
+    load_checkpoint,
+    require_trainable,
+    save_checkpoint,
+    save_for_detection,
+)
+from sb3_permakey.keypoints.detector import KeypointDetector, ReadoutConfig
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig, PermaKeyLosses
+from sb3_permakey.keypoints.shipped import ShippedCheckpoint, checkpoint_exists, checkpoint_table, shipped_checkpoints
+from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig, TransporterLosses
 
 __all__ = [
     "CheckpointError",
@@ -13,6 +22,17 @@ __all__ = [
     "PermaKey",
     "PermaKeyConfig",
     "PermaKeyLosses",
+    "ReadoutConfig",
+    "ShippedCheckpoint",
+    "Transporter",
+    "TransporterConfig",
+    "TransporterLosses",
+    "checkpoint_exists",
+    "checkpoint_metadata",
+    "checkpoint_table",
     "load_checkpoint",
+    "require_trainable",
     "save_checkpoint",
+    "save_for_detection",
+    "shipped_checkpoints",
 ]

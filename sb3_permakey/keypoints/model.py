@@ -45,6 +45,8 @@ class KeypointModel(nn.Module, ABC):
     """C, channels of the features."""
     feature_size: int
     """Height and width of the features' map for 84x84 images, in cells."""
+    for_detection_only: bool = False
+    """True for a model from a file without what only training needs."""
 
     @abstractmethod
     def keypoints(self, images: Tensor) -> Keypoints:

@@ -90,20 +90,30 @@ class PermaKey(KeypointModel):
         self.feature_channels = ENCODER.filters[config.layers[-1]]
         self.feature_size = sizes[config.layers[-1]]
 
-    def losses(self, images: Tensor, noise: Tensor | None = None, *, with_pointnet: bool = True) -> PermaKeyLosses:
+    def losses(
+        self, images: Tensor, noise: Tensor | None = None, *, with_pointnet: bool = True, lspn_stride: int = 1
+    ) -> PermaKeyLosses:
         """Losses of a batch; no gradient goes from one module to another (appendix A.2.1).
 
         :param images: (B, C, 84, 84) in [0, 1]
         :param noise: (B, latent_dim), standard normal; None decodes the latents' means
         :param with_pointnet: False leaves the PointNet out (the first stage of the staged schedule)
+        :param lspn_stride: the LSPN learns from every so many-th image alone; the PointNet still sees all error maps
         """
         vae = self.vae(images, noise)
-        errors, maps = self._predict_patches([features.detach() for features in vae.feature_maps])
-        pointnet = (
-            self.pointnet_loss([layer_map.detach() for layer_map in maps])
-            if with_pointnet
-            else torch.zeros((), device=images.device)
+        feature_maps = [features.detach() for features in vae.feature_maps]
+        learns = torch.arange(len(images), device=images.device) % lspn_stride == 0
+        errors, maps = self._predict_patches(
+            feature_maps if lspn_stride == 1 else [features[learns] for features in feature_maps]
         )
+        pointnet = torch.zeros((), device=images.device)
+        if with_pointnet:
+            maps = [layer_map.detach() for layer_map in maps]
+            if lspn_stride > 1 and len(images) > 1:
+                with torch.no_grad():
+                    _, others = self._predict_patches([features[~learns] for features in feature_maps])
+                maps = [torch.cat(pair) for pair in zip(maps, others, strict=True)]
+            pointnet = self.pointnet_loss(maps)
         return PermaKeyLosses(
             reconstruction_loss(vae.reconstruction, images),
             kl_divergence(vae.latent_mean, vae.latent_scale),
@@ -143,6 +153,11 @@ class PermaKey(KeypointModel):
         centers = self.pointnet(self.stack_maps(self._predict_patches(features)[1]))
         windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
         return Keypoints(centers, window_means(features[-1], windows))
+
+    def features_and_layer_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last LSPN layer's features (B, C, h, w), and error maps as `layer_error_maps` gives them, in one pass."""
+        features = self._features(images)
+        return features[-1], self._predict_patches(features)[1]
 
     def stack_maps(self, layer_maps: list[Tensor]) -> Tensor:
         """Layers' error maps resized to the image and stacked: (B, M, 84, 84)."""

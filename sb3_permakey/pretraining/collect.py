@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
+from sb3_permakey.distractors import DistractorKind, check_kind, draw_bars, places_by_index
 from sb3_permakey.files import atomic_array, write_json
 from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
-from sb3_permakey.saved_agents import FrameAgent
+from sb3_permakey.pretraining.players import RANDOM, MinariRecordings, Roster, parse_sources
 
 COLLECTION = "collection.json"
 LONGEST_REPEAT = 8
@@ -31,12 +35,16 @@ class CollectConfig:
     """Folder to write the frames to."""
     frames: int = 95_000
     """Frames to collect at least; whole episodes are kept (paper: 85,000 + 5,000 + 5,000)."""
-    policy: Path | None = None
-    """A saved SB3 model that plays; without it actions are random and last 1 to 8 steps."""
+    policy: tuple[str, ...] = (RANDOM,)
+    """Players, each SOURCE or SOURCE=SHARE with its share of the episodes (not of the frames): "random", actions that
+    last 1 to 8 steps; the file of a saved SB3 model; a repository of RL Zoo on the Hugging Face hub, e.g.
+    sb3/dqn-MsPacmanNoFrameskip-v4; or minari:DATASET, e.g. minari:atari/mspacman/expert-v0."""
     checkpoint: Path | None = None
-    """Keypoint checkpoint, for a policy that sees keypoints."""
+    """Keypoint checkpoint, for a model that sees keypoints."""
     epsilon: float = 0.1
-    """Probability of a random action beside the policy's."""
+    """Probability of a random action beside a model's."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari, drawn on the frames for good (pretraining can also draw them on clean frames)."""
     num_envs: int = 4
     """Environments played at once."""
     max_episode_steps: int = 4_500
@@ -52,6 +60,9 @@ class CollectConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
+        parse_sources(self.policy)
+        if self.distractor is not None:
+            check_kind(self.distractor)
         if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"shares must be positive and sum to 1, not {self.shares}")
 
@@ -63,7 +74,7 @@ class CollectConfig:
         return {
             **settings,
             "game": atari_env_id(self.game),
-            "policy": str(self.policy) if self.policy else None,
+            "policy": list(self.policy),
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             "preprocessing": PREPROCESSING,
         }
@@ -72,30 +83,49 @@ class CollectConfig:
 class Player:
     """Plays episodes of a game, one after another; an episode's number and the seed decide everything in it.
 
+    An agent plays each game alone, never several as one batch, whose size would change the rounding of its values.
+
     :param config: the collection's settings
+    :param roster: who plays which episode
     """
 
-    def __init__(self, config: CollectConfig) -> None:
-        self.config = config
-        self.env = make_atari_env(config.game, training=False)
+    def __init__(self, config: CollectConfig, roster: Roster) -> None:
+        self.config, self.roster = config, roster
+        self.env = _make_env(config)
 
-    def start(self, index: int) -> None:
-        """Reset to the beginning of an episode."""
+    def start(self, index: int) -> bool:
+        """Begin an episode; False where its recordings are used up."""
         self.index = index
         self.random = np.random.default_rng((self.config.seed, index))
+        player = self.roster.player(index)
+        self.recorded: np.ndarray | None = None
+        if isinstance(player, MinariRecordings):
+            number = self.roster.recording(index)
+            if number is None:
+                return False
+            self.recorded = self._recorded(player, number)
+            self.frames = [self.recorded[0]]
+            return True
+        self.agent = player.with_own_memory() if player else None
         frame, _ = self.env.reset(seed=int(self.random.integers(2**31)))
         self.frames = [frame]
         self.repeated_action, self.repeats_left = 0, 0
+        return True
 
-    def step(self, policy_action: int | None) -> bool:
-        """Play the policy's action, or a random one; True when the episode is over."""
-        frame, _, terminated, truncated, _ = self.env.step(self._choose(policy_action))
+    def step(self) -> bool:
+        """Play one step; True when the episode is over."""
+        if self.recorded is not None:
+            self.frames.append(self.recorded[len(self.frames)])
+            return len(self.frames) == len(self.recorded)
+        frame, _, terminated, truncated, _ = self.env.step(self.choose())
         self.frames.append(frame)
         return terminated or truncated or len(self.frames) >= self.config.max_episode_steps
 
-    def _choose(self, policy_action: int | None) -> int:
-        if policy_action is not None:
-            return self._random_action() if self.random.random() < self.config.epsilon else policy_action
+    def choose(self) -> int:
+        """The next action: the agent's, or a random one."""
+        if self.agent is not None:
+            (action,) = self.agent.act(self.frames[-1][None], np.array([len(self.frames) == 1]))
+            return self._random_action() if self.random.random() < self.config.epsilon else int(action)
         if self.repeats_left == 0:
             self.repeated_action = self._random_action()
             self.repeats_left = int(self.random.integers(1, LONGEST_REPEAT + 1))
@@ -104,6 +134,17 @@ class Player:
 
     def _random_action(self) -> int:
         return int(self.random.integers(self.env.action_space.n))  # type: ignore[attr-defined]
+
+    def _recorded(self, recordings: MinariRecordings, number: int) -> np.ndarray:
+        frames = recordings.frames(number, max(self.config.max_episode_steps, 2))
+        if self.config.distractor is None:
+            return frames
+        places = places_by_index(self.config.distractor, np.arange(len(frames)), (self.config.seed, self.index))
+        return draw_bars(frames, places)
+
+
+def _make_env(config: CollectConfig) -> gym.Env:
+    return make_atari_env(config.game, training=False, distractor=config.distractor)
 
 
 def collect(config: CollectConfig) -> FrameStore:
@@ -124,10 +165,11 @@ def collect(config: CollectConfig) -> FrameStore:
     collection = config.out / COLLECTION
     if collection.exists():
         _require_same(config.out, json.loads(collection.read_text()), provenance)
-    else:
-        write_json(collection, provenance)
+    actions = _make_env(config).action_space
+    roster = Roster(parse_sources(config.policy), config.game, actions, config.checkpoint, config.seed)
+    write_json(collection, provenance)
     episodes = config.out / "episodes"
-    lengths = _play_missing(config, episodes)
+    lengths = _play_missing(config, roster, episodes)
     kept = [np.load(_episode_path(episodes, index), mmap_mode="r") for index in range(len(lengths))]
     store = write_store(config.out, kept, config.shares, provenance)
     shutil.rmtree(episodes)
@@ -135,42 +177,41 @@ def collect(config: CollectConfig) -> FrameStore:
     return store
 
 
-def _play_missing(config: CollectConfig, folder: Path) -> list[int]:
+def _play_missing(config: CollectConfig, roster: Roster, folder: Path) -> list[int]:
     """Play until the first episodes, without a gap, hold the frames wanted; their lengths."""
     folder.mkdir(parents=True, exist_ok=True)
     done = {int(path.stem): len(np.load(path, mmap_mode="r")) for path in folder.glob("[0-9]*.npy")}
-    agent = FrameAgent(config.policy, config.checkpoint) if config.policy else None
     with tqdm(total=config.frames, unit="frame", desc=f"collecting {config.game}") as progress:
         progress.update(min(sum(_without_gap(done)), config.frames))
         if sum(_without_gap(done)) < config.frames:
-            players = [Player(config) for _ in range(config.num_envs)]
-            next_index = 0
-            for player in players:
-                next_index = _start_next(player, next_index, done)
+            pending = (index for index in itertools.count() if index not in done)
+            players = [Player(config, roster) for _ in range(config.num_envs)]
+            players = [player for player in players if _start_next(player, pending)]
         while sum(_without_gap(done)) < config.frames:
-            actions = _policy_actions(agent, players) if agent else [None] * len(players)
-            for player, action in zip(players, actions, strict=True):
-                if player.step(action):
+            if not players:
+                raise FrameStoreError(
+                    f"the recordings of {' '.join(config.policy)} end after {sum(_without_gap(done))} frames; "
+                    "collect no more than these, or give them a smaller share"
+                )
+            for player in list(players):
+                if player.step():
                     _write_episode(_episode_path(folder, player.index), np.stack(player.frames))
                     done[player.index] = len(player.frames)
-                    next_index = _start_next(player, next_index, done)
+                    if not _start_next(player, pending):
+                        players.remove(player)
             progress.update(min(len(players), config.frames - progress.n))
     lengths = _without_gap(done)
     enough = next(count for count in range(1, len(lengths) + 1) if sum(lengths[:count]) >= config.frames)
     return lengths[:enough]
 
 
-def _policy_actions(agent: FrameAgent, players: list[Player]) -> list[int | None]:
-    starts = np.array([len(player.frames) == 1 for player in players])
-    return agent.act(np.stack([player.frames[-1] for player in players]), starts).tolist()
-
-
-def _start_next(player: Player, index: int, done: dict[int, int]) -> int:
-    """Start the first episode from `index` on that is not done; the index after it."""
-    while index in done:
-        index += 1
-    player.start(index)
-    return index + 1
+def _start_next(player: Player, pending: Generator[int, None, None]) -> bool:
+    """Start the next episode; False where recordings are used up, after which no episode is started."""
+    index = next(pending, None)
+    if index is not None and player.start(index):
+        return True
+    pending.close()
+    return False
 
 
 def _without_gap(done: dict[int, int]) -> list[int]:
@@ -191,6 +232,9 @@ def _episode_path(folder: Path, index: int) -> Path:
 
 
 def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    policy = found.get("policy")
+    if not isinstance(policy, list):  # as it was written when there was one player: None or its file
+        found = {**found, "policy": [policy or RANDOM]}
     for key, value in wanted.items():
         if found.get(key) != value:
             raise FrameStoreError(

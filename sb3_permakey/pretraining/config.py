@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from sb3_permakey.keypoints import PermaKeyConfig
+from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.keypoints import KeypointModel, PermaKey, PermaKeyConfig, Transporter, TransporterConfig
+
+
+class Optimisation(NamedTuple):
+    """How a paper trains its method."""
+
+    batch_size: int
+    """Images, or pairs of images, in a batch."""
+    learning_rate: float
+    """Adam's learning rate."""
+    decay_rate: float
+    """Factor on the learning rate every `decay_steps` steps."""
+    decay_steps: int
+    """Steps between two such decays."""
+    patience_epochs: int
+    """Epochs without improvement after which training stops."""
+
+
+METHODS = {
+    "permakey": Optimisation(32, 2e-4, 0.85, 10_000, 10),
+    "transporter": Optimisation(64, 5e-4, 0.9, 30_000, 5),
+}
+"""The papers' settings (appendix A.2.1 and A.2.2), which PretrainConfig's empty settings stand for."""
 
 
 @dataclass(frozen=True)
@@ -17,27 +40,43 @@ class PretrainConfig:
     """Folder of frames that `collect` wrote."""
     out: Path
     """Checkpoint to write, e.g. mspacman.safetensors; logs and the state for going on lie beside it."""
+    method: Literal["permakey", "transporter"] = "permakey"
+    """permakey: keypoints where local prediction fails. transporter: the baseline, trained on pairs of frames; of the
+    model's settings it takes the number of keypoints, the windows' width and the image channels."""
     model: PermaKeyConfig = field(default_factory=PermaKeyConfig)
     """Settings of the keypoint model."""
     schedule: Literal["joint", "staged"] = "joint"
-    """joint: all three modules side by side (paper). staged: VAE and LSPN first, then frozen, and the PointNet alone on
+    """joint: all modules side by side (paper). staged: VAE and LSPN first, then frozen, and the PointNet alone on
     stored error maps."""
-    batch_size: int = 32
-    """Images in a batch."""
-    learning_rate: float = 2e-4
-    """Adam's learning rate."""
+    frozen_from: Path | None = None
+    """Checkpoint whose VAE and LSPN are taken over as they are; the PointNet alone is trained, as in the second stage
+    of the staged schedule. For other numbers of keypoints or seeds of the PointNet."""
+    distractor: DistractorKind | None = None
+    """Bars drawn on the frames as they are read ("noisy Atari"); the frames themselves must be clean."""
+    batch_size: int | None = None
+    """Images (permakey) or pairs (transporter) in a batch; empty: the paper's 32 and 64. With several processes, of all
+    of them together."""
+    lspn_stride: int = 1
+    """The LSPN learns from every so many-th image of a batch; 4 shortens a step by a third."""
+    learning_rate: float | None = None
+    """Adam's learning rate; empty: the paper's 2e-4 (permakey) and 5e-4 (transporter)."""
     pointnet_learning_rate: float = 1e-3
     """Adam's learning rate while the PointNet is trained alone (staged)."""
-    decay_rate: float = 0.85
-    """Factor on the learning rate every `decay_steps` steps."""
-    decay_steps: int = 10_000
-    """Steps between two such decays."""
+    decay_rate: float | None = None
+    """Factor on the learning rate every `decay_steps` steps; empty: the paper's 0.85 and 0.9."""
+    decay_steps: int | None = None
+    """Steps between two such decays; empty: the paper's 10,000 and 30,000."""
+    max_pair_distance: int = 100
+    """Frames that the two images of a pair lie apart at most (transporter)."""
     epochs: int = 100
     """Passes through the training frames, of each stage, at most."""
-    patience_epochs: int = 10
-    """Stop (a stage) when the validation LSPN + PointNet loss has not improved for so many epochs."""
+    patience_epochs: int | None = None
+    """Stop (a stage) when the validation loss (LSPN + PointNet; reconstruction) has not improved for so many epochs;
+    empty: the paper's 10 and 5."""
     max_steps: int | None = None
     """Steps of each stage at most."""
+    pointnet_steps: int | None = None
+    """Steps of the stage that trains the PointNet alone at most, instead of `max_steps`."""
     max_minutes: float | None = None
     """Minutes in all at most; of the staged schedule's time the first stage gets `first_stage_share`."""
     first_stage_share: float = 0.7
@@ -53,24 +92,44 @@ class PretrainConfig:
     picture_every_steps: int = 500
     """Steps between two TensorBoard pictures."""
     seed: int = 0
-    """Seed of weights, order of frames and latent noise."""
+    """Seed of weights, order of frames, latent noise and bars."""
 
     def __post_init__(self) -> None:
         at_least_one = (
             "batch_size",
+            "lspn_stride",
             "decay_steps",
+            "max_pair_distance",
             "epochs",
             "patience_epochs",
             "log_every_steps",
             "picture_every_steps",
         )
         for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         for name in ("learning_rate", "pointnet_learning_rate", "decay_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, not {value}")
         if self.out.suffix != ".safetensors":
             raise ValueError(f"out must name a .safetensors file, not {self.out}")
         if not 0 < self.first_stage_share < 1:
             raise ValueError(f"first_stage_share must be between 0 and 1, not {self.first_stage_share}")
+        if self.method == "transporter" and (self.schedule == "staged" or self.frozen_from or self.lspn_stride > 1):
+            raise ValueError("staged, frozen_from and lspn_stride are permakey's: the transporter has one stage")
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """The method's optimisation, the paper's where no setting says otherwise."""
+        chosen = {name: getattr(self, name) for name in Optimisation._fields}
+        return METHODS[self.method]._replace(**{name: value for name, value in chosen.items() if value is not None})
+
+    def make_model(self) -> KeypointModel:
+        """The method's model with fresh weights."""
+        if self.method == "permakey":
+            return PermaKey(self.model)
+        return Transporter(
+            TransporterConfig(self.model.num_keypoints, self.model.window_std, self.model.image_channels)
+        )

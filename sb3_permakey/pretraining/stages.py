@@ -1,67 +1,87 @@
-"""What each stage of pretraining learns from: frames, or the error maps that frozen modules made of them."""
+"""What each stage of pretraining learns from: frames, pairs of frames, or the error maps of frozen modules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from sb3_permakey.files import atomic_array
-from sb3_permakey.keypoints import PermaKey, PermaKeyLosses
-from sb3_permakey.keypoints.detector import to_images
+from sb3_permakey.keypoints import KeypointModel, PermaKey, PermaKeyLosses, Transporter, TransporterLosses
 from sb3_permakey.precision import autocast
-from sb3_permakey.pretraining.frames import FrameStore
+from sb3_permakey.pretraining.distributed import Workers
+from sb3_permakey.pretraining.reader import FrameReader
 
-NO_LOSS = torch.zeros(())
+SPLITS = ("train", "valid")
+"""The splits that training reads."""
 
 
-class Stage(Protocol):
-    """One stage: which parameters learn, from which samples, by which losses."""
+class Stage(ABC):
+    """One stage: which modules learn, from which samples, by which losses."""
 
     name: str
     learning_rate: float
+    model: KeypointModel
+    learning: list[nn.Module]
+    """The modules that learn."""
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """The parameters that learn."""
-
+    @abstractmethod
     def set_training_mode(self, training: bool) -> None:
         """Training or evaluation mode of the modules that learn."""
 
+    @abstractmethod
     def size(self, split: str) -> int:
         """Number of samples of a split."""
 
-    def losses(self, split: str, indices: np.ndarray, noise_seed: int | None) -> PermaKeyLosses:
-        """Losses of the samples; latent noise by its seed, or none."""
+    @abstractmethod
+    def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Any, ...]:
+        """What `compute` takes for the samples; the seed decides what is random, None chooses the plain way."""
+
+    @abstractmethod
+    def compute(self, *inputs: Any) -> Any:
+        """The losses of such inputs, a NamedTuple of scalars."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that learn; all others of the model are frozen."""
+        self.model.requires_grad_(False)
+        for module in self.learning:
+            module.requires_grad_(True)
+        return [parameter for module in self.learning for parameter in module.parameters()]
 
 
-class FrameStage:
+class FrameStage(Stage):
     """VAE and LSPN, with or without the PointNet, on frames.
 
     :param model: the model
-    :param store: the frames
+    :param reader: the frames
     :param precision: of convolutions
     :param learning_rate: Adam's
     :param with_pointnet: True for the joint schedule, False for the first stage of the staged one
+    :param lspn_stride: the LSPN learns from every so many-th image
     """
 
-    def __init__(
-        self, model: PermaKey, store: FrameStore, precision: torch.dtype, learning_rate: float, *, with_pointnet: bool
-    ) -> None:
-        self.model, self.store, self.precision = model, store, precision
-        self.learning_rate, self.with_pointnet = learning_rate, with_pointnet
-        self.name = "VAE, LSPN and PointNet" if with_pointnet else "VAE and LSPN"
-        self.device = next(model.parameters()).device
+    model: PermaKey
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """All parameters but, where it is left out, the PointNet's."""
-        modules = (self.model.vae, self.model.lspns, *([self.model.pointnet] if self.with_pointnet else []))
-        return [parameter for module in modules for parameter in module.parameters()]
+    def __init__(
+        self,
+        model: PermaKey,
+        reader: FrameReader,
+        precision: torch.dtype,
+        learning_rate: float,
+        *,
+        with_pointnet: bool,
+        lspn_stride: int,
+    ) -> None:
+        self.model, self.reader, self.precision = model, reader, precision
+        self.learning_rate, self.with_pointnet, self.lspn_stride = learning_rate, with_pointnet, lspn_stride
+        self.name = "VAE, LSPN and PointNet" if with_pointnet else "VAE and LSPN"
+        self.learning = [model.vae, model.lspns, *([model.pointnet] if with_pointnet else [])]
 
     def set_training_mode(self, training: bool) -> None:
         """Training or evaluation mode of the whole model."""
@@ -69,50 +89,100 @@ class FrameStage:
 
     def size(self, split: str) -> int:
         """Number of frames of a split."""
-        return len(self.store.splits[split])
+        return self.reader.size(split)
 
-    def losses(self, split: str, indices: np.ndarray, noise_seed: int | None) -> PermaKeyLosses:
+    def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, Tensor | None]:
+        """Images and the latents' noise, which each frame's index and the seed decide."""
+        images = self.reader.images(split, indices)
+        if seed is None:
+            return images, None
+        latent_dim = self.model.config.latent_dim
+        noise = [np.random.default_rng((*seed, int(index))).standard_normal(latent_dim) for index in indices]
+        return images, torch.tensor(np.array(noise), dtype=torch.float32).to(self.reader.device)
+
+    def compute(self, images: Tensor, noise: Tensor | None) -> PermaKeyLosses:
         """Losses of the frames."""
-        images = to_images(self.store.splits[split][indices], self.device)
-        noise = None
-        if noise_seed is not None:
-            generator = torch.Generator().manual_seed(noise_seed)
-            noise = torch.randn(len(indices), self.model.config.latent_dim, generator=generator).to(self.device)
-        with autocast(self.device, self.precision):
-            return self.model.losses(images, noise, with_pointnet=self.with_pointnet)
+        stride = self.lspn_stride if self.model.training else 1
+        with autocast(images.device, self.precision):
+            return self.model.losses(images, noise, with_pointnet=self.with_pointnet, lspn_stride=stride)
 
 
-class ErrorMapStage:
+class PairStage(Stage):
+    """The Transporter, on pairs of frames of one episode.
+
+    :param model: the model
+    :param reader: the frames
+    :param precision: of convolutions
+    :param learning_rate: Adam's
+    :param max_distance: frames that source and target lie apart at most
+    """
+
+    model: Transporter
+    name = "Transporter"
+
+    def __init__(
+        self, model: Transporter, reader: FrameReader, precision: torch.dtype, learning_rate: float, max_distance: int
+    ) -> None:
+        self.model, self.reader, self.precision = model, reader, precision
+        self.learning_rate, self.max_distance = learning_rate, max_distance
+        self.learning = [model]
+
+    def set_training_mode(self, training: bool) -> None:
+        """Training or evaluation mode of the model."""
+        self.model.train(training)
+
+    def size(self, split: str) -> int:
+        """Number of target frames of a split."""
+        return self.reader.size(split)
+
+    def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+        """Source and target images; without a seed, the sources of validation, which are always the same."""
+        targets, sources = np.asarray(indices), np.empty_like(indices)
+        firsts, lasts = self.reader.episode_bounds(split, targets)
+        low, high = np.maximum(firsts, targets - self.max_distance), np.minimum(lasts, targets + self.max_distance)
+        for row, index in enumerate(targets):
+            random = np.random.default_rng((*(seed or (0,)), int(index)))
+            sources[row] = random.integers(low[row], high[row] + 1)
+        return self.reader.images(split, sources), self.reader.images(split, targets)
+
+    def compute(self, source: Tensor, target: Tensor) -> TransporterLosses:
+        """Losses of the pairs."""
+        with autocast(target.device, self.precision):
+            return self.model.losses(source, target)
+
+
+class ErrorMapStage(Stage):
     """The PointNet alone, on error maps that the frozen VAE and LSPN make once of every frame.
 
     :param model: the model, its VAE and LSPN trained
-    :param store: the frames
+    :param reader: the frames
     :param precision: of convolutions
     :param learning_rate: Adam's
     :param folder: where the error maps are stored, one value a patch
     :param batch_size: images in a batch while they are made
+    :param workers: the first process makes them, the others wait
     """
 
+    model: PermaKey
     name = "PointNet"
 
     def __init__(
         self,
         model: PermaKey,
-        store: FrameStore,
+        reader: FrameReader,
         precision: torch.dtype,
         learning_rate: float,
         folder: Path,
         batch_size: int,
+        workers: Workers,
     ) -> None:
-        self.model, self.precision, self.learning_rate = model, precision, learning_rate
-        self.device = next(model.parameters()).device
-        self.maps = {
-            split: self._stored_maps(split, store.splits[split], folder, batch_size) for split in ("train", "valid")
-        }
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """The PointNet's parameters."""
-        return self.model.pointnet.parameters()
+        self.model, self.reader, self.precision, self.learning_rate = model, reader, precision, learning_rate
+        self.learning = [model.pointnet]
+        if workers.is_first:
+            for split in SPLITS:
+                self._store_maps(split, folder, batch_size)
+        workers.wait()
+        self.maps = {split: [np.load(path, mmap_mode="r") for path in self._paths(split, folder)] for split in SPLITS}
 
     def set_training_mode(self, training: bool) -> None:
         """Training or evaluation mode of the PointNet; the rest stays frozen."""
@@ -123,30 +193,34 @@ class ErrorMapStage:
         """Number of frames of a split."""
         return len(self.maps[split][0])
 
-    def losses(self, split: str, indices: np.ndarray, noise_seed: int | None) -> PermaKeyLosses:
-        """The PointNet's loss; the others are zero."""
-        maps = [torch.from_numpy(layer[indices]).to(self.device).float() for layer in self.maps[split]]
-        with autocast(self.device, self.precision):
-            return PermaKeyLosses(NO_LOSS, NO_LOSS, NO_LOSS, self.model.pointnet_loss(maps))
+    def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        """Each layer's stored error maps; nothing is random."""
+        return tuple(torch.from_numpy(layer[indices]).to(self.reader.device).float() for layer in self.maps[split])
 
-    def _stored_maps(self, split: str, frames: np.ndarray, folder: Path, batch_size: int) -> list[np.ndarray]:
-        """Error maps of a split, one memory-mapped float16 array (N, h, w) a layer; made when they are not there."""
-        paths = [folder / f"error_maps_{split}_{layer}.npy" for layer in self.model.config.layers]
-        if not all(path.exists() for path in paths):
-            self._make_maps(frames, paths, f"error maps of {split}", batch_size)
-        return [np.load(path, mmap_mode="r") for path in paths]
+    def compute(self, *maps: Tensor) -> PermaKeyLosses:
+        """The PointNet's loss; the others are zero."""
+        none = torch.zeros((), device=maps[0].device)
+        with autocast(maps[0].device, self.precision):
+            return PermaKeyLosses(none, none, none, self.model.pointnet_loss(list(maps)))
+
+    def _paths(self, split: str, folder: Path) -> list[Path]:
+        return [folder / f"error_maps_{split}_{layer}.npy" for layer in self.model.config.layers]
 
     @torch.inference_mode()
-    def _make_maps(self, frames: np.ndarray, paths: list[Path], title: str, batch_size: int) -> None:
+    def _store_maps(self, split: str, folder: Path, batch_size: int) -> None:
+        """Store a split's error maps, one memory-mapped float16 array (N, h, w) a layer, where they are not there."""
+        paths, count = self._paths(split, folder), self.reader.size(split)
+        if all(path.exists() for path in paths):
+            return
         self.model.eval()
         with ExitStack() as files:
             arrays = [
-                files.enter_context(atomic_array(path, np.float16, (len(frames), size, size)))
+                files.enter_context(atomic_array(path, np.float16, (count, size, size)))
                 for path, size in zip(paths, self.model.error_map_sizes, strict=True)
             ]
-            for start in tqdm(range(0, len(frames), batch_size), desc=title, unit="batch", leave=False):
-                images = to_images(frames[start : start + batch_size], self.device)
-                with autocast(self.device, self.precision):
+            for start in tqdm(range(0, count, batch_size), desc=f"error maps of {split}", unit="batch", leave=False):
+                images = self.reader.images(split, np.arange(start, min(start + batch_size, count)))
+                with autocast(images.device, self.precision):
                     maps = self.model.layer_error_maps(images)
                 for array, layer in zip(arrays, maps, strict=True):
                     array.append(layer.float().cpu().numpy())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +15,30 @@ from tqdm import tqdm
 
 from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.figures import keypoint_panel
-from sb3_permakey.keypoints import KeypointDetector, PermaKey, PermaKeyLosses, save_checkpoint
+from sb3_permakey.keypoints import (
+    CheckpointError,
+    KeypointDetector,
+    KeypointModel,
+    PermaKey,
+    Transporter,
+    load_checkpoint,
+    save_checkpoint,
+    save_for_detection,
+)
 from sb3_permakey.precision import keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.pretraining.config import PretrainConfig
+from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
 from sb3_permakey.pretraining.frames import FrameStore, FrameStoreError
 from sb3_permakey.pretraining.logs import TrainingLog
-from sb3_permakey.pretraining.stages import ErrorMapStage, FrameStage, Stage
+from sb3_permakey.pretraining.reader import FrameReader
+from sb3_permakey.pretraining.stages import ErrorMapStage, FrameStage, PairStage, Stage
 from sb3_permakey.pretraining.state import Progress, load_state, save_state
 
 LIMITS_AND_PLACES = (
     "out",
     "epochs",
     "max_steps",
+    "pointnet_steps",
     "max_minutes",
     "device",
     "save_every_s",
@@ -44,10 +58,13 @@ def pretrain(config: PretrainConfig) -> Path:
     The checkpoint holds the last weights. Early stopping ends a run but does not go back to its best validation loss:
     the LSPN predicts features that change while the encoder learns, so that a lower loss does not mark a better model.
 
+    Under torchrun each process trains on its part of every batch, and the first one writes the files.
+
     :param config: the run's settings
     :return: path of the checkpoint
     :raises FrameStoreError: when the frames are missing, broken or made with other preprocessing
     :raises StateError: when the folder of the run belongs to one with other settings
+    :raises CheckpointError: when `frozen_from` names no good checkpoint or one with other settings
     """
     return Pretraining(config).run()
 
@@ -60,18 +77,23 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
+        self.optimisation = config.optimisation
         self.folder = config.out.with_suffix(".pretraining")
         self.state_path = self.folder / "state.safetensors"
         self.store = FrameStore(config.frames)
         self.store.require_preprocessing(PREPROCESSING)
+        self.workers = Workers(resolve_device(config.device))
+        self.device = self.workers.device
         self._require_fit()
         settings = {name: value for name, value in asdict(config).items() if name not in LIMITS_AND_PLACES}
         self.settings = json.loads(json.dumps(settings, default=str))
-        self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
+        self.reader = FrameReader(self.store, self.device, config.distractor, config.seed)
         torch.manual_seed(config.seed)
-        self.model = place(PermaKey(config.model), self.device)
-        self.num_stages = 2 if config.schedule == "staged" else 1
+        self.model = place(self._make_model(), self.device)
+        if self.workers.count > 1:
+            share_batch_norm(self.model)
+        self.num_stages = 2 if config.schedule == "staged" and not config.frozen_from else 1
 
     def run(self) -> Path:
         """Train what is left to train and write the checkpoint."""
@@ -80,10 +102,10 @@ class Pretraining:
         if saved:
             self.model.load_state_dict(saved.model)
         if self.progress.finished:
-            return self.config.out if self.config.out.exists() else save_checkpoint(self.model, self.config.out)
+            return self.config.out if self.config.out.exists() else self._write_checkpoint()
         keep_freed_memory()
         self.started = time.monotonic() - self.progress.elapsed_s
-        self.log = TrainingLog(self.folder, self.progress.steps_before + self.progress.step)
+        self.workers.wait()
         try:
             while self.progress.stage < self.num_stages:
                 stage = self._make_stage()
@@ -94,56 +116,109 @@ class Pretraining:
                 self._train_stage(stage, optimizer)
                 self.progress.next_stage()
             self.progress.finished = True
-            save_checkpoint(self.model, self.config.out)
+            if self.workers.is_first:
+                self._write_checkpoint()
             self._save(optimizer)
         finally:
-            self.log.close()
+            self.workers.leave()
         return self.config.out
 
-    def _make_stage(self) -> Stage:
+    def _make_model(self) -> KeypointModel:
         config = self.config
-        if self.progress.stage == 1:
-            return ErrorMapStage(
-                self.model, self.store, self.precision, config.pointnet_learning_rate, self.folder, config.batch_size
+        if not config.frozen_from:
+            return config.make_model()
+        source = load_checkpoint(config.frozen_from)
+        wanted = replace(config.model, num_keypoints=source.config.num_keypoints, window_std=source.config.window_std)
+        if not isinstance(source, PermaKey) or source.config != wanted:
+            raise CheckpointError(
+                f"{config.frozen_from} holds a model with {source.config}; its VAE and LSPN do not fit {config.model}"
             )
-        joint = config.schedule == "joint"
-        return FrameStage(self.model, self.store, self.precision, config.learning_rate, with_pointnet=joint)
+        model = PermaKey(config.model)
+        model.vae.load_state_dict(source.vae.state_dict())
+        model.lspns.load_state_dict(source.lspns.state_dict())
+        model.for_detection_only = source.for_detection_only
+        return model
+
+    def _write_checkpoint(self) -> Path:
+        """The checkpoint; of a model that took its frozen modules from one for detection only, another such one."""
+        save = save_for_detection if self.model.for_detection_only else save_checkpoint
+        return save(self.model, self.config.out)
+
+    def _make_stage(self) -> Stage:
+        config, learning_rate = self.config, self.optimisation.learning_rate
+        if isinstance(self.model, Transporter):
+            return PairStage(self.model, self.reader, self.precision, learning_rate, config.max_pair_distance)
+        assert isinstance(self.model, PermaKey)
+        if self.progress.stage == 1 or config.frozen_from:
+            return ErrorMapStage(
+                self.model,
+                self.reader,
+                self.precision,
+                config.pointnet_learning_rate,
+                self.folder,
+                self.optimisation.batch_size,
+                self.workers,
+            )
+        return FrameStage(
+            self.model,
+            self.reader,
+            self.precision,
+            learning_rate,
+            with_pointnet=config.schedule == "joint",
+            lspn_stride=config.lspn_stride,
+        )
+
+    def _last_step(self, stage: Stage) -> int:
+        limit = self.config.max_steps
+        if isinstance(stage, ErrorMapStage) and self.config.pointnet_steps is not None:
+            limit = self.config.pointnet_steps
+        most = self._steps_per_epoch(stage) * self.config.epochs
+        return most if limit is None else min(most, limit)
+
+    def _steps_per_epoch(self, stage: Stage) -> int:
+        return stage.size("train") // self.optimisation.batch_size
 
     def _train_stage(self, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
-        config, progress = self.config, self.progress
-        steps_per_epoch = stage.size("train") // config.batch_size
-        last_step = steps_per_epoch * config.epochs
-        if config.max_steps is not None:
-            last_step = min(last_step, config.max_steps)
+        progress, last_step = self.progress, self._last_step(stage)
+        compute = self.workers.wrap(self.model, stage.compute)
+        log: TrainingLog | None = None
         saved_at = time.monotonic()
-        with tqdm(total=last_step, initial=progress.step, unit="step", desc=stage.name) as bar:
-            while progress.step < last_step and not self._out_of_time():
-                losses = self._train_step(stage, optimizer, steps_per_epoch)
-                bar.update()
-                if progress.step % config.log_every_steps == 0:
-                    self._log_losses("train", losses)
-                    bar.set_postfix({name: f"{float(value):.4g}" for name, value in losses._asdict().items()})
-                if progress.step % config.picture_every_steps == 0:
-                    self._log_picture()
-                if progress.step % steps_per_epoch == 0 and self._validate(stage):
-                    break
-                if time.monotonic() - saved_at > config.save_every_s:
-                    self._save(optimizer)
-                    saved_at = time.monotonic()
-        self._log_picture()
+        with tqdm(total=last_step, initial=progress.step, desc=stage.name, disable=not self.workers.is_first) as bar:
+            try:
+                while progress.step < last_step and not self._out_of_time():
+                    losses = self._train_step(stage, compute, optimizer)
+                    bar.update()
+                    if log is None and self.workers.is_first:
+                        log = TrainingLog(self.folder, progress.steps_before + progress.step - 1, losses._fields)
+                    if progress.step % self.config.log_every_steps == 0:
+                        losses = self._mean(losses)
+                        bar.set_postfix({name: f"{float(value):.4g}" for name, value in losses._asdict().items()})
+                        self._log_losses(log, "train", losses)
+                    if progress.step % self.config.picture_every_steps == 0:
+                        self._log_picture(log)
+                    if progress.step % self._steps_per_epoch(stage) == 0 and self._validate(stage, log):
+                        break
+                    if time.monotonic() - saved_at > self.config.save_every_s:
+                        self._save(optimizer)
+                        saved_at = time.monotonic()
+                self._log_picture(log)
+            finally:
+                if log:
+                    log.close()
         self._save(optimizer)
 
-    def _train_step(self, stage: Stage, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> PermaKeyLosses:
-        """One update; order of frames and noise depend on the seed and the step alone."""
-        config, progress = self.config, self.progress
-        epoch, position = divmod(progress.step, steps_per_epoch)
+    def _train_step(self, stage: Stage, compute: Callable[..., Any], optimizer: torch.optim.Optimizer) -> Any:
+        """One update; order of frames and everything random depend on the seed and the step alone."""
+        config, progress, batch_size = self.config, self.progress, self.optimisation.batch_size
+        epoch, position = divmod(progress.step, self._steps_per_epoch(stage))
         order = np.random.default_rng((config.seed, progress.stage, epoch)).permutation(stage.size("train"))
-        indices = np.sort(order[position * config.batch_size : (position + 1) * config.batch_size])
-        self.learning_rate = stage.learning_rate * config.decay_rate ** (progress.step // config.decay_steps)
+        indices = np.sort(order[position * batch_size : (position + 1) * batch_size])
+        decay = self.optimisation.decay_rate ** (progress.step // self.optimisation.decay_steps)
+        self.learning_rate = stage.learning_rate * decay
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate
         stage.set_training_mode(True)
-        losses = stage.losses("train", indices, noise_seed=config.seed * 1_000_003 + progress.step)
+        losses = compute(*stage.inputs("train", self.workers.shard(indices), seed=(config.seed, progress.step)))
         loss = self.model.total_loss(losses)
         if not torch.isfinite(loss):
             raise TrainingDivergedError(
@@ -154,52 +229,63 @@ class Pretraining:
         loss.backward()
         optimizer.step()
         progress.step += 1
-        return PermaKeyLosses(*(value.detach() for value in losses))
+        return type(losses)(*(value.detach() for value in losses))
+
+    def _mean(self, losses: Any) -> Any:
+        """The losses' means over all processes."""
+        return type(losses)(*self.workers.mean(torch.stack(list(losses))))
 
     @torch.inference_mode()
-    def _validate(self, stage: Stage) -> bool:
-        """Log the validation losses; True when LSPN + PointNet have not improved for `patience_epochs`."""
+    def _validate(self, stage: Stage, log: TrainingLog | None) -> bool:
+        """Log the validation losses; True when they have not improved for `patience_epochs`."""
         stage.set_training_mode(False)
-        size, batch_size = stage.size("valid"), self.config.batch_size
+        size, batch_size = stage.size("valid"), self.optimisation.batch_size
         batches = [np.arange(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
-        batch_losses = [torch.stack(list(stage.losses("valid", batch, noise_seed=None))) for batch in batches]
+        batch_losses = [stage.compute(*stage.inputs("valid", batch, seed=None)) for batch in batches]
         weights = torch.tensor([len(batch) / size for batch in batches], device=self.device)
-        losses = PermaKeyLosses(*(torch.stack(batch_losses) * weights[:, None]).sum(0))
-        self._log_losses("valid", losses)
-        loss, progress = float(losses.lspn + losses.pointnet), self.progress
+        stacked = torch.stack([torch.stack(list(losses)) for losses in batch_losses])
+        losses = type(batch_losses[0])(*(stacked * weights[:, None]).sum(0))
+        self._log_losses(log, "valid", losses)
+        loss, progress = float(self.model.stopping_loss(losses)), self.progress
         improved = loss < progress.best_loss
         progress.best_loss = min(loss, progress.best_loss)
         progress.epochs_without_improvement = 0 if improved else progress.epochs_without_improvement + 1
-        return progress.epochs_without_improvement >= self.config.patience_epochs
+        return self.workers.agree(progress.epochs_without_improvement >= self.optimisation.patience_epochs)
 
-    def _log_losses(self, split: str, losses: PermaKeyLosses) -> None:
-        self.log.losses(self.progress.steps_before + self.progress.step, split, losses, self.learning_rate)
+    def _log_losses(self, log: TrainingLog | None, split: str, losses: Any) -> None:
+        if log:
+            log.losses(self.progress.steps_before + self.progress.step, split, losses, self.learning_rate)
 
-    def _log_picture(self) -> None:
-        frames = self.store.splits["valid"]
-        chosen = np.linspace(0, len(frames) - 1, PICTURE_FRAMES).astype(int)
+    def _log_picture(self, log: TrainingLog | None) -> None:
+        if not log:
+            return
+        chosen = np.linspace(0, self.reader.size("valid") - 1, PICTURE_FRAMES).astype(int)
         detector = KeypointDetector(self.model, device=self.device, precision="float32")
-        self.log.picture(self.progress.steps_before + self.progress.step, keypoint_panel(detector, frames[chosen]))
+        frames = self.reader.frames("valid", chosen)
+        log.picture(self.progress.steps_before + self.progress.step, keypoint_panel(detector, frames))
 
     def _out_of_time(self) -> bool:
         if self.config.max_minutes is None:
             return False
         share = self.config.first_stage_share if self.progress.stage < self.num_stages - 1 else 1.0
-        return time.monotonic() - self.started >= 60 * self.config.max_minutes * share
+        return self.workers.agree(time.monotonic() - self.started >= 60 * self.config.max_minutes * share)
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         self.progress.elapsed_s = time.monotonic() - self.started
-        save_state(self.state_path, self.model, optimizer, self.progress, self.settings)
+        if self.workers.is_first:
+            save_state(self.state_path, self.model, optimizer, self.progress, self.settings)
 
     def _require_fit(self) -> None:
-        config = self.config
+        config, batch_size = self.config, self.optimisation.batch_size
         channels = self.store.splits["train"].shape[-1]
         if channels != config.model.image_channels:
             raise FrameStoreError(
                 f"{config.frames} holds frames of {channels} channels, the model takes {config.model.image_channels}"
             )
-        if len(self.store.splits["train"]) < config.batch_size:
+        if len(self.store.splits["train"]) < batch_size:
             raise FrameStoreError(
                 f"{config.frames} holds {len(self.store.splits['train'])} training frames, "
-                f"fewer than a batch of {config.batch_size}"
+                f"fewer than a batch of {batch_size}"
             )
+        if batch_size % self.workers.count:
+            raise ValueError(f"a batch of {batch_size} cannot be divided among {self.workers.count} processes")

@@ -4,7 +4,10 @@ import torch
 from conftest import NUM_KEYPOINTS, square_frames
 
 from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig
-from sb3_permakey.keypoints.detector import to_images
+from sb3_permakey.keypoints.detector import ReadoutConfig, to_images
+from sb3_permakey.keypoints.layers import gaussian_windows
+from sb3_permakey.keypoints.peaks import error_map_peaks
+from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 from sb3_permakey.keypoints.trunk import FrozenTrunk, fold_trunk
 
 PIXELS_PER_UNIT = 83 / 2
@@ -65,6 +68,71 @@ def test_other_channels_are_refused_in_a_sentence():
     detector = KeypointDetector(PermaKey(PermaKeyConfig(image_channels=1)))
     with pytest.raises(CheckpointError, match=r"takes images of 1 channel\(s\), but the frames have 3"):
         detector.detect(square_frames(1))
+
+
+def test_peaks_are_those_of_the_mean_error_map(keypoint_model):
+    frames, count = square_frames(3), 6
+    detector = KeypointDetector(
+        keypoint_model, precision="float32", readout="peaks", num_keypoints=count, min_distance_px=7
+    )
+    found = detector.detect(frames)
+    assert detector.num_keypoints == count
+    # Every second pixel of the maps at the image's size is one cell of layer 0's grid.
+    error_map = torch.from_numpy(detector.error_maps(frames)).mean(dim=1)[:, ::2, ::2]
+    centers, heights = error_map_peaks(error_map, 2, count, 7)
+    np.testing.assert_allclose(found.centers, centers, atol=1e-5)
+    np.testing.assert_allclose(found.confidence, heights, atol=1e-5)
+    assert found.confidence.dtype == np.float32
+    np.testing.assert_allclose(found.confidence[:, 0], error_map.amax(dim=(1, 2)), atol=1e-6)
+    with torch.no_grad():
+        features = keypoint_model.vae.encoder(to_images(frames, torch.device("cpu")), depth=2)[-1]
+    windows = gaussian_windows(torch.from_numpy(found.centers), 42, 0.1)
+    means = torch.einsum("bkhw,bchw->bkc", windows, features) / windows.sum(dim=(2, 3)).unsqueeze(-1)
+    np.testing.assert_allclose(found.features, means, atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [(0,), (2, 3), (0, 1, 2, 3)])
+def test_peaks_of_any_layers(layers):
+    model = PermaKey(PermaKeyConfig(num_keypoints=5, layers=layers)).eval()
+    found = KeypointDetector(model, readout="peaks").detect(square_frames(2))
+    assert found.centers.shape == (2, 5, 2)
+    assert np.abs(found.centers).max() <= 1
+    assert (np.diff(found.confidence, axis=1) <= 0).all()
+    assert 0 <= found.confidence.min() <= found.confidence.max() <= 1
+
+
+def test_pointnet_has_no_confidence(keypoint_model):
+    assert KeypointDetector(keypoint_model).detect(square_frames(1)).confidence is None
+    assert KeypointDetector(keypoint_model).readout == ReadoutConfig("pointnet", NUM_KEYPOINTS)
+
+
+def test_a_transporter_is_read_by_its_pointnet_alone():
+    torch.manual_seed(0)
+    model, frames = Transporter(TransporterConfig(num_keypoints=3)).eval(), square_frames(2)
+    detector = KeypointDetector(model, precision="float32")
+    with torch.no_grad():
+        expected = model.keypoints(to_images(frames, torch.device("cpu")))
+    found = detector.detect(frames)
+    np.testing.assert_allclose(found.centers, expected.centers, atol=1e-5)
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-4)
+    with pytest.raises(ValueError, match="the model is a Transporter, which has no error maps"):
+        detector.error_maps(frames)
+    with pytest.raises(ValueError, match="the model is a Transporter, which has no error maps"):
+        KeypointDetector(model, readout="peaks")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"readout": "maxima"}, "readout must be 'pointnet' or 'peaks', not 'maxima'"),
+        ({"readout": "peaks", "num_keypoints": 0}, "num_keypoints must be at least 1, not 0"),
+        ({"readout": "peaks", "min_distance_px": 0.0}, "min_distance_px must be positive, not 0.0"),
+        ({"num_keypoints": 9}, "the model has a PointNet of 4 keypoints, not 9"),
+    ],
+)
+def test_readouts_that_cannot_be_are_refused_in_a_sentence(keypoint_model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        KeypointDetector(keypoint_model, **settings)
 
 
 def test_unknown_precision_is_refused(keypoint_model):

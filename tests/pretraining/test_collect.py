@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -6,17 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from stable_baselines3 import DQN
 
 from sb3_permakey.atari import make_atari_env
+from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.pretraining.collect import CollectConfig, Player, collect
 from sb3_permakey.pretraining.frames import FrameStoreError
+from sb3_permakey.pretraining.players import Roster, parse_sources
 
-SHORT = {"game": "MsPacman", "frames": 180, "max_episode_steps": 40}
+SHORT = {"game": "Breakout", "frames": 180, "max_episode_steps": 40}
+"""Breakout, because its paddle moves from the first step on."""
 
 
 def stored(config: CollectConfig) -> dict[str, np.ndarray]:
     return {split: np.array(frames) for split, frames in collect(config).splits.items()}
+
+
+def playing(config: CollectConfig, episode: int) -> Player:
+    """A player at the beginning of an episode."""
+    actions = make_atari_env(config.game).action_space
+    player = Player(config, Roster(parse_sources(config.policy), config.game, actions, None, config.seed))
+    assert player.start(episode)
+    return player
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +40,7 @@ def test_frames_and_description(collected):
     config, frames = collected
     assert sum(len(split) for split in frames.values()) >= 180
     description = json.loads((config.out / "frames.json").read_text())
-    assert description["game"] == "ALE/MsPacman-v5"
+    assert description["game"] == "ALE/Breakout-v5"
     assert description["preprocessing"]["frame_skip"] == 4
     assert all(episode["length"] <= 40 for episode in description["episodes"])
     assert sorted(path.name for path in config.out.iterdir()) == ["frames.json", "test.npy", "train.npy", "valid.npy"]
@@ -58,7 +69,7 @@ def test_a_killed_collection_goes_on_and_ends_the_same(collected, tmp_path):
         "--out",
         str(tmp_path / "f"),
     ]
-    flags = {"game": "MsPacman", "frames": 180, "max-episode-steps": 40, "num-envs": 1}
+    flags = {"game": "Breakout", "frames": 180, "max-episode-steps": 40, "num-envs": 1}
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
     episodes = tmp_path / "f" / "episodes"
@@ -88,27 +99,43 @@ def test_frames_of_other_settings_are_not_overwritten(collected):
 
 
 def test_collection_and_acting_see_equal_pixels_for_equal_emulator_states():
-    player = Player(CollectConfig(game="MsPacman", out="unused", **{"frames": 1}))
-    player.start(index=3)
+    player = playing(CollectConfig(game="Breakout", out="unused", **{"frames": 1}), episode=3)
     actions = []
-    choose = player._choose
-    player._choose = lambda action: actions.append(choose(action)) or actions[-1]
+    choose = player.choose
+    player.choose = lambda: actions.append(choose()) or actions[-1]
     for _ in range(30):
-        player.step(None)
-    acting = make_atari_env("MsPacman", training=True)
+        player.step()
+    acting = make_atari_env("Breakout", training=True)
     seed = int(np.random.default_rng((0, 3)).integers(2**31))
     np.testing.assert_array_equal(acting.reset(seed=seed)[0], player.frames[0])
     for action, frame in zip(actions, player.frames[1:], strict=True):
         np.testing.assert_array_equal(acting.step(action)[0], frame)
 
 
-def test_a_saved_policy_plays(tmp_path):
-    env = make_atari_env("MsPacman")
-    DQN("CnnPolicy", env, buffer_size=10).save(tmp_path / "model.zip")
-    config = CollectConfig(out=tmp_path / "frames", policy=tmp_path / "model.zip", epsilon=0.0, num_envs=2, **SHORT)
-    store = collect(config)
-    assert store.description["policy"] == str(tmp_path / "model.zip")
-    assert sum(len(frames) for frames in store.splits.values()) >= 180
+def test_noisy_frames_are_the_clean_ones_with_bars(collected, tmp_path):
+    config, clean = collected
+    noisy = stored(replace(config, out=tmp_path / "frames", distractor="both"))
+    assert json.loads((tmp_path / "frames" / "frames.json").read_text())["distractor"] == "both"
+    for split, frames in noisy.items():
+        changed = (frames != clean[split]).any(axis=-1)
+        np.testing.assert_array_equal(changed, (frames == BAR_COLOR).all(axis=-1))
+        assert (changed.all(axis=2).sum(axis=1) == 5).all()
+        assert (changed.all(axis=1).sum(axis=1) == 5).all()
+    with pytest.raises(FrameStoreError, match="made with distractor None, not both; use another folder"):
+        collect(replace(config, distractor="both"))
+
+
+def test_stores_of_the_first_release_are_the_same_collection(collected, tmp_path):
+    """They name no distractor, and one policy or none."""
+    config, _ = collected
+    shutil.copytree(config.out, tmp_path / "old")
+    description = json.loads((tmp_path / "old" / "frames.json").read_text())
+    for policy, now in ((None, ("random",)), ("agent.zip", ("agent.zip",))):
+        old = {key: value for key, value in description.items() if key != "distractor"} | {"policy": policy}
+        (tmp_path / "old" / "frames.json").write_text(json.dumps(old))
+        collect(replace(config, out=tmp_path / "old", policy=now))
+        with pytest.raises(FrameStoreError, match="made with policy"):
+            collect(replace(config, out=tmp_path / "old", policy=("other.zip",)))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +144,8 @@ def test_a_saved_policy_plays(tmp_path):
         ({"frames": 0}, "frames must be"),
         ({"epsilon": 2.0}, "epsilon must be"),
         ({"shares": (0.5, 0.5, 0.5)}, "shares must"),
+        ({"policy": ()}, "policy must name"),
+        ({"distractor": "diagonal"}, "distractor must be one of"),
     ],
 )
 def test_impossible_settings_are_named(tmp_path, settings, message):

@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from sb3_permakey.keypoints import PermaKeyConfig, PermaKeyLosses, load_checkpoint
+from sb3_permakey.distractors import draw_bars, places_by_index
+from sb3_permakey.keypoints import (
+    CheckpointError,
+    PermaKey,
+    PermaKeyConfig,
+    PermaKeyLosses,
+    Transporter,
+    load_checkpoint,
+)
+from sb3_permakey.keypoints.lspn import lspn_loss, patch_errors, to_patches
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStoreError
+from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.state import StateError, load_state
 from sb3_permakey.pretraining.trainer import Pretraining, TrainingDivergedError, pretrain
 
 SHORT = {"batch_size": 4, "max_steps": 4, "log_every_steps": 1, "precision": "float32", "picture_every_steps": 100}
+FIVE_KEYPOINTS = PermaKeyConfig(num_keypoints=5, layers=(1,))
 
 
 def config_for(frame_store, out, **settings) -> PretrainConfig:
@@ -134,7 +145,7 @@ def test_patience_stops_a_run(frame_store, tmp_path):
     config = config_for(frame_store, tmp_path / "model.safetensors", max_steps=None, epochs=9, patience_epochs=2)
     training = Pretraining(config)
     fixed = PermaKeyLosses(*(torch.ones((), requires_grad=True) for _ in PermaKeyLosses._fields))
-    training.model.losses = lambda images, noise, with_pointnet: fixed
+    training.model.losses = lambda images, noise, with_pointnet, lspn_stride: fixed
     training.run()
     validations = [row for row in losses_of(config) if row["split"] == "valid"]
     assert len(validations) == 3  # one that improved on nothing before, then two that did not
@@ -163,6 +174,72 @@ def test_learning_rate_falls_in_stairs(frame_store, tmp_path):
     pretrain(config)
     rates = [float(row["learning_rate"]) for row in losses_of(config) if row["split"] == "train"]
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 1e-4, 5e-5, 5e-5])
+
+
+def test_the_transporter_trains_on_pairs(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", method="transporter", max_steps=10)
+    pretrain(config)
+    model = load_checkpoint(config.out)
+    assert isinstance(model, Transporter)
+    assert model.config.num_keypoints == 3
+    rows = losses_of(config)
+    assert list(rows[0]) == ["step", "split", "reconstruction", "learning_rate"]
+    assert float(rows[0]["learning_rate"]) == 5e-4
+
+
+def test_a_lone_pointnet_learns_on_another_checkpoints_error_maps(frame_store, tmp_path):
+    first = config_for(frame_store, tmp_path / "first.safetensors", schedule="staged", max_steps=3)
+    source = load_checkpoint(pretrain(first)).state_dict()
+    other = replace(first, out=tmp_path / "other.safetensors", frozen_from=first.out, model=FIVE_KEYPOINTS)
+    model = load_checkpoint(pretrain(other))
+    assert model.config == FIVE_KEYPOINTS
+    differing = {name.split(".")[0] for name, value in model.state_dict().items() if _differs(source[name], value)}
+    assert differing == {"pointnet"}
+    assert len([row for row in losses_of(other) if row["split"] == "train"]) == 3
+
+
+def _differs(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape != other.shape or not torch.equal(one, other)
+
+
+def test_frozen_modules_must_fit(frame_store, tmp_path):
+    first = config_for(frame_store, tmp_path / "first.safetensors")
+    pretrain(first)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        Pretraining(
+            config_for(
+                frame_store, tmp_path / "other.safetensors", frozen_from=first.out, model=PermaKeyConfig(layers=(0,))
+            )
+        )
+
+
+def test_bars_are_drawn_at_load_time(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", distractor="both")
+    training = Pretraining(config)
+    indices = np.array([3, 5])
+    drawn, clean = training.reader.frames("train", indices), frame_store.splits["train"][indices]
+    places = places_by_index("both", indices, (config.seed, 0))
+    assert (drawn == draw_bars(clean, places)).all()
+    images = training.reader.images("train", indices)
+    assert torch.equal(images, torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255)
+    pretrain(config)
+    frame_store.description["distractor"] = "both"
+    with pytest.raises(FrameStoreError, match="draw bars on clean frames"):
+        FrameReader(frame_store, torch.device("cpu"), "both")
+
+
+def test_lspn_learns_from_every_other_image_as_from_these_alone(frame_store):
+    torch.manual_seed(0)
+    model = PermaKey(PermaKeyConfig(num_keypoints=3, layers=(1,))).train()
+    images = torch.from_numpy(frame_store.splits["train"][:6]).permute(0, 3, 1, 2).float() / 255
+    losses = model.losses(images, lspn_stride=2)
+    features = model.vae(images).feature_maps[1].detach()[::2]
+    patches = to_patches(features, 2)
+    expected = lspn_loss(patch_errors(model.lspns[0](patches), patches))
+    torch.testing.assert_close(losses.lspn, expected)
+    losses.pointnet.backward()
+    assert all(parameter.grad is None for parameter in model.lspns.parameters())
+    assert all(parameter.grad is not None for parameter in model.pointnet.parameters())
 
 
 def test_frames_that_do_not_fit_are_named(frame_store, tmp_path):

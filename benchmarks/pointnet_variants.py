@@ -1,0 +1,220 @@
+"""What makes a PointNet better? One change at a time on the same frozen error maps.
+
+    python -m benchmarks.pointnet_variants --checkpoint seaquest.safetensors --frames frames/seaquest --game Seaquest
+
+Each variant trains its PointNet on the checkpoint's error maps and is scored against true objects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sb3_permakey.files import write_json
+from sb3_permakey.keypoints import PermaKey, load_checkpoint
+from sb3_permakey.keypoints.detector import to_images
+from sb3_permakey.keypoints.layers import ENCODER, axis_coordinates, gaussian_windows, resize_maps, soft_argmax
+from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
+from sb3_permakey.keypoints.peaks import error_map_peaks, match_keypoints, mean_error_map
+from sb3_permakey.keypoints.pointnet import PointNet
+from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.pretraining.frames import FrameStore
+from sb3_permakey.provenance import provenance
+from sb3_permakey.scores import labelled_frames, score_keypoints
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A PointNet and how it is trained; the defaults are the paper's but for the learning rate."""
+
+    softmax: Literal["axes", "plane"] = "axes"
+    """axes: softmax of each axis' average (paper). plane: one softmax over the whole map."""
+    temperature: float | None = None
+    """Factor on the maps before the softmax, learned from this value on; None has none (paper)."""
+    window_std: float = 0.1
+    """Width of the windows."""
+    scale: Literal["image", "data"] = "image"
+    """Error maps scaled to [0, 1] for each image (paper) or by the data set's 99.9 percentile."""
+    keypoints_factor: int = 1
+    """So many times K keypoints are trained and the K on the highest error are kept."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate."""
+
+
+VARIANTS = {
+    "paper": Variant(),
+    "learning rate 4e-3": Variant(learning_rate=4e-3),
+    "plane softmax": Variant(softmax="plane"),
+    "learned temperature": Variant(temperature=10.0),
+    "window std 0.07": Variant(window_std=0.07),
+    "window std 0.15": Variant(window_std=0.15),
+    "scaled over the data": Variant(scale="data"),
+    "2K keypoints, K kept": Variant(keypoints_factor=2),
+}
+PEAK_DISTANCES_PX = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
+
+
+@dataclass(frozen=True)
+class VariantsBenchmark:
+    """Train and score PointNet variants on one checkpoint's error maps."""
+
+    checkpoint: Path
+    """PermaKey checkpoint whose VAE and LSPN are used."""
+    frames: Path
+    """Frames to train on."""
+    game: str
+    """Game whose objects score the keypoints."""
+    out: Path
+    """JSON file; variants that it holds already are not trained again."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Names of the variants."""
+    training_frames: int = 4000
+    """Training frames used."""
+    steps: int = 3000
+    """Training steps."""
+    batch_size: int = 16
+    """Frames in a batch."""
+    threads: int = 1
+    """CPU threads."""
+    seed: int = 0
+    """Seed of weights and of the order of frames."""
+
+
+class VariantPointNet(nn.Module):
+    """PointNet with the variant's softmax: (B, M, 84, 84) -> (B, K, 2)."""
+
+    def __init__(self, maps: int, num_keypoints: int, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.net = PointNet(maps, num_keypoints)
+        if variant.temperature is not None:
+            self.log_temperature = nn.Parameter(torch.full((num_keypoints, 1, 1), float(np.log(variant.temperature))))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Keypoint centres."""
+        logits = self.net.to_keypoints(self.net.trunk(maps)[-1]).float()
+        if self.variant.temperature is not None:
+            logits = logits * self.log_temperature.exp()
+        if self.variant.softmax == "axes":
+            return soft_argmax(logits)
+        weights = logits.flatten(2).softmax(-1).view_as(logits)
+        axis = axis_coordinates(logits.shape[-1], logits.device)
+        return torch.stack([(weights.sum(3) * axis).sum(-1), (weights.sum(2) * axis).sum(-1)], dim=-1)
+
+
+def raw_error_maps(model: PermaKey, frames: np.ndarray, precision: torch.dtype, batch_size: int = 32) -> list[Tensor]:
+    """Error maps of frames before they are scaled, one value a patch, of each layer (N, h, w)."""
+    device = next(model.parameters()).device
+    maps: list[list[Tensor]] = [[] for _ in model.config.layers]
+    with torch.inference_mode(), autocast(device, precision):
+        for start in tqdm(range(0, len(frames), batch_size), desc="error maps", leave=False):
+            features = model.vae.encoder(to_images(frames[start : start + batch_size], device))
+            for layer, lspn, kept in zip(model.config.layers, model.lspns, maps, strict=True):
+                patches = to_patches(features[layer], model.config.patch_size)
+                kept.append(error_map(patch_errors(lspn(patches), patches), patches).float().cpu())
+    return [torch.cat(kept) for kept in maps]
+
+
+def scaler(variant: Variant, raw: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
+    """How a variant scales raw error maps; the data's percentiles are those of the maps given."""
+    if variant.scale == "image":
+        return lambda maps: [normalise_maps(layer) for layer in maps]
+    tops = [float(np.quantile(layer.flatten()[:: max(1, layer.numel() // 1_000_000)].numpy(), 0.999)) for layer in raw]
+    return lambda maps: [(layer / top).clamp(0, 1) for layer, top in zip(maps, tops, strict=True)]
+
+
+def train(model: PermaKey, raw: list[Tensor], variant: Variant, config: VariantsBenchmark) -> VariantPointNet:
+    """Train a variant's PointNet on raw error maps."""
+    torch.manual_seed(config.seed)
+    device = next(model.parameters()).device
+    precision = resolve_precision("auto", device)
+    net = VariantPointNet(len(raw), model.config.num_keypoints * variant.keypoints_factor, variant)
+    net = place(net, device).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=variant.learning_rate)
+    scale, random = scaler(variant, raw), np.random.default_rng(config.seed)
+    for _ in tqdm(range(config.steps), leave=False):
+        chosen = torch.from_numpy(random.choice(len(raw[0]), config.batch_size, replace=False))
+        maps = model.stack_maps(scale([layer[chosen] for layer in raw])).to(device)
+        with autocast(device, precision):
+            centers = net(maps)
+        windows = gaussian_windows(centers, ENCODER.map_sizes()[-1], variant.window_std).sum(dim=1, keepdim=True)
+        loss = (resize_maps(windows) - maps).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return net.eval()
+
+
+@torch.inference_mode()
+def keypoints(model: PermaKey, net: VariantPointNet, raw: list[Tensor], variant: Variant, trained_on: list[Tensor]):
+    """Keypoints (N, K, 2) of raw error maps; with more than K, those inside whose window the error is highest."""
+    scale, found = scaler(variant, trained_on), []
+    for start in range(0, len(raw[0]), 32):
+        maps = model.stack_maps(scale([layer[start : start + 32] for layer in raw]))
+        centers = net(maps)
+        if variant.keypoints_factor > 1:
+            windows = gaussian_windows(centers, maps.shape[-1], variant.window_std)
+            height = torch.einsum("bkhw,bhw->bk", windows, maps.mean(1)) / windows.sum((2, 3))
+            kept = height.topk(model.config.num_keypoints, dim=1).indices
+            centers = centers.gather(1, kept.unsqueeze(-1).expand(-1, -1, 2))
+        found.append(centers.clamp(-1, 1))
+    return torch.cat(found).numpy()
+
+
+def figures(first: np.ndarray, second: np.ndarray, labelled, window_std: float) -> dict[str, list[float]]:
+    """Scores with their intervals, as JSON holds them."""
+    return {name: list(figure) for name, figure in score_keypoints(first, second, labelled, window_std).items()}
+
+
+def peaks(model: PermaKey, raw: list[Tensor], min_distance_px: float) -> np.ndarray:
+    """Peaks (N, K, 2) of raw error maps."""
+    sizes = model.cell_sizes
+    mean = mean_error_map([normalise_maps(layer) for layer in raw], sizes)
+    return error_map_peaks(mean, min(sizes), model.config.num_keypoints, min_distance_px)[0].numpy()
+
+
+def main(config: VariantsBenchmark) -> None:
+    """Train and score what the JSON file does not hold yet."""
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    device = resolve_device("auto")
+    precision = resolve_precision("auto", device)
+    model = place(load_checkpoint(config.checkpoint), device).eval()
+    assert isinstance(model, PermaKey)
+    labelled = labelled_frames(config.game)
+    pairs = [raw_error_maps(model, labelled.frames[:, half], precision) for half in range(2)]
+    results = json.loads(config.out.read_text()) if config.out.exists() else {}
+    results |= {"game": config.game, "config": json.loads(json.dumps(asdict(config), default=str)), **provenance()}
+    results.setdefault("peaks", {})
+    results.setdefault("variants", {})
+    for distance in PEAK_DISTANCES_PX:
+        first, second = (peaks(model, maps, distance) for maps in pairs)
+        second = np.stack([after[match_keypoints(before, after)] for before, after in zip(first, second, strict=True)])
+        results["peaks"][f"{distance:g} px"] = figures(first, second, labelled, model.config.window_std)
+    store = FrameStore(config.frames).splits["train"]
+    chosen = np.linspace(0, len(store) - 1, config.training_frames).astype(int)
+    raw = raw_error_maps(model, store[chosen], precision)
+    for name in config.variants:
+        if name in results["variants"]:
+            continue
+        variant = VARIANTS[name]
+        net = train(model, raw, variant, config)
+        first, second = (keypoints(model, net, maps, variant, raw) for maps in pairs)
+        results["variants"][name] = figures(first, second, labelled, variant.window_std)
+        write_json(config.out, results)
+        print(
+            config.game, name, {key: round(value[0], 3) for key, value in results["variants"][name].items()}, flush=True
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(VariantsBenchmark))

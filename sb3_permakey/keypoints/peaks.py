@@ -1,0 +1,125 @@
+"""The second readout: keypoints at the highest peaks of the error maps, with identities kept from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.keypoints.lspn import stack_error_maps
+from sb3_permakey.keypoints.model import Keypoints
+
+TAKEN, OUTSIDE = -1.0, -2.0
+"""Values of cells that are near an earlier peak, and of those around the map; error maps are never negative."""
+
+
+def mean_error_map(layer_maps: list[Tensor], cell_sizes: list[int]) -> Tensor:
+    """Mean of the layers' error maps on the finest one's grid, where coarser cells are repeated.
+
+    :param layer_maps: M maps (B, h_m, w_m) in [0, 1], as `PermaKey.layer_error_maps` gives them
+    :param cell_sizes: side of each map's cells, in pixels of the image
+    :return: (B, h, w) in [0, 1], its cells of the smallest of these sizes
+    """
+    finest = min(cell_sizes)
+    size = layer_maps[cell_sizes.index(finest)].shape[-1]
+    return stack_error_maps(layer_maps, [cell // finest for cell in cell_sizes], size).mean(dim=1)
+
+
+def error_map_peaks(
+    error_map: Tensor, cell_size: int, num_keypoints: int, min_distance_px: float
+) -> tuple[Tensor, Tensor]:
+    """The highest cells of error maps, each at least a distance from those before it, highest first.
+
+    A keypoint's place is the mean of the 3x3 cells around its own, weighted by their values; cells near an earlier
+    keypoint do not count. Of equal cells the first in reading order is taken. Where only zeros are left, a keypoint has
+    height 0 and lies on the first free cell, or, where none is free, on the first cell of the map.
+
+    :param error_map: (B, h, w), not negative
+    :param cell_size: side of a cell, in pixels of the image
+    :param num_keypoints: K
+    :param min_distance_px: least distance between the centres of two keypoints' cells, in pixels of the image
+    :return: centers (B, K, 2), (y, x) in [-1, 1], and heights (B, K), the values of their cells
+    """
+    height, width = error_map.shape[-2:]
+    device = error_map.device
+    # A frame of cells around the map, so that every cell has eight neighbours.
+    free = torch.full((len(error_map), height + 2, width + 2), OUTSIDE, device=device)
+    free[:, 1:-1, 1:-1] = error_map
+    inside, flat = free[:, 1:-1, 1:-1], free.view(len(free), -1)
+    step = torch.tensor([-1, 0, 1], device=device)
+    neighbours = torch.cartesian_prod(step, step)
+    offsets = neighbours[:, 0] * (width + 2) + neighbours[:, 1]
+    squares_y, squares_x = (_squared_distances_px(size, cell_size, device) for size in (height, width))
+    cells, values = [], []
+    for _ in range(num_keypoints):
+        # Even a taken cell has a value above the frame's, on which the maximum therefore never lies.
+        cell = flat.argmax(dim=1)
+        cells.append(cell)
+        values.append(flat.gather(1, cell.unsqueeze(1) + offsets))
+        row, column = (cell // (width + 2)) - 1, (cell % (width + 2)) - 1
+        distances = squares_y[row].unsqueeze(2) + squares_x[column].unsqueeze(1)
+        inside.masked_fill_(distances < min_distance_px**2, TAKEN)
+    cell, weights = torch.stack(cells, dim=1), torch.stack(values, dim=1).clamp_min(0)
+    moments = (weights.unsqueeze(-1) * neighbours).sum(dim=2)
+    total = weights.sum(dim=2, keepdim=True)
+    shift = moments / torch.where(total > 0, total, 1.0)
+    place = torch.stack([cell // (width + 2), cell % (width + 2)], dim=-1) - 1 + shift
+    place_px = place * cell_size + (cell_size - 1) / 2
+    return (2 * place_px / (IMAGE_SIZE - 1) - 1).clamp(-1, 1), weights[..., len(neighbours) // 2]
+
+
+def match_keypoints(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
+    """Which of the current keypoints goes on with each of the previous ones, so that they move least in total.
+
+    :param previous: (K, 2)
+    :param current: (K, 2)
+    :return: order (K,): current[order[k]] goes on with previous[k]
+    """
+    # Loading it takes a good part of a second, which those who do not track need not wait for.
+    from scipy.optimize import linear_sum_assignment
+
+    distances = np.linalg.norm(previous[:, None] - current[None], axis=-1)
+    return linear_sum_assignment(distances)[1]
+
+
+class KeypointTracker:
+    """Gives the peaks of several environments an identity that lasts for an episode.
+
+    The first keypoints of an episode stay in their order, highest peak first; later ones are put into the order in
+    which they follow those of the step before.
+    """
+
+    def __init__(self) -> None:
+        self._last_centers: dict[int, np.ndarray] = {}
+
+    def track(
+        self, keypoints: Keypoints, episode_starts: Sequence[bool] | np.ndarray, rows: Sequence[int] | None = None
+    ) -> Keypoints:
+        """The same keypoints, each frame's in the order of the one before it in its environment.
+
+        :param keypoints: of B frames, arrays; the frames of one environment in the order of time
+        :param episode_starts: (B,), True where the frame is an episode's first
+        :param rows: (B,), which environment each frame comes from; None: frame i from environment i
+        """
+        environments = range(len(keypoints.centers)) if rows is None else rows
+        orders = np.tile(np.arange(keypoints.centers.shape[1]), (len(keypoints.centers), 1))
+        for index, (row, starts) in enumerate(zip(environments, episode_starts, strict=True)):
+            centers = keypoints.centers[index]
+            if row in self._last_centers and not starts:
+                orders[index] = match_keypoints(self._last_centers[row], centers)
+            self._last_centers[row] = centers[orders[index]]
+        frames = np.arange(len(orders))[:, None]
+        return Keypoints(*(None if values is None else values[frames, orders] for values in keypoints))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the environments alone, numbered anew from 0."""
+        self._last_centers = {new: self._last_centers[old] for new, old in enumerate(rows) if old in self._last_centers}
+
+
+def _squared_distances_px(size: int, cell_size: int, device: torch.device) -> Tensor:
+    """Squared distances between the centres of the cells along one axis, (size, size), in pixels."""
+    places = torch.arange(size, device=device, dtype=torch.float32) * cell_size
+    return (places.unsqueeze(1) - places) ** 2

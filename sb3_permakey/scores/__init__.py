@@ -1,0 +1,23 @@
+"""Keypoint quality without reinforcement learning: keypoints against the objects that a game shows."""
+
+from sb3_permakey.scores.command import ScoreConfig, detect_pairs, keypoint_score_table, score
+from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
+from sb3_permakey.scores.labelled import LabelledFrames, labelled_frames
+from sb3_permakey.scores.statistics import Figure, grid_points, random_points, score_keypoints, score_stability
+
+__all__ = [
+    "Figure",
+    "FrameObjects",
+    "GroundTruth",
+    "GroundTruthError",
+    "LabelledFrames",
+    "ScoreConfig",
+    "detect_pairs",
+    "grid_points",
+    "labelled_frames",
+    "random_points",
+    "score",
+    "score_keypoints",
+    "score_stability",
+    "keypoint_score_table",
+]

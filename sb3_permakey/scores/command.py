@@ -1,0 +1,263 @@
+"""Scores of keypoint checkpoints on one game, as a table, JSON and a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from sb3_permakey.atari import PREPROCESSING, atari_env_id
+from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.figures import save_png
+from sb3_permakey.files import write_json
+from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints.peaks import match_keypoints
+from sb3_permakey.provenance import provenance
+from sb3_permakey.scores.labelled import MOST_EPISODES, LabelledFrames, labelled_frames
+from sb3_permakey.scores.measures import bars_area_share
+from sb3_permakey.scores.pictures import score_picture
+from sb3_permakey.scores.statistics import Figure, grid_points, random_points, score_keypoints, score_stability
+
+RANDOM_DRAWS = 10
+BATCH_SIZE = 32
+Centers = tuple[np.ndarray, np.ndarray]
+"""Points on the first and on the second frames of all pairs, (..., N, K, 2) each."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Score keypoints against the objects that the game shows, beside random points and a fixed grid."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    """Keypoint checkpoints; several are the same method with several seeds, whose stability is scored too."""
+    game: str
+    """Game, e.g. MsPacman."""
+    out: Path | None = None
+    """JSON file to write."""
+    picture: Path | None = None
+    """PNG file: frames with objects and keypoints, bars of the scores."""
+    episodes: int = 20
+    """Episodes of random play."""
+    frames: int = 500
+    """Frames to score at most, an even selection of the episodes."""
+    spacing: int = 4
+    """Steps between two frames at least."""
+    margin_px: float = 3.0
+    """A keypoint within this distance of an object's box is on it, in pixels of the 84x84 frame."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari on the frames."""
+    readout: Literal["pointnet", "peaks"] | None = None
+    """How keypoints are read; None: by the model's own way."""
+    num_keypoints: int | None = None
+    """Number of peaks; None: the model's number of keypoints."""
+    min_distance_px: float = 5.0
+    """Least distance between two peaks, in pixels."""
+    seed: int = 0
+    """Seed of episodes, random points and bootstrap."""
+    device: str = "auto"
+    """Where the networks run."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """How they compute."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoints:
+            raise ValueError("name at least one checkpoint to score")
+        for name in ("episodes", "frames", "spacing"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.episodes > MOST_EPISODES:
+            raise ValueError(f"episodes must be at most {MOST_EPISODES}, not {self.episodes}")
+        if self.margin_px < 0:
+            raise ValueError(f"margin_px must not be negative, not {self.margin_px}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+
+
+def score(config: ScoreConfig) -> dict[str, Any]:
+    """Score checkpoints, write JSON and picture; a JSON file of the same scores is read instead.
+
+    With several checkpoints the "keypoints" are all of theirs pooled. The intervals say how much the episodes matter,
+    not how much the checkpoints' seeds do; the single checkpoints' scores show these.
+
+    :param config: what to score
+    :return: the content of the JSON file
+    :raises ImportError: when OCAtari is not installed
+    :raises ValueError: when checkpoints do not fit together or the game, or the JSON file holds other scores
+    """
+    game = atari_env_id(config.game)
+    detectors = [_detector(config, checkpoint) for checkpoint in config.checkpoints]
+    wanted = _settings(config, game, detectors)
+    if config.out and config.out.exists():
+        found = json.loads(config.out.read_text())
+        if found.get("settings") != wanted:
+            raise ValueError(f"{config.out} holds other scores; give another --out")
+        if not config.picture or config.picture.exists():
+            return found
+    labelled = labelled_frames(
+        config.game,
+        episodes=config.episodes,
+        frames=config.frames,
+        spacing=config.spacing,
+        seed=config.seed,
+        distractor=config.distractor,
+    )
+    detected = [detect_pairs(detector, labelled.frames) for detector in detectors]
+    result = {
+        "settings": wanted,
+        "frames": len(labelled.frames),
+        "episodes": len(np.unique(labelled.episodes)),
+        "dropped_frames": labelled.dropped,
+        "objects_per_frame": _objects_per_frame(labelled),
+        "bars_area_share": _bars_area_share(labelled),
+        **_all_scores(config, labelled, detectors[0].config.window_std, detected),
+        "provenance": provenance(),
+    }
+    if config.picture:
+        centers, window_std = detected[0][0], detectors[0].config.window_std
+        save_png(config.picture, score_picture(labelled, centers, window_std, result["scores"]))
+    if config.out:
+        write_json(config.out, result)
+    return result
+
+
+def detect_pairs(detector: KeypointDetector, frames: np.ndarray) -> Centers:
+    """Keypoints of pairs of consecutive frames uint8 (N, 2, 84, 84, 3): (N, K, 2) of the first and of the second.
+
+    Peaks keep their identities from the first frame to the second as they do in an environment.
+    """
+    first, second = (
+        np.concatenate(
+            [
+                detector.detect(frames[start : start + BATCH_SIZE, half]).centers
+                for start in range(0, len(frames), BATCH_SIZE)
+            ]
+        )
+        for half in range(2)
+    )
+    if detector.readout.readout == "peaks":
+        second = np.stack([after[match_keypoints(before, after)] for before, after in zip(first, second, strict=True)])
+    return first, second
+
+
+def keypoint_score_table(result: dict[str, Any]) -> str:
+    """The scores as a text table: figures in rows, their 95 % intervals beside them."""
+    settings, columns = result["settings"], list(result["scores"])
+    lines = [
+        f"{settings['game']}, {result['frames']} frames of {result['episodes']} episodes, "
+        f"{settings['num_keypoints']} keypoints, within {settings['margin_px']:g} px",
+        f"{'':<28}" + "".join(f"{column:>22}" for column in columns),
+    ]
+    for name in result["scores"]["keypoints"]:
+        cells = (_cell(result["scores"][column].get(name)) for column in columns)
+        label = name.replace("_", " ") + (" (px)" if name == "stability" else "")
+        lines.append(f"{label:<28}" + "".join(f"{cell:>22}" for cell in cells))
+    if result["bars_area_share"] is not None:
+        lines.append(f"the bars cover {result['bars_area_share']:.3f} of a frame")
+    if len(result["checkpoints"]) > 1:
+        for checkpoint in result["checkpoints"]:
+            lines.append(f"{checkpoint['checkpoint']}: F1 {_cell(checkpoint['scores']['f1'])}")
+    return "\n".join(lines)
+
+
+def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:
+    detector = KeypointDetector(
+        checkpoint,
+        device=config.device,
+        precision=config.precision,
+        readout=config.readout,
+        num_keypoints=config.num_keypoints,
+        min_distance_px=config.min_distance_px,
+    )
+    detector.check_channels(3)
+    return detector
+
+
+def _settings(config: ScoreConfig, game: str, detectors: list[KeypointDetector]) -> dict[str, Any]:
+    """What determines the scores, as JSON gives it back."""
+    counts = {detector.num_keypoints for detector in detectors}
+    widths = {detector.config.window_std for detector in detectors}
+    if len(counts) > 1 or len(widths) > 1:
+        raise ValueError(
+            "checkpoints scored together must have the same number of keypoints and width of windows, "
+            f"not {sorted(counts)} keypoints and widths {sorted(widths)}"
+        )
+    settings = asdict(config)
+    for name in ("out", "picture", "device"):
+        del settings[name]
+    settings |= {
+        "checkpoints": list(config.checkpoints),
+        "tensors_sha256": [_fingerprint(detector) for detector in detectors],
+        "game": game,
+        "num_keypoints": detectors[0].num_keypoints,
+        "readout": detectors[0].readout.readout,
+        "preprocessing": PREPROCESSING,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _fingerprint(detector: KeypointDetector) -> str:
+    """Tells models apart, so that scores of a checkpoint are not taken for those of another of the same name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(detector.model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _all_scores(
+    config: ScoreConfig, labelled: LabelledFrames, window_std: float, detected: list[Centers]
+) -> dict[str, Any]:
+    """Scores of each checkpoint, and of all of them, random points and grid."""
+
+    def scores(centers: Centers) -> dict[str, Any]:
+        figures = score_keypoints(*centers, labelled, window_std, margin_px=config.margin_px, seed=config.seed)
+        return {name: _as_json(figure) for name, figure in figures.items()}
+
+    count, num_keypoints = detected[0][0].shape[:2]
+    pooled = tuple(np.stack(halves) for halves in zip(*detected, strict=True))
+    drawn = random_points(2 * RANDOM_DRAWS, count, num_keypoints, config.seed)
+    grid = np.broadcast_to(grid_points(num_keypoints), (count, num_keypoints, 2))
+    points: dict[str, Centers] = {
+        "keypoints": (pooled[0], pooled[1]),
+        "random": (drawn[:RANDOM_DRAWS], drawn[RANDOM_DRAWS:]),
+        "grid": (grid, grid),
+    }
+    result = {name: scores(centers) for name, centers in points.items()}
+    if len(detected) > 1:
+        for name in ("keypoints", "random"):
+            stability = score_stability(points[name][0], labelled.episodes, seed=config.seed)
+            result[name]["stability"] = _as_json(stability)
+    alone = [result["keypoints"]] if len(detected) == 1 else [scores(centers) for centers in detected]
+    return {
+        "scores": result,
+        "checkpoints": [
+            {"checkpoint": checkpoint, "scores": figures}
+            for checkpoint, figures in zip(config.checkpoints, alone, strict=True)
+        ],
+    }
+
+
+def _objects_per_frame(labelled: LabelledFrames) -> dict[str, float]:
+    categories = [category for first, _ in labelled.objects for category in first.categories]
+    return {name: categories.count(name) / len(labelled.objects) for name in sorted(set(categories))}
+
+
+def _bars_area_share(labelled: LabelledFrames) -> float | None:
+    if labelled.bars is None:
+        return None
+    return float(np.mean([bars_area_share(top, left) for top, left in zip(*labelled.bars, strict=True)]))
+
+
+def _as_json(figure: Figure) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in figure._asdict().items()}
+
+
+def _cell(figure: dict[str, float | None] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "-"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -1,0 +1,190 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from sb3_permakey.keypoints import Keypoints
+from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, match_keypoints, mean_error_map
+
+CELL = 2
+
+
+def coordinates(*cells, cell_size=CELL):
+    """Places of cells (row, column), perhaps fractions of them, in [-1, 1]."""
+    return 2 * (np.array(cells) * cell_size + (cell_size - 1) / 2) / 83 - 1
+
+
+def peaks_of(values, count, min_distance_px, size=8, cell_size=CELL):
+    """Peaks of one map that is zero but for some cells."""
+    error_map = torch.zeros(1, size, size)
+    for (row, column), value in values.items():
+        error_map[0, row, column] = value
+    centers, heights = error_map_peaks(error_map, cell_size, count, min_distance_px)
+    return centers[0].numpy(), heights[0].numpy()
+
+
+def test_peaks_come_highest_first_at_their_cells():
+    centers, heights = peaks_of({(1, 6): 0.5, (6, 2): 0.9}, count=2, min_distance_px=5)
+    # Cell (6, 2) covers rows 12 and 13, columns 4 and 5.
+    np.testing.assert_allclose(centers[0], [2 * 12.5 / 83 - 1, 2 * 4.5 / 83 - 1], atol=1e-6)
+    np.testing.assert_allclose(centers[1], coordinates((1, 6))[0], atol=1e-6)
+    np.testing.assert_allclose(heights, [0.9, 0.5])
+
+
+@pytest.mark.parametrize(("min_distance_px", "second", "height"), [(4.0, (2, 4), 0.8), (4.1, (6, 6), 0.5)])
+def test_of_two_peaks_nearer_than_the_distance_the_higher_is_taken(min_distance_px, second, height):
+    centers, heights = peaks_of({(2, 2): 0.9, (2, 4): 0.8, (6, 6): 0.5}, 2, min_distance_px)
+    np.testing.assert_allclose(centers, coordinates((2, 2), second), atol=1e-6)
+    np.testing.assert_allclose(heights, [0.9, height])
+
+
+def test_places_are_finer_than_cells():
+    centers, heights = peaks_of({(3, 3): 0.6, (3, 4): 0.3, (2, 3): 0.1}, 1, 5)
+    np.testing.assert_allclose(centers, coordinates((3 - 0.1, 3 + 0.3)), atol=1e-6)
+    np.testing.assert_allclose(heights, [0.6])
+
+
+def test_of_a_plateau_the_first_cell_is_taken_and_the_middle_found():
+    plateau = {(row, column): 0.5 for row in (2, 3) for column in (4, 5)}
+    centers, heights = peaks_of(plateau, 2, 4)
+    np.testing.assert_allclose(centers[0], coordinates((2.5, 4.5))[0], atol=1e-6)
+    np.testing.assert_allclose(heights, [0.5, 0])
+
+
+def test_cells_near_an_earlier_peak_do_not_pull():
+    centers, heights = peaks_of({(2, 2): 0.9, (2, 3): 0.8, (2, 4): 0.7}, 2, 4)
+    np.testing.assert_allclose(centers[1], coordinates((2, 4))[0], atol=1e-6)
+    np.testing.assert_allclose(heights, [0.9, 0.7])
+
+
+def test_fewer_peaks_than_keypoints_leave_heights_of_zero():
+    centers, heights = peaks_of({(6, 6): 0.8}, 3, 5)
+    np.testing.assert_allclose(centers, coordinates((6, 6), (0, 0), (0, 3)), atol=1e-6)
+    np.testing.assert_allclose(heights, [0.8, 0, 0])
+    centers, heights = peaks_of({(6, 6): 0.8}, 3, 100)  # one peak takes all cells
+    np.testing.assert_allclose(centers, coordinates((6, 6), (0, 0), (0, 0)), atol=1e-6)
+    np.testing.assert_allclose(heights, [0.8, 0, 0])
+
+
+def test_cells_that_reach_over_the_images_edge_stay_inside():
+    centers, _ = peaks_of({(10, 0): 1.0}, 1, 5, size=11, cell_size=8)  # rows 80 to 87
+    np.testing.assert_allclose(centers, [[1.0, 2 * 3.5 / 83 - 1]], atol=1e-6)
+
+
+def slow_peaks(error_map, cell_size, count, min_distance_px):
+    """The definition, cell by cell."""
+    size = len(error_map)
+    cells = [(row, column) for row in range(size) for column in range(size)]
+    free, centers, heights = set(cells), [], []
+    for _ in range(count):
+        peak = max(sorted(free), key=lambda cell: error_map[cell]) if free else cells[0]
+        around = [cell for cell in free if abs(cell[0] - peak[0]) <= 1 and abs(cell[1] - peak[1]) <= 1 and peak in free]
+        total = sum(error_map[cell] for cell in around)
+        place = [
+            sum(error_map[cell] * cell[axis] for cell in around) / total if total else peak[axis] for axis in (0, 1)
+        ]
+        centers.append(np.clip(coordinates(place, cell_size=cell_size)[0], -1, 1))
+        heights.append(error_map[peak] if peak in free else 0.0)
+        near = {cell for cell in free if cell_size * np.hypot(cell[0] - peak[0], cell[1] - peak[1]) < min_distance_px}
+        free -= near
+    return np.stack(centers), np.array(heights)
+
+
+@pytest.mark.parametrize(("cell_size", "min_distance_px", "levels"), [(2, 5.0, 10_000), (2, 1.0, 4), (4, 9.0, 4)])
+def test_equals_the_definition_on_random_maps(cell_size, min_distance_px, levels):
+    # Few levels make ties, and a large distance on 12x12 cells leaves none free.
+    maps = np.random.default_rng(0).integers(levels, size=(5, 12, 12)) / levels
+    centers, heights = error_map_peaks(torch.from_numpy(maps), cell_size, 20, min_distance_px)
+    for index, error_map in enumerate(maps):
+        expected_centers, expected_heights = slow_peaks(error_map, cell_size, 20, min_distance_px)
+        np.testing.assert_allclose(heights[index], expected_heights, atol=1e-6)
+        np.testing.assert_allclose(centers[index], expected_centers, atol=1e-5)
+
+
+def test_mean_map_repeats_coarser_cells():
+    fine = torch.zeros(1, 5, 5)
+    fine[0, 4, 1] = 1.0
+    coarse = torch.zeros(1, 3, 3)
+    coarse[0, 2, 0], coarse[0, 0, 1] = 0.5, 0.25
+    expected = torch.zeros(1, 5, 5)
+    expected[0, 4, 0:2] = 0.25  # the coarse cell's second row lies below the fine map
+    expected[0, 4, 1] += 0.5
+    expected[0, 0:2, 2:4] = 0.125
+    torch.testing.assert_close(mean_error_map([fine, coarse], [4, 8]), expected)
+
+
+def test_matching_moves_least_in_total():
+    previous = np.array([[0.0, 0.0], [0.0, 1.0]])
+    current = np.array([[0.0, 3.0], [0.0, 0.6]])  # the second is nearest to previous[1], but that costs more in total
+    assert match_keypoints(previous, current).tolist() == [1, 0]
+
+
+def test_matching_equals_trying_every_order():
+    random = np.random.default_rng(1)
+    for _ in range(10):
+        previous, current = random.uniform(-1, 1, (2, 5, 2))
+        orders = [list(order) for order in permutations(range(5))]
+        costs = [np.linalg.norm(previous - current[order], axis=1).sum() for order in orders]
+        assert match_keypoints(previous, current).tolist() == orders[int(np.argmin(costs))]
+
+
+def crossing(step: int, order: list[int]) -> Keypoints:
+    """Two points that pass each other 0.2 apart, in a given order; features and confidence tell which is which."""
+    centers = np.array([[0.1, -0.3 + 0.1 * step], [-0.1, 0.3 - 0.1 * step]], np.float32)[order]
+    names = np.array([0.0, 1.0], np.float32)[order]
+    return Keypoints(centers[None], names[None, :, None], names[None])
+
+
+def names_of(keypoints: Keypoints) -> list[list[float]]:
+    np.testing.assert_array_equal(keypoints.features[..., 0], keypoints.confidence)
+    return keypoints.confidence.tolist()
+
+
+def test_tracker_follows_points_that_cross():
+    tracker = KeypointTracker()
+    orders = [[1, 0], [0, 1], [0, 1], [1, 0], [0, 1], [1, 0], [0, 1]]
+    for step, order in enumerate(orders):
+        tracked = tracker.track(crossing(step, order), [step == 0])
+        assert names_of(tracked) == [[1.0, 0.0]]
+        np.testing.assert_allclose(tracked.centers, crossing(step, [1, 0]).centers)
+
+
+def test_tracker_starts_afresh_with_an_episode():
+    tracker = KeypointTracker()
+    assert names_of(tracker.track(crossing(0, [1, 0]), [True])) == [[1.0, 0.0]]
+    assert names_of(tracker.track(crossing(0, [0, 1]), [False])) == [[1.0, 0.0]]
+    assert names_of(tracker.track(crossing(0, [0, 1]), [True])) == [[0.0, 1.0]]
+    assert names_of(tracker.track(crossing(0, [1, 0]), [False])) == [[0.0, 1.0]]
+
+
+def batch_of(*parts: Keypoints) -> Keypoints:
+    return Keypoints(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def test_tracker_keeps_environments_apart():
+    tracker = KeypointTracker()
+    first = tracker.track(batch_of(crossing(0, [1, 0]), crossing(0, [0, 1]), crossing(0, [1, 0])), [True] * 3)
+    assert names_of(first) == [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    # The last frame of environment 1 and the first of its next episode, in one batch.
+    second = tracker.track(
+        batch_of(crossing(1, [1, 0]), crossing(1, [0, 1]), crossing(0, [1, 0]), crossing(1, [0, 1])),
+        [False, False, True, False],
+        rows=[1, 0, 1, 2],
+    )
+    assert names_of(second) == [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+
+
+def test_tracker_goes_on_with_some_environments():
+    tracker = KeypointTracker()
+    tracker.track(batch_of(crossing(0, [1, 0]), crossing(0, [0, 1])), [True, True])
+    tracker.keep([1])
+    assert names_of(tracker.track(crossing(1, [1, 0]), [False])) == [[0.0, 1.0]]
+
+
+def test_keypoints_without_confidence_are_tracked_too():
+    tracker = KeypointTracker()
+    tracker.track(crossing(0, [1, 0])._replace(confidence=None), [True])
+    tracked = tracker.track(crossing(1, [0, 1])._replace(confidence=None), [False])
+    assert tracked.confidence is None
+    assert tracked.features[0, :, 0].tolist() == [1.0, 0.0]

@@ -1,0 +1,127 @@
+import json
+import shutil
+
+import pytest
+
+from sb3_permakey.keypoints import (
+    CheckpointError,
+    Transporter,
+    load_checkpoint,
+    save_for_detection,
+    shipped,
+    shipped_checkpoints,
+)
+from sb3_permakey.keypoints.shipped import checkpoint_table
+
+ENTRY = {
+    "game": "MsPacman",
+    "method": "transporter",
+    "noise": None,
+    "num_keypoints": 7,
+    "command": "sb3-permakey pretrain --method transporter",
+    "minutes": 20.5,
+    "scores": {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "tracking": 0.9},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder in the place of the package's, with one checkpoint under three names."""
+    path = tmp_path / "checkpoints"
+    file = save_for_detection(Transporter(), path / "mspacman-transporter.safetensors")
+    for name in ("mspacman", "seaquest-noisy"):
+        shutil.copy(file, path / f"{name}.safetensors")
+    entries = {
+        "mspacman": ENTRY,
+        "mspacman-transporter": ENTRY,
+        "seaquest-noisy": ENTRY | {"game": "Seaquest", "noise": "both", "num_keypoints": 10, "scores": {}},
+    }
+    write_index(path, entries)
+    monkeypatch.setattr(shipped, "FOLDER", path)
+    return path
+
+
+def write_index(folder, entries, version=1):
+    index = {"format": "sb3-permakey shipped checkpoints", "version": version, "checkpoints": entries}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mspacman", "mspacman"),
+        ("MsPacman", "mspacman"),
+        ("mspacman-transporter", "mspacman-transporter"),
+        ("MsPacman_Transporter", "mspacman-transporter"),
+        ("Seaquest-Noisy", "seaquest-noisy"),
+    ],
+)
+def test_names_whatever_their_case_and_hyphens(folder, name, file):
+    assert shipped.locate_checkpoint(name) == folder / f"{file}.safetensors"
+
+
+def test_load_by_name(folder):
+    assert isinstance(load_checkpoint("MsPacman"), Transporter)
+
+
+def test_an_existing_file_comes_before_a_name(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mspacman").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="^mspacman is truncated"):
+        load_checkpoint("mspacman")
+
+
+@pytest.mark.parametrize("path", ["mspacman.safetensors", "folder/mspacman", "./mspacman"])
+def test_a_path_is_no_name(folder, path):
+    with pytest.raises(CheckpointError, match="no keypoint checkpoint at"):
+        load_checkpoint(path)
+
+
+def test_unknown_name_is_told_the_nearest(folder):
+    with pytest.raises(CheckpointError, match=r"named 'seaqest': the nearest name is 'seaquest-noisy'.*checkpoints`"):
+        load_checkpoint("seaqest")
+
+
+def test_none_shipped(folder, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", folder / "nowhere")
+    assert shipped_checkpoints() == []
+    assert checkpoint_table([]).split() == list(shipped.TABLE_HEADER)
+    with pytest.raises(CheckpointError, match="named 'mspacman': the package has none of its own"):
+        load_checkpoint("mspacman")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "sb3-permakey shipped checkpoints"}'])
+def test_broken_index(folder, content):
+    (folder / "index.json").write_text(content)
+    with pytest.raises(CheckpointError, match="no index of checkpoints that this release reads"):
+        shipped_checkpoints()
+
+
+def test_index_of_another_version_or_with_other_entries(folder):
+    write_index(folder, {}, version=2)
+    with pytest.raises(CheckpointError, match="version 2"):
+        shipped_checkpoints()
+    write_index(folder, {"mspacman": ENTRY | {"colour": 1}})
+    with pytest.raises(CheckpointError, match="colour"):
+        shipped_checkpoints()
+
+
+def test_index_that_names_a_missing_file(folder):
+    (folder / "mspacman.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"names files that are not beside it: mspacman\.safetensors"):
+        shipped_checkpoints()
+
+
+def test_table(folder):
+    header, first, _, noisy = (line.split() for line in checkpoint_table(shipped_checkpoints()).splitlines())
+    size_mb = f"{(folder / 'mspacman.safetensors').stat().st_size / 1e6:.1f}"
+    assert header == ["name", "game", "method", "noise", "K", "precision", "recall", "F1", "size"]
+    assert first == ["mspacman", "MsPacman", "transporter", "-", "7", "0.50", "0.25", "0.33", size_mb, "MB"]
+    assert noisy == ["seaquest-noisy", "Seaquest", "transporter", "both", "10", "-", "-", "-", size_mb, "MB"]
+
+
+def test_the_packages_own_index_is_whole():
+    for checkpoint in shipped_checkpoints():
+        assert shipped.locate_checkpoint(checkpoint.name) == checkpoint.path
+        assert checkpoint.path.stat().st_size <= 4.5e6
+        assert load_checkpoint(checkpoint.name).config.num_keypoints == checkpoint.num_keypoints
