@@ -55,7 +55,8 @@ def test_flags_come_from_the_dataclasses(run):
     _, output, _ = run("pretrain", "--help")
     for flag in ("--num-keypoints", "--window-std", "--kl-weight", "--schedule", "--max-minutes", "--precision"):
         assert flag in output
-    assert "(default: 0.0002)" in output
+    assert "(default: 0.001)" in output
+    assert "the paper's 2e-4 (permakey) and 5e-4" in " ".join(output.replace("│", " ").split())
 
 
 def test_the_whole_way(run, tmp_path):
@@ -164,7 +165,10 @@ def test_score(run, checkpoint, tmp_path):
     ("arguments", "words"),
     [
         (("pretrain", "--frames", "nowhere", "--out", "y.safetensors"), "no finished frame store at nowhere"),
-        (("show", "--checkpoint", "nowhere", "--frames", "x", "--out", "y.png"), "no keypoint checkpoint at nowhere"),
+        (
+            ("show", "--checkpoint", "nowhere", "--frames", "x", "--out", "y.png"),
+            "no keypoint checkpoint at or named 'nowhere'",
+        ),
         (("score", "nowhere", "--game", "Pong"), "no keypoint checkpoint at"),
     ],
 )

@@ -1,4 +1,5 @@
 import csv
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -39,11 +40,13 @@ def gradients_and_statistics(model: nn.Module, workers: Workers) -> list[np.ndar
     return [parameter.grad.numpy() for parameter in model.parameters()] + [b.numpy() for b in model.buffers()]
 
 
-TWO_PROCESSES = """
+TWO_PROCESSES = f"""
 import sys
 import numpy as np
+from torch import nn
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
-from tests.pretraining.test_distributed import convolutions, gradients_and_statistics
+{inspect.getsource(convolutions)}
+{inspect.getsource(gradients_and_statistics)}
 workers = Workers(torch.device("cpu"))
 model = convolutions()
 share_batch_norm(model)
@@ -55,10 +58,7 @@ workers.leave()
 
 
 def test_gradients_and_batch_norm_of_two_processes_are_those_of_one(tmp_path):
-    root = Path(__file__).parents[2]
-    run_in_two_processes(
-        f"import sys\nsys.path.insert(0, {str(root)!r})\n{TWO_PROCESSES}", tmp_path, str(tmp_path / "two.npz")
-    )
+    run_in_two_processes(TWO_PROCESSES, tmp_path, str(tmp_path / "two.npz"))
     together = np.load(tmp_path / "two.npz")
     alone = gradients_and_statistics(convolutions(), Workers(torch.device("cpu")))
     assert len(together) == len(alone)
