@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from sb3_permakey.atari import UnknownGameError
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate, score_table
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
@@ -20,7 +22,7 @@ from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
-from sb3_permakey.scores import ScoreConfig, keypoint_score_table, score
+from sb3_permakey.scores import GroundTruthError, ScoreConfig, keypoint_score_table, score
 from sb3_permakey.training import TrainConfig, train, validation_scores
 
 
@@ -71,9 +73,37 @@ def run_collect(config: CollectConfig) -> None:
 def run_pretrain(config: PretrainConfig) -> None:
     """Train a keypoint model."""
     checkpoint = pretrain(config)
+    if os.environ.get("RANK", "0") != "0":
+        return
     logs = checkpoint.with_suffix(".pretraining")
     _say(f"{checkpoint}: keypoint model; {logs}: losses.csv and TensorBoard logs")
-    _next(f"sb3-permakey show --checkpoint {checkpoint} --frames {config.frames} --out keypoints.png")
+    if config.score:
+        _score_pretrained(checkpoint, config)
+    _next(f"sb3-permakey show --checkpoint {checkpoint} --frames {config.frames_folder} --out keypoints.png")
+
+
+def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
+    """Score a new checkpoint on frames of its game, by each way to read its keypoints."""
+    game = game_name(FrameStore(config.frames_folder))
+    readouts: tuple[Literal["pointnet", "peaks"], ...] = (
+        ("pointnet", "peaks") if config.method == "permakey" else ("pointnet",)
+    )
+    try:
+        for readout in readouts:
+            picture = checkpoint.with_name(f"{checkpoint.stem}.{readout}.png")
+            _say(f"read by {readout}:")
+            run_score(
+                ScoreConfig(
+                    (str(checkpoint),),
+                    game,
+                    picture=picture,
+                    out=picture.with_suffix(".json"),
+                    distractor=config.distractor,
+                    readout=readout,
+                )
+            )
+    except (ImportError, UnknownGameError, GroundTruthError) as error:
+        _say(f"not scored: {error}")
 
 
 def run_show(config: ShowConfig) -> None:

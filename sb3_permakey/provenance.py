@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("sb3-permakey", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy", "scipy", "ocatari")
+PACKAGES = (
+    "sb3-permakey",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "gymnasium",
+    "ale-py",
+    "numpy",
+    "scipy",
+    "ocatari",
+)
 
 
 def provenance() -> dict[str, Any]:

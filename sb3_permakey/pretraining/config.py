@@ -36,10 +36,14 @@ METHODS = {
 class PretrainConfig:
     """Train a keypoint model on collected frames."""
 
-    frames: Path
-    """Folder of frames that `collect` wrote."""
     out: Path
     """Checkpoint to write, e.g. mspacman.safetensors; logs and the state for going on lie beside it."""
+    frames: Path | None = None
+    """Folder of frames that `collect` wrote; empty: frames of `game` are collected beside the checkpoint."""
+    game: str | None = None
+    """Game whose random play is collected where `frames` is empty, e.g. MsPacman."""
+    collect_frames: int = 95_000
+    """Frames to collect then (paper: 85,000 + 5,000 + 5,000)."""
     method: Literal["permakey", "transporter"] = "permakey"
     """permakey: keypoints where local prediction fails. transporter: the baseline, trained on pairs of frames; of the
     model's settings it takes the number of keypoints, the windows' width and the image channels."""
@@ -93,8 +97,12 @@ class PretrainConfig:
     """Steps between two TensorBoard pictures."""
     seed: int = 0
     """Seed of weights, order of frames, latent noise and bars."""
+    score: bool = True
+    """Score the keypoints against the game's objects at the end, where OCAtari is installed."""
 
     def __post_init__(self) -> None:
+        if (self.frames is None) == (self.game is None):
+            raise ValueError("give either frames, a folder that `collect` wrote, or the game to collect frames of")
         at_least_one = (
             "batch_size",
             "lspn_stride",
@@ -125,6 +133,11 @@ class PretrainConfig:
         """The method's optimisation, the paper's where no setting says otherwise."""
         chosen = {name: getattr(self, name) for name in Optimisation._fields}
         return METHODS[self.method]._replace(**{name: value for name, value in chosen.items() if value is not None})
+
+    @property
+    def frames_folder(self) -> Path:
+        """Where the frames are, or will be collected."""
+        return self.frames or self.out.with_suffix(".frames")
 
     def make_model(self) -> KeypointModel:
         """The method's model with fresh weights."""

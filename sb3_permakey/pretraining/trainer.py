@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -26,6 +27,7 @@ from sb3_permakey.keypoints import (
     save_for_detection,
 )
 from sb3_permakey.precision import keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
 from sb3_permakey.pretraining.frames import FrameStore, FrameStoreError
@@ -43,6 +45,7 @@ LIMITS_AND_PLACES = (
     "device",
     "save_every_s",
     "picture_every_steps",
+    "score",
 )
 """Settings that may differ when a run goes on."""
 PICTURE_FRAMES = 6
@@ -66,6 +69,10 @@ def pretrain(config: PretrainConfig) -> Path:
     :raises StateError: when the folder of the run belongs to one with other settings
     :raises CheckpointError: when `frozen_from` names no good checkpoint or one with other settings
     """
+    if config.game:
+        if "WORLD_SIZE" in os.environ:
+            raise ValueError("collect the frames first: several processes cannot share one collection")
+        collect(CollectConfig(game=config.game, out=config.frames_folder, frames=config.collect_frames))
     return Pretraining(config).run()
 
 
@@ -80,7 +87,7 @@ class Pretraining:
         self.optimisation = config.optimisation
         self.folder = config.out.with_suffix(".pretraining")
         self.state_path = self.folder / "state.safetensors"
-        self.store = FrameStore(config.frames)
+        self.store = FrameStore(config.frames_folder)
         self.store.require_preprocessing(PREPROCESSING)
         self.workers = Workers(resolve_device(config.device))
         self.device = self.workers.device
@@ -280,11 +287,11 @@ class Pretraining:
         channels = self.store.splits["train"].shape[-1]
         if channels != config.model.image_channels:
             raise FrameStoreError(
-                f"{config.frames} holds frames of {channels} channels, the model takes {config.model.image_channels}"
+                f"{self.store.path} holds frames of {channels} channels, the model takes {config.model.image_channels}"
             )
         if len(self.store.splits["train"]) < batch_size:
             raise FrameStoreError(
-                f"{config.frames} holds {len(self.store.splits['train'])} training frames, "
+                f"{self.store.path} holds {len(self.store.splits['train'])} training frames, "
                 f"fewer than a batch of {batch_size}"
             )
         if batch_size % self.workers.count:

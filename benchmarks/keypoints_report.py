@@ -1,0 +1,142 @@
+"""Tables of what `benchmarks.keypoints` measured: python -m benchmarks.keypoints_report"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks.keypoints import NUM_KEYPOINTS, RESULTS
+from sb3_permakey.files import write_atomically
+
+ROWS = {
+    ("permakey", "pointnet"): "PermaKey, PointNet (paper)",
+    ("permakey", "peaks"): "PermaKey, peaks",
+    ("transporter", "pointnet"): "Transporter",
+}
+COLUMNS = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "f1_without_displays": "F1 without displays",
+    "coverage": "coverage",
+    "tracking": "tracking",
+}
+NOISE = {"clean": "Clean frames", "both": "Noisy frames: a horizontal and a vertical bar"}
+Results = dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
+"""By game and noise: results of each method, one per seed."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write the tables."""
+
+    results: Path = RESULTS
+    """Where the JSON files are."""
+    out: Path = Path("benchmarks/results/keypoints.md")
+    """Markdown file to write."""
+
+
+def read_results(folder: Path) -> Results:
+    """All finished runs."""
+    results: Results = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        results[result["game"], result["noise"]][result["method"]].append(result)
+    return results
+
+
+def cell(figures: list[dict[str, float | None]]) -> str:
+    """Mean over seeds, beside it the episodes' interval of a single seed or the range of several."""
+    values = [figure["value"] for figure in figures if figure["value"] is not None]
+    if not values:
+        return "-"
+    low, high = (figures[0]["low"], figures[0]["high"]) if len(figures) == 1 else (min(values), max(values))
+    return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def game_rows(game: str, methods: dict[str, list[dict[str, Any]]], noisy: bool) -> list[str]:
+    """Table rows of one game: methods, then random points and grid."""
+    scored = [
+        (label, [run["scores"][readout]["keypoints"] for run in methods[method]])
+        for (method, readout), label in ROWS.items()
+        if method in methods
+    ]
+    first = next(iter(methods.values()))[0]["scores"]["pointnet"]
+    scored += [("fixed grid", [first["grid"]]), ("random points", [first["random"]])]
+    names = [*COLUMNS, *(["distractor_rate"] if noisy else [])]
+    rows = []
+    for label, figures in scored:
+        seeds = str(len(figures)) if label in ROWS.values() else "-"
+        cells = " | ".join(cell([figure[name] for figure in figures]) for name in names)
+        rows.append(f"| {game} (K = {NUM_KEYPOINTS[game]}) | {label} | {seeds} | {cells} |")
+    return rows
+
+
+def table(results: Results, noise: str) -> list[str]:
+    """The table of one kind of frames."""
+    noisy = noise != "clean"
+    titles = ["game", "keypoints", "seeds", *COLUMNS.values(), *(["on a bar"] if noisy else [])]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for game in NUM_KEYPOINTS:
+        if (game, noise) in results:
+            lines += game_rows(game, results[game, noise], noisy)
+    if noisy:
+        shares = [
+            run["bars_area_share"]
+            for (_, kind), methods in results.items()
+            for runs in methods.values()
+            for run in runs
+            if kind == noise
+        ]
+        lines += ["", f"The bars cover {np.mean(shares):.3f} of a frame."]
+    return lines
+
+
+def training_lines(results: Results) -> list[str]:
+    """How each method was trained: its command and the minutes that it took."""
+    lines = []
+    for method in ("permakey", "transporter"):
+        runs = [run for methods in results.values() for run in methods.get(method, [])]
+        if runs:
+            minutes = [run["training"]["minutes"] for run in runs]
+            threads = sorted({run["training"]["threads"] for run in runs})
+            lines.append(
+                f"- {method}: {len(runs)} run(s), {min(minutes):.0f} to {max(minutes):.0f} minutes each on "
+                f"{' or '.join(map(str, threads))} CPU thread(s) of {runs[0]['machine']['cpu']}, one of them: "
+                f"`{runs[0]['training']['command']}`"
+            )
+    return lines
+
+
+def report(results: Results) -> str:
+    """The whole document."""
+    lines = [
+        "# Keypoints against true objects",
+        "",
+        "Written by `python -m benchmarks.keypoints_report` from the JSON files in [keypoints/](keypoints/), which",
+        "hold every figure with its interval, command, commit and machine. Random play, 500 frames of 20 episodes;",
+        "a keypoint counts as on an object within 3 pixels (of 84) of its box. In brackets: the 95 % interval over",
+        "episodes (one seed), or the lowest and highest seed (several). Both methods trained on the same frames.",
+        "",
+        *training_lines(results),
+    ]
+    for noise, title in NOISE.items():
+        if any(kind == noise for _, kind in results):
+            lines += ["", f"## {title}", "", *table(results, noise)]
+    return "\n".join(lines) + "\n"
+
+
+def main(config: ReportConfig) -> None:
+    """Write the tables."""
+    write_atomically(config.out, report(read_results(config.results)).encode())
+    print(f"{config.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ReportConfig))
