@@ -22,7 +22,7 @@ from tqdm import tqdm
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
 from sb3_permakey.keypoints.detector import to_images
-from sb3_permakey.keypoints.layers import ENCODER, axis_coordinates, gaussian_windows, resize_maps, soft_argmax
+from sb3_permakey.keypoints.layers import ENCODER, gaussian_windows, resize_maps, soft_argmax
 from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
 from sb3_permakey.keypoints.peaks import error_map_peaks, match_keypoints, mean_error_map
 from sb3_permakey.keypoints.pointnet import PointNet
@@ -104,11 +104,7 @@ class VariantPointNet(nn.Module):
         logits = self.net.to_keypoints(self.net.trunk(maps)[-1]).float()
         if self.variant.temperature is not None:
             logits = logits * self.log_temperature.exp()
-        if self.variant.softmax == "axes":
-            return soft_argmax(logits)
-        weights = logits.flatten(2).softmax(-1).view_as(logits)
-        axis = axis_coordinates(logits.shape[-1], logits.device)
-        return torch.stack([(weights.sum(3) * axis).sum(-1), (weights.sum(2) * axis).sum(-1)], dim=-1)
+        return soft_argmax(logits, self.variant.softmax)
 
 
 def raw_error_maps(model: PermaKey, frames: np.ndarray, precision: torch.dtype, batch_size: int = 32) -> list[Tensor]:

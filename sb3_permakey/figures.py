@@ -22,26 +22,39 @@ LABEL_PX = 110
 DOT_RADIUS_PX = 4
 
 
-def keypoint_colors(count: int) -> list[tuple[int, int, int]]:
+Color = tuple[int, int, int]
+Row = tuple[str, Sequence[Image.Image]]
+"""A row of a panel: its label and its pictures, all enlarged frames."""
+
+
+def keypoint_colors(count: int) -> list[Color]:
     """Colours that tell keypoints apart, RGB."""
     hues = (index / count for index in range(count))
     return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.9, 1.0)) for hue in hues]  # type: ignore[misc]
 
 
-def draw_keypoints(frame: np.ndarray, centers: np.ndarray, window_std: float, scale: int = SCALE) -> Image.Image:
+def draw_keypoints(
+    frame: np.ndarray,
+    centers: np.ndarray,
+    window_std: float | None,
+    scale: int = SCALE,
+    colors: Sequence[Color] | None = None,
+) -> Image.Image:
     """A frame enlarged, with a dot at each keypoint and a ring where its window has fallen to 1/e.
 
     :param frame: uint8 (84, 84, 3)
     :param centers: (K, 2), (y, x) in [-1, 1]
-    :param window_std: width of the windows in the same coordinates
+    :param window_std: width of the windows in the same coordinates; None draws no rings
     :param scale: enlargement
+    :param colors: of the K keypoints; None makes them all different
     """
     picture = enlarge(frame, scale)
     canvas = ImageDraw.Draw(picture)
-    radius = window_std * (IMAGE_SIZE - 1) / 2 * scale
-    for (y, x), color in zip(centers, keypoint_colors(len(centers)), strict=True):
+    for (y, x), color in zip(centers, colors or keypoint_colors(len(centers)), strict=True):
         row, column = (scale * ((place + 1) * (IMAGE_SIZE - 1) / 2 + 0.5) for place in (y, x))
-        canvas.ellipse(_box(column, row, radius), outline=color, width=2)
+        if window_std is not None:
+            radius = window_std * (IMAGE_SIZE - 1) / 2 * scale
+            canvas.ellipse(_box(column, row, radius), outline=color, width=2)
         canvas.ellipse(_box(column, row, DOT_RADIUS_PX), fill=color, outline=(0, 0, 0))
     return picture
 
@@ -65,26 +78,40 @@ def keypoint_panel(detector: KeypointDetector, frames: np.ndarray) -> np.ndarray
     :return: uint8 (height, width, 3)
     """
     centers = detector.detect(frames).centers
-    rows: dict[str, list[Image.Image]] = {
-        "frame": [enlarge(frame) for frame in frames],
-        "keypoints": [
-            draw_keypoints(frame, points, detector.config.window_std)
-            for frame, points in zip(frames, centers, strict=True)
-        ],
-    }
+    overlays = [
+        draw_keypoints(frame, points, detector.config.window_std) for frame, points in zip(frames, centers, strict=True)
+    ]
+    rows: list[Row] = [("frame", [enlarge(frame) for frame in frames]), ("keypoints", overlays)]
     if isinstance(detector.model, PermaKey):
-        maps = detector.error_maps(frames)
-        for index, layer in enumerate(detector.model.config.layers):
-            rows[f"error map\nof layer {layer}"] = [enlarge(heat(error_map)) for error_map in maps[:, index]]
+        rows += error_map_rows(detector, frames)
+    return panel(rows)
+
+
+def error_map_rows(detector: KeypointDetector, frames: np.ndarray) -> list[Row]:
+    """A PermaKey's error maps of frames uint8 (B, 84, 84, 3), a row for each of its layers.
+
+    :raises ValueError: when the detector's model has none
+    """
+    maps = detector.error_maps(frames)
+    assert isinstance(detector.model, PermaKey)
+    return [
+        (f"error map\nof layer {layer}", [enlarge(heat(error_map)) for error_map in maps[:, index]])
+        for index, layer in enumerate(detector.model.config.layers)
+    ]
+
+
+def panel(rows: Sequence[Row]) -> np.ndarray:
+    """Rows of enlarged frames with their labels on the left, uint8 (height, width, 3)."""
     tile = IMAGE_SIZE * SCALE + GAP_PX
-    panel = Image.new("RGB", (LABEL_PX + tile * len(frames), tile * len(rows) + GAP_PX), (255, 255, 255))
-    canvas = ImageDraw.Draw(panel)
-    for row, (label, pictures) in enumerate(rows.items()):
+    columns = max(len(pictures) for _, pictures in rows)
+    picture = Image.new("RGB", (LABEL_PX + tile * columns, tile * len(rows) + GAP_PX), (255, 255, 255))
+    canvas = ImageDraw.Draw(picture)
+    for row, (label, pictures) in enumerate(rows):
         top = GAP_PX + row * tile
         canvas.text((GAP_PX, top + tile // 3), label, fill=(0, 0, 0), font=ImageFont.load_default(18))
-        for column, picture in enumerate(pictures):
-            panel.paste(picture, (LABEL_PX + column * tile, top))
-    return np.asarray(panel)
+        for column, one in enumerate(pictures):
+            picture.paste(one, (LABEL_PX + column * tile, top))
+    return np.asarray(picture)
 
 
 def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_size: int = 32) -> list[np.ndarray]:

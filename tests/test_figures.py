@@ -8,6 +8,7 @@ from sb3_permakey.figures import (
     keypoint_animation,
     keypoint_colors,
     keypoint_panel,
+    panel,
     save_gif,
     save_mp4,
     save_png,
@@ -25,8 +26,27 @@ def test_a_keypoint_is_drawn_at_its_pixel():
     assert drawn[60, 200].max() == 0
 
 
+def test_keypoints_without_rings_in_given_colours():
+    frame, centers = np.zeros((84, 84, 3), np.uint8), np.array([[-1.0, -1.0], [1.0, 1.0]])
+    drawn = np.asarray(draw_keypoints(frame, centers, None, colors=[(255, 0, 0), (0, 0, 255)]))
+    assert drawn[1, 1].tolist() == [255, 0, 0]
+    assert drawn[250, 250].tolist() == [0, 0, 255]
+    assert drawn[10:-10, 10:-10].max() == 0
+
+
 def test_heat_goes_from_black_to_white():
     assert heat(np.array([[0.0, 1.0]])).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_a_panel_lays_its_rows_out():
+    red, green = (Image.new("RGB", (252, 252), color) for color in ("red", (0, 255, 0)))
+    picture = panel([("one", [red, green]), ("two", [green])])
+    assert picture.shape == (2 * 258 + 6, 110 + 2 * 258, 3)
+    for row, column, color in ((0, 0, [255, 0, 0]), (0, 1, [0, 255, 0]), (1, 0, [0, 255, 0]), (1, 1, [255] * 3)):
+        tile = picture[6 + 258 * row :, 110 + 258 * column :][:252, :252]
+        assert (tile == color).all()
+    for row in (0, 1):
+        assert picture[6 + 258 * row :, :110][:252].min() == 0  # the label
 
 
 def test_panel_has_a_row_for_each_layer(keypoint_model):

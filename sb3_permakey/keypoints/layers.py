@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Softmax = Literal["axes", "plane"]
 IMAGE_SIZE = 84
 """Height and width of every image, in pixels."""
 
@@ -92,13 +94,19 @@ def axis_coordinates(size: int, device: torch.device | None = None) -> Tensor:
     return torch.linspace(-1.0, 1.0, size, device=device)
 
 
-def soft_argmax(maps: Tensor) -> Tensor:
-    """Keypoint coordinates: average over one axis, softmax over the other, expectation (Jakab et al. 2018).
+def soft_argmax(maps: Tensor, softmax: Softmax = "axes") -> Tensor:
+    """Keypoint coordinates: the expected place under a softmax.
 
     :param maps: (B, K, H, W), any real values
+    :param softmax: "axes", average over one axis, softmax over the other (Jakab et al. 2018, and PermaKey), or "plane",
+        one softmax over the whole map
     :return: (B, K, 2), (y, x) in [-1, 1], float32
     """
     maps = maps.float()
+    if softmax == "plane":
+        weights = maps.flatten(2).softmax(-1).view_as(maps)
+        axes = [axis_coordinates(size, maps.device) for size in maps.shape[2:]]
+        return torch.stack([(weights.sum(3) * axes[0]).sum(-1), (weights.sum(2) * axes[1]).sum(-1)], dim=-1)
     centers = []
     for kept_axis, averaged_axis in ((2, 3), (3, 2)):
         weights = torch.softmax(maps.mean(dim=averaged_axis), dim=-1)

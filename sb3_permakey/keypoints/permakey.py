@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, ConvBlock, gaussian_windows, window_means
+from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, ConvBlock, Softmax, gaussian_windows, window_means
 from sb3_permakey.keypoints.lspn import (
     LSPN,
     error_map,
@@ -41,6 +41,9 @@ class PermaKeyConfig:
     """Dimensions of the VAE's latent Gaussian."""
     kl_weight: float = 1.0
     """Weight of the KL term beside the reconstruction, both summed as in equation 1."""
+    softmax: Softmax = "axes"
+    """The PointNet's soft argmax: axes, over each axis' average (paper); plane, over the whole map, which scores
+    better."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -53,6 +56,8 @@ class PermaKeyConfig:
             raise ValueError(f"layers must be ascending and without repeats, not {self.layers}")
         if self.window_std <= 0:
             raise ValueError(f"window_std must be positive, not {self.window_std}")
+        if self.softmax not in get_args(Softmax):
+            raise ValueError(f"softmax must be one of {', '.join(get_args(Softmax))}, not {self.softmax!r}")
         if self.kl_weight < 0:
             raise ValueError(f"kl_weight must not be negative, not {self.kl_weight}")
 
@@ -83,7 +88,7 @@ class PermaKey(KeypointModel):
         self.config = config = config or PermaKeyConfig()
         self.vae = VAE(config.image_channels, config.latent_dim)
         self.lspns = nn.ModuleList(LSPN(ENCODER.filters[layer], config.patch_size) for layer in config.layers)
-        self.pointnet = PointNet(len(config.layers), config.num_keypoints)
+        self.pointnet = PointNet(len(config.layers), config.num_keypoints, config.softmax)
         sizes = ENCODER.map_sizes()
         self.cell_sizes = [config.patch_size * IMAGE_SIZE // sizes[layer] for layer in config.layers]
         self.error_map_sizes = [-(-sizes[layer] // config.patch_size) for layer in config.layers]

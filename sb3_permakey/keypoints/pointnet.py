@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ENCODER, Trunk, gaussian_windows, resize_maps, soft_argmax
+from sb3_permakey.keypoints.layers import ENCODER, Softmax, Trunk, gaussian_windows, resize_maps, soft_argmax
 
 
 class PointNet(nn.Module):
@@ -12,16 +12,18 @@ class PointNet(nn.Module):
 
     :param in_channels: M, number of maps
     :param num_keypoints: K
+    :param softmax: of the soft argmax
     """
 
-    def __init__(self, in_channels: int, num_keypoints: int) -> None:
+    def __init__(self, in_channels: int, num_keypoints: int, softmax: Softmax = "axes") -> None:
         super().__init__()
+        self.softmax = softmax
         self.trunk = Trunk(ENCODER, in_channels)
         self.to_keypoints = nn.Conv2d(ENCODER.filters[-1], num_keypoints, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Keypoint centres of the maps."""
-        return soft_argmax(self.to_keypoints(self.trunk(maps)[-1]))
+        return soft_argmax(self.to_keypoints(self.trunk(maps)[-1]), self.softmax)
 
 
 def pointnet_loss(centers: Tensor, error_maps: Tensor, window_std: float) -> Tensor:

@@ -135,8 +135,11 @@ class Pretraining:
         if not config.frozen_from:
             return config.make_model()
         source = load_checkpoint(config.frozen_from)
-        wanted = replace(config.model, num_keypoints=source.config.num_keypoints, window_std=source.config.window_std)
-        if not isinstance(source, PermaKey) or source.config != wanted:
+        of_pointnet = ("num_keypoints", "window_std", "softmax")
+        same = isinstance(source, PermaKey) and source.config == replace(
+            config.model, **{name: getattr(source.config, name) for name in of_pointnet}
+        )
+        if not isinstance(source, PermaKey) or not same:
             raise CheckpointError(
                 f"{config.frozen_from} holds a model with {source.config}; its VAE and LSPN do not fit {config.model}"
             )

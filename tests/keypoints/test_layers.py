@@ -65,6 +65,15 @@ def test_soft_argmax_finds_known_places():
     assert torch.allclose(centers[2], torch.tensor([0.0, 0.0]), atol=1e-6)
 
 
+def test_soft_argmax_over_the_plane_weighs_every_cell():
+    maps = torch.tensor([[[[0.0, 2.0], [1.0, -1.0], [0.5, 0.0]]]])
+    weights = maps.exp() / maps.exp().sum()
+    rows, columns = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([-1.0, 1.0])
+    expected_y = sum(weights[0, 0, y, x] * rows[y] for y in range(3) for x in range(2))
+    expected_x = sum(weights[0, 0, y, x] * columns[x] for y in range(3) for x in range(2))
+    torch.testing.assert_close(soft_argmax(maps, "plane")[0, 0], torch.stack([expected_y, expected_x]))
+
+
 def test_soft_argmax_is_softmax_of_the_averaged_axis():
     maps = torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])
     # Averages: rows (1, 5), columns (2, 4); the coordinate is P(last) - P(first) = tanh(difference / 2).
