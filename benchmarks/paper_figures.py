@@ -9,7 +9,7 @@ commands:
 
     sb3-permakey collect --game MsPacman --out frames/mspacman             # and Enduro, Frostbite, SpaceInvaders
 
-Figure 2, and its part (b) with `--distractor both` added to all three commands:
+Figure 2; for its part (b), noisy Atari, add `--distractor both` to pretrain and to figure2 (frames are stored clean):
 
     sb3-permakey pretrain --frames frames/mspacman --num-keypoints 7 --out mspacman.safetensors
     sb3-permakey pretrain --frames frames/mspacman --num-keypoints 7 --method transporter \\
@@ -29,7 +29,7 @@ Figure 7, for `--layers 0`, `0 1`, `2 3` and `0 1 2 3`, each with an LSPN of its
 
     sb3-permakey pretrain --frames frames/spaceinvaders --num-keypoints 25 --layers 0 1 --out layers-01.safetensors
 
-Figure 10 takes any of them. `--schedule staged` trains better keypoints in less time than the paper's joint schedule.
+Figure 10 takes any of them. Where time is short, PermaKey's trainings take `--schedule staged` as well.
 """
 
 from __future__ import annotations

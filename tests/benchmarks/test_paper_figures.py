@@ -9,6 +9,7 @@ from benchmarks.paper_figures import (
     Figure2,
     Figure6,
     Figure7,
+    Figure10,
     Seeds,
     chosen_frames,
     dim_outside_windows,
@@ -16,6 +17,7 @@ from benchmarks.paper_figures import (
     figure2_rows,
     figure6_rows,
     figure7_rows,
+    figure10_rows,
     main,
     seeds_rows,
 )
@@ -106,6 +108,8 @@ def test_labels_of_the_rows(checkpoint, transporter, other_layers, tmp_path):
     several = {"checkpoints": (other_layers, checkpoint), **files}
     assert labels(figure6_rows(Figure6(**several), frames)) == ["frame", "6 keypoints", f"{NUM_KEYPOINTS} keypoints"]
     assert labels(figure7_rows(Figure7(**several), frames)) == ["frame", "layers (2, 3)", "layers (0, 1)"]
+    figure10 = figure10_rows(Figure10(checkpoint=checkpoint, **files), frames)
+    assert labels(figure10) == ["frame", "keypoints' centres", "keypoints' windows"]
     assert labels(seeds_rows(Seeds(**several), frames)) == ["frame", "keypoints of 2 seeds"]
 
 
@@ -114,7 +118,7 @@ def test_each_checkpoint_has_one_colour():
     first = np.array([[[-1.0, -1.0], [1.0, 1.0]]])  # top left and bottom right
     second = np.array([[[-1.0, 1.0], [1.0, -1.0], [0.0, 0.0]]])
     (picture,) = draw_together(frames, [first, second])
-    red, cyan = (255, 26, 26), (26, 255, 255)  # half the circle of hues apart
+    red, cyan = (255, 25, 25), (25, 255, 255)  # half the circle of hues apart
     assert [picture.getpixel(place) for place in ((1, 1), (250, 250))] == [red] * 2
     assert [picture.getpixel(place) for place in ((250, 1), (1, 250), (126, 126))] == [cyan] * 3
     assert {color for _, color in picture.getcolors()} == {red, cyan, (0, 0, 0)}
@@ -137,9 +141,7 @@ def test_frames_are_dimmed_outside_the_windows():
 def test_wrong_input_ends_with_one_sentence(refused, checkpoint, transporter, flags, frame_store, tmp_path):
     figure2, columns = ["figure2", *flags, "--permakey"], ["--columns", "3"]
     nowhere = tmp_path / "nowhere.safetensors"
-    assert f"no keypoint checkpoint at or named '{nowhere}'" in refused(
-        *figure2, nowhere, "--transporter", transporter, *columns
-    )
+    assert f"no keypoint checkpoint at {nowhere}" in refused(*figure2, nowhere, "--transporter", transporter, *columns)
     assert f"{transporter} is a Transporter, which has no error maps" in refused(
         *figure2, transporter, "--transporter", transporter, *columns
     )

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from benchmarks.keypoints import KeypointsBenchmark as Benchmark
+from benchmarks.keypoints import Run, pretrain_config, training_command
+from benchmarks.keypoints_report import cell, read_results, report
+from benchmarks.ship_checkpoints import shipped_name
+
+
+def figure(value, low=None, high=None):
+    return {"value": value, "low": value if low is None else low, "high": value if high is None else high}
+
+
+def result(seed: int, f1: float, **changes):
+    names = ("precision", "recall", "f1", "f1_without_displays", "coverage", "tracking", "distractor_rate")
+    scores = {name: figure(f1) for name in names}
+    points = {"keypoints": scores, "random": {name: figure(0.1) for name in names}}
+    points["grid"] = {name: figure(0.2) for name in names}
+    return {
+        "game": "Seaquest",
+        "method": "permakey",
+        "noise": "clean",
+        "seed": seed,
+        "scores": {"pointnet": points, "peaks": points},
+        "training": {"minutes": 3.0, "threads": 1, "command": "sb3-permakey pretrain"},
+        "machine": {"cpu": "a processor"},
+        "bars_area_share": 0.12,
+        **changes,
+    }
+
+
+def test_cells_show_the_interval_of_one_seed_and_the_range_of_several():
+    assert cell([figure(0.5, 0.4, 0.6)]) == "0.50 [0.40, 0.60]"
+    assert cell([figure(0.5, 0.0, 1.0), figure(0.7, 0.0, 1.0)]) == "0.60 [0.50, 0.70]"
+    assert cell([figure(None)]) == "-"
+
+
+def test_report_has_a_row_for_each_kind_of_points(tmp_path):
+    for seed, f1 in enumerate((0.5, 0.7)):
+        (tmp_path / f"{seed}.json").write_text(json.dumps(result(seed, f1)))
+    (tmp_path / "noisy.json").write_text(json.dumps(result(0, 0.4, noise="both")))
+    lines = report(read_results(tmp_path)).splitlines()
+    (paper,) = [line for line in lines if "PointNet (paper" in line and "0.60 [0.50, 0.70]" in line]
+    assert paper.startswith("| Seaquest (K = 10) |")
+    assert "| 2 |" in paper
+    assert len([line for line in lines if "fixed grid" in line and "0.20" in line]) == 2
+    assert "The bars cover 0.120 of a frame." in lines
+
+
+@pytest.mark.parametrize("method", ["permakey", "transporter"])
+def test_training_command_names_every_setting(method, tmp_path):
+    run = Run("Seaquest", method, "both", 2)
+    config = pretrain_config(run, Benchmark(folder=tmp_path))
+    command = training_command(run, config)
+    assert f"--method {method}" in command
+    assert "--seed 2" in command
+    assert "--distractor both" in command
+    assert "--num-keypoints 10" in command
+    assert ("--softmax" in command) == (method == "permakey")
+
+
+def test_shipped_names():
+    assert shipped_name(result(0, 0.5)) == "seaquest"
+    assert shipped_name(result(0, 0.5, noise="both", method="transporter")) == "seaquest-noisy-transporter"
