@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.cli import COMMANDS, main
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
-from sb3_permakey.pretraining.frames import write_store
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, load_checkpoint, save_checkpoint
+from sb3_permakey.pretraining.frames import FrameStore, write_store
+from sb3_permakey.scores import GroundTruthError
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_the_whole_way(run, tmp_path):
     assert code == 0, errors
     assert "next: sb3-permakey pretrain" in output
     pretrain = ("pretrain", "--frames", frames, "--out", checkpoint, "--batch-size", 4, "--max-steps", 2)
-    code, output, errors = run(*pretrain, "--num-keypoints", 3, "--schedule", "staged")
+    code, output, errors = run(*pretrain, "--num-keypoints", 3, "--schedule", "staged", "--no-score")
     assert code == 0, errors
     assert "next: sb3-permakey show" in output
     show = ("show", "--checkpoint", checkpoint, "--frames", frames, "--out", tmp_path / "keypoints.png")
@@ -102,6 +103,33 @@ def test_the_whole_way(run, tmp_path):
     assert "already holds a trained agent" in run(*train)[2]
     other_game = [("Seaquest" if part == "MsPacman" else part) for part in evaluate]
     assert "but Seaquest has Discrete(18)" in run(*other_game, "--out", tmp_path / "other.json")[2]
+
+
+@pytest.mark.parametrize("method", ["permakey", "transporter"])
+def test_one_command_goes_from_a_game_to_its_scores(run, tmp_path, monkeypatch, method):
+    scored = []
+
+    def score(config):
+        scored.append(config)
+        raise GroundTruthError("no objects today")
+
+    monkeypatch.setattr("sb3_permakey.cli.score", score)
+    checkpoint = tmp_path / "pong.safetensors"
+    flags = ("--game", "Pong", "--collect-frames", 2500, "--out", checkpoint, "--batch-size", 2, "--max-steps", 1)
+    code, output, errors = run("pretrain", "--method", method, *flags, "--distractor", "both")
+    assert code == 0, errors
+    assert load_checkpoint(checkpoint).config.num_keypoints == 7
+    assert FrameStore(tmp_path / "pong.frames").description["game"] == "ALE/Pong-v5"
+    (config,) = scored
+    assert (config.game, config.checkpoints, config.distractor) == ("Pong", (str(checkpoint),), "both")
+    assert config.readout == "pointnet"
+    assert "not scored: no objects today" in output
+
+
+def test_pretraining_takes_frames_or_a_game(run, tmp_path):
+    code, _, errors = run("pretrain", "--out", tmp_path / "model.safetensors")
+    assert code == 2
+    assert "give either frames" in errors
 
 
 def test_wrong_games(refused, tmp_path):

@@ -16,6 +16,7 @@ from sb3_permakey.keypoints import (
     PermaKeyLosses,
     Transporter,
     load_checkpoint,
+    save_for_detection,
 )
 from sb3_permakey.keypoints.lspn import lspn_loss, patch_errors, to_patches
 from sb3_permakey.pretraining.config import PretrainConfig
@@ -196,6 +197,16 @@ def test_a_lone_pointnet_learns_on_another_checkpoints_error_maps(frame_store, t
     differing = {name.split(".")[0] for name, value in model.state_dict().items() if _differs(source[name], value)}
     assert differing == {"pointnet"}
     assert len([row for row in losses_of(other) if row["split"] == "train"]) == 3
+
+
+def test_a_pointnet_for_a_checkpoint_for_detection_only(frame_store, tmp_path):
+    whole = PermaKey(FIVE_KEYPOINTS)
+    small = save_for_detection(whole, tmp_path / "small.safetensors")
+    config = config_for(frame_store, tmp_path / "other.safetensors", frozen_from=small)
+    model = load_checkpoint(pretrain(config))
+    assert model.for_detection_only
+    assert model.config == config.model
+    assert config.out.stat().st_size < 1.2 * small.stat().st_size
 
 
 def _differs(one: torch.Tensor, other: torch.Tensor) -> bool:
