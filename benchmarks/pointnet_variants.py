@@ -24,7 +24,6 @@ from sb3_permakey.keypoints import PermaKey, load_checkpoint
 from sb3_permakey.keypoints.detector import to_images
 from sb3_permakey.keypoints.layers import ENCODER, gaussian_windows, resize_maps, soft_argmax
 from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
-from sb3_permakey.keypoints.peaks import error_map_peaks, match_keypoints, mean_error_map
 from sb3_permakey.keypoints.pointnet import PointNet
 from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.pretraining.frames import FrameStore
@@ -60,7 +59,6 @@ VARIANTS = {
     "scaled over the data": Variant(scale="data"),
     "2K keypoints, K kept": Variant(keypoints_factor=2),
 }
-PEAK_DISTANCES_PX = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -171,13 +169,6 @@ def figures(first: np.ndarray, second: np.ndarray, labelled, window_std: float) 
     return {name: list(figure) for name, figure in score_keypoints(first, second, labelled, window_std).items()}
 
 
-def peaks(model: PermaKey, raw: list[Tensor], min_distance_px: float) -> np.ndarray:
-    """Peaks (N, K, 2) of raw error maps."""
-    sizes = model.cell_sizes
-    mean = mean_error_map([normalise_maps(layer) for layer in raw], sizes)
-    return error_map_peaks(mean, min(sizes), model.config.num_keypoints, min_distance_px)[0].numpy()
-
-
 def main(config: VariantsBenchmark) -> None:
     """Train and score what the JSON file does not hold yet."""
     keep_freed_memory()
@@ -190,12 +181,7 @@ def main(config: VariantsBenchmark) -> None:
     pairs = [raw_error_maps(model, labelled.frames[:, half], precision) for half in range(2)]
     results = json.loads(config.out.read_text()) if config.out.exists() else {}
     results |= {"game": config.game, "config": json.loads(json.dumps(asdict(config), default=str)), **provenance()}
-    results.setdefault("peaks", {})
     results.setdefault("variants", {})
-    for distance in PEAK_DISTANCES_PX:
-        first, second = (peaks(model, maps, distance) for maps in pairs)
-        second = np.stack([after[match_keypoints(before, after)] for before, after in zip(first, second, strict=True)])
-        results["peaks"][f"{distance:g} px"] = figures(first, second, labelled, model.config.window_std)
     store = FrameStore(config.frames).splits["train"]
     chosen = np.linspace(0, len(store) - 1, config.training_frames).astype(int)
     raw = raw_error_maps(model, store[chosen], precision)

@@ -47,7 +47,7 @@ class ShowConfig:
     gif_frames: int = 150
     """Frames of the GIF."""
     readout: Literal["pointnet", "peaks"] | None = None
-    """How keypoints are read: by the PointNet, or as the highest peaks of the error maps."""
+    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, drawn on the frames."""
 

@@ -114,7 +114,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
-    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's error maps
+    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
     :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
@@ -170,7 +170,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
-    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's error maps
+    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
     :raises ValueError: when the environment has other observations, or the model cannot be read as wanted

@@ -40,7 +40,7 @@ class TrainConfig:
     """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels
     (CnnLstmPolicy)."""
     readout: Literal["pointnet", "peaks"] = "pointnet"
-    """How keypoints are read: by the PointNet (paper), or as the highest peaks of the error maps."""
+    """How keypoints are read: by the PointNet (paper), or as the highest peaks of the first layer's error map."""
     num_keypoints: int | None = None
     """Number of peaks; empty: the model's number of keypoints."""
     encoder: Literal["gnn", "cnn"] = "gnn"

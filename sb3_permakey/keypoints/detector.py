@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.layers import IMAGE_SIZE, gaussian_windows, window_means
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
-from sb3_permakey.keypoints.peaks import error_map_peaks, mean_error_map
+from sb3_permakey.keypoints.peaks import error_map_peaks
 from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.trunk import fold_trunk
 from sb3_permakey.precision import autocast, place, resolve_device, resolve_precision
@@ -27,7 +27,7 @@ class ReadoutConfig:
     """How keypoints are read from a model."""
 
     readout: Literal["pointnet", "peaks"] = "pointnet"
-    """The model's PointNet, or the highest peaks of its error maps."""
+    """The model's PointNet, or the highest peaks of its first layer's error map."""
     num_keypoints: int | None = None
     """K; None: as many as the model's config says. Peaks alone may be of another number."""
     min_distance_px: float = 5.0
@@ -54,7 +54,7 @@ class KeypointDetector:
     :param model_or_path: a keypoint model, which is copied, or the path of a checkpoint
     :param device: "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
-    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's error maps
+    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
     :raises CheckpointError: when the path holds no good checkpoint
@@ -128,12 +128,11 @@ class KeypointDetector:
         return self.model
 
     def _peaks(self, images: Tensor) -> Keypoints:
-        """Peaks of the error maps, their features as the PointNet's keypoints have them."""
+        """Peaks of the first layer's error map, their features as the PointNet's keypoints have them."""
         model = self._error_map_model()
-        features, layer_maps = model.features_and_layer_maps(images)
-        error_map = mean_error_map(layer_maps, model.cell_sizes)
+        features, error_map = model.features_and_first_map(images)
         centers, heights = error_map_peaks(
-            error_map, min(model.cell_sizes), self.num_keypoints, self.readout.min_distance_px
+            error_map, model.cell_sizes[0], self.num_keypoints, self.readout.min_distance_px
         )
         windows = gaussian_windows(centers, model.feature_size, model.config.window_std)
         return Keypoints(centers, window_means(features, windows), heights)

@@ -1,4 +1,8 @@
-"""The second readout: keypoints at the highest peaks of the error maps, with identities kept from step to step."""
+"""The second readout: keypoints at the highest peaks of an error map, with identities kept from step to step.
+
+Of the LSPN's layers the first alone is read. Its peaks are nearer to objects than those of the second or of their mean
+(benchmarks/results/variants.md), and the other layers' predictions need not be computed.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,10 @@ import torch
 from torch import Tensor
 
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
-from sb3_permakey.keypoints.lspn import stack_error_maps
 from sb3_permakey.keypoints.model import Keypoints
 
 TAKEN, OUTSIDE = -1.0, -2.0
 """Values of cells that are near an earlier peak, and of those around the map; error maps are never negative."""
-
-
-def mean_error_map(layer_maps: list[Tensor], cell_sizes: list[int]) -> Tensor:
-    """Mean of the layers' error maps on the finest one's grid, where coarser cells are repeated.
-
-    :param layer_maps: M maps (B, h_m, w_m) in [0, 1], as `PermaKey.layer_error_maps` gives them
-    :param cell_sizes: side of each map's cells, in pixels of the image
-    :return: (B, h, w) in [0, 1], its cells of the smallest of these sizes
-    """
-    finest = min(cell_sizes)
-    size = layer_maps[cell_sizes.index(finest)].shape[-1]
-    return stack_error_maps(layer_maps, [cell // finest for cell in cell_sizes], size).mean(dim=1)
 
 
 def error_map_peaks(

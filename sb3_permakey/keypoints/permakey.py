@@ -159,10 +159,10 @@ class PermaKey(KeypointModel):
         windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
         return Keypoints(centers, window_means(features[-1], windows))
 
-    def features_and_layer_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last LSPN layer's features (B, C, h, w), and error maps as `layer_error_maps` gives them, in one pass."""
+    def features_and_first_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The last LSPN layer's features (B, C, h, w), and the first one's error map as in `layer_error_maps`."""
         features = self._features(images)
-        return features[-1], self._predict_patches(features)[1]
+        return features[-1], self._layer_errors(features, 0)[1]
 
     def stack_maps(self, layer_maps: list[Tensor]) -> Tensor:
         """Layers' error maps resized to the image and stacked: (B, M, 84, 84)."""
@@ -173,9 +173,11 @@ class PermaKey(KeypointModel):
 
     def _predict_patches(self, feature_maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Patch errors and normalised error maps of each LSPN layer."""
-        errors, maps = [], []
-        for layer, lspn in zip(self.config.layers, self.lspns, strict=True):
-            patches = to_patches(feature_maps[layer], self.config.patch_size)
-            errors.append(patch_errors(lspn(patches), patches))
-            maps.append(normalise_maps(error_map(errors[-1], patches)))
-        return errors, maps
+        found = [self._layer_errors(feature_maps, index) for index in range(len(self.lspns))]
+        return [errors for errors, _ in found], [layer_map for _, layer_map in found]
+
+    def _layer_errors(self, feature_maps: list[Tensor], index: int) -> tuple[Tensor, Tensor]:
+        """Patch errors and normalised error map of one LSPN layer."""
+        patches = to_patches(feature_maps[self.config.layers[index]], self.config.patch_size)
+        errors = patch_errors(self.lspns[index](patches), patches)
+        return errors, normalise_maps(error_map(errors, patches))

@@ -70,15 +70,15 @@ def test_other_channels_are_refused_in_a_sentence():
         detector.detect(square_frames(1))
 
 
-def test_peaks_are_those_of_the_mean_error_map(keypoint_model):
+def test_peaks_are_those_of_the_first_layers_error_map(keypoint_model):
     frames, count = square_frames(3), 6
     detector = KeypointDetector(
         keypoint_model, precision="float32", readout="peaks", num_keypoints=count, min_distance_px=7
     )
     found = detector.detect(frames)
     assert detector.num_keypoints == count
-    # Every second pixel of the maps at the image's size is one cell of layer 0's grid.
-    error_map = torch.from_numpy(detector.error_maps(frames)).mean(dim=1)[:, ::2, ::2]
+    # Every second pixel of the map at the image's size is one of its cells.
+    error_map = torch.from_numpy(detector.error_maps(frames))[:, 0, ::2, ::2]
     centers, heights = error_map_peaks(error_map, 2, count, 7)
     np.testing.assert_allclose(found.centers, centers, atol=1e-5)
     np.testing.assert_allclose(found.confidence, heights, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sb3_permakey.keypoints import Keypoints
-from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, match_keypoints, mean_error_map
+from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, match_keypoints
 
 CELL = 2
 
@@ -100,18 +100,6 @@ def test_equals_the_definition_on_random_maps(cell_size, min_distance_px, levels
         expected_centers, expected_heights = slow_peaks(error_map, cell_size, 20, min_distance_px)
         np.testing.assert_allclose(heights[index], expected_heights, atol=1e-6)
         np.testing.assert_allclose(centers[index], expected_centers, atol=1e-5)
-
-
-def test_mean_map_repeats_coarser_cells():
-    fine = torch.zeros(1, 5, 5)
-    fine[0, 4, 1] = 1.0
-    coarse = torch.zeros(1, 3, 3)
-    coarse[0, 2, 0], coarse[0, 0, 1] = 0.5, 0.25
-    expected = torch.zeros(1, 5, 5)
-    expected[0, 4, 0:2] = 0.25  # the coarse cell's second row lies below the fine map
-    expected[0, 4, 1] += 0.5
-    expected[0, 0:2, 2:4] = 0.125
-    torch.testing.assert_close(mean_error_map([fine, coarse], [4, 8]), expected)
 
 
 def test_matching_moves_least_in_total():
