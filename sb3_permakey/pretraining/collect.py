@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
-from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +43,6 @@ class CollectConfig:
     """Probability of a random action beside a model's."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, drawn on the frames for good (pretraining can also draw them on clean frames)."""
-    num_envs: int = 4
-    """Environments played at once."""
     max_episode_steps: int = 4_500
     """An episode is cut after this many steps."""
     shares: tuple[float, float, float] = (0.9, 0.05, 0.05)
@@ -55,7 +51,7 @@ class CollectConfig:
     """Seed of the whole collection."""
 
     def __post_init__(self) -> None:
-        for name in ("frames", "num_envs", "max_episode_steps"):
+        for name in ("frames", "max_episode_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.epsilon <= 1:
@@ -67,9 +63,9 @@ class CollectConfig:
             raise ValueError(f"shares must be positive and sum to 1, not {self.shares}")
 
     def provenance(self) -> dict[str, Any]:
-        """What determines the episodes, for frames.json; the number of environments does not."""
+        """What determines the episodes, for frames.json."""
         settings = asdict(self)
-        for name in ("out", "num_envs", "frames", "shares"):
+        for name in ("out", "frames", "shares"):
             del settings[name]
         return {
             **settings,
@@ -83,7 +79,7 @@ class CollectConfig:
 class Player:
     """Plays episodes of a game, one after another; an episode's number and the seed decide everything in it.
 
-    An agent plays each game alone, never several as one batch, whose size would change the rounding of its values.
+    Games are played one by one: in a batch of several, its size would change the rounding of an agent's values.
 
     :param config: the collection's settings
     :param roster: who plays which episode
@@ -181,37 +177,22 @@ def _play_missing(config: CollectConfig, roster: Roster, folder: Path) -> list[i
     """Play until the first episodes, without a gap, hold the frames wanted; their lengths."""
     folder.mkdir(parents=True, exist_ok=True)
     done = {int(path.stem): len(np.load(path, mmap_mode="r")) for path in folder.glob("[0-9]*.npy")}
+    player = Player(config, roster)
     with tqdm(total=config.frames, unit="frame", desc=f"collecting {config.game}") as progress:
-        progress.update(min(sum(_without_gap(done)), config.frames))
-        if sum(_without_gap(done)) < config.frames:
-            pending = (index for index in itertools.count() if index not in done)
-            players = [Player(config, roster) for _ in range(config.num_envs)]
-            players = [player for player in players if _start_next(player, pending)]
-        while sum(_without_gap(done)) < config.frames:
-            if not players:
+        while sum(lengths := _without_gap(done)) < config.frames:
+            progress.update(sum(lengths) - progress.n)
+            index = len(lengths)
+            if not player.start(index):
                 raise FrameStoreError(
-                    f"the recordings of {' '.join(config.policy)} end after {sum(_without_gap(done))} frames; "
+                    f"the recordings of {' '.join(config.policy)} end after {sum(lengths)} frames; "
                     "collect no more than these, or give them a smaller share"
                 )
-            for player in list(players):
-                if player.step():
-                    _write_episode(_episode_path(folder, player.index), np.stack(player.frames))
-                    done[player.index] = len(player.frames)
-                    if not _start_next(player, pending):
-                        players.remove(player)
-            progress.update(min(len(players), config.frames - progress.n))
-    lengths = _without_gap(done)
+            while not player.step():
+                progress.update(progress.n < config.frames)
+            _write_episode(_episode_path(folder, index), np.stack(player.frames))
+            done[index] = len(player.frames)
     enough = next(count for count in range(1, len(lengths) + 1) if sum(lengths[:count]) >= config.frames)
     return lengths[:enough]
-
-
-def _start_next(player: Player, pending: Generator[int, None, None]) -> bool:
-    """Start the next episode; False where recordings are used up, after which no episode is started."""
-    index = next(pending, None)
-    if index is not None and player.start(index):
-        return True
-    pending.close()
-    return False
 
 
 def _without_gap(done: dict[int, int]) -> list[int]:
