@@ -15,8 +15,8 @@ from benchmarks.keypoints import NUM_KEYPOINTS, RESULTS
 from sb3_permakey.files import write_atomically
 
 ROWS = {
-    ("permakey", "pointnet"): "PermaKey, PointNet (paper)",
     ("permakey", "peaks"): "PermaKey, peaks",
+    ("permakey", "pointnet"): "PermaKey, PointNet",
     ("transporter", "pointnet"): "Transporter",
 }
 COLUMNS = {
@@ -95,6 +95,26 @@ def table(results: Results, noise: str) -> list[str]:
             if kind == noise
         ]
         lines += ["", f"The bars cover {np.mean(shares):.3f} of a frame."]
+    return lines
+
+
+def short_table(results: Results) -> list[str]:
+    """F1 alone, a row a game: what the README shows."""
+    lines = [
+        "| game | " + " | ".join(ROWS.values()) + " | fixed grid | random points |",
+        "|" + "---|" * (len(ROWS) + 3),
+    ]
+    for (game, noise), methods in sorted(results.items()):
+        first = next(iter(methods.values()))[0]["scores"]["pointnet"]
+        found = [
+            np.mean([run["scores"][readout]["keypoints"]["f1"]["value"] for run in methods[method]])
+            if method in methods
+            else None
+            for method, readout in ROWS
+        ]
+        found += [first["grid"]["f1"]["value"], first["random"]["f1"]["value"]]
+        cells = " | ".join("-" if value is None else f"{value:.2f}" for value in found)
+        lines.append(f"| {game}{'' if noise == 'clean' else ', noisy'} | {cells} |")
     return lines
 
 

@@ -43,6 +43,8 @@ class Variant:
     """Width of the windows."""
     scale: Literal["image", "data"] = "image"
     """Error maps scaled to [0, 1] for each image (paper) or by the data set's 99.9 percentile."""
+    power: float = 1.0
+    """Exponent of the scaled maps; below 1 it lights up what is dim beside the brightest place."""
     keypoints_factor: int = 1
     """So many times K keypoints are trained and the K on the highest error are kept."""
     learning_rate: float = 1e-3
@@ -58,6 +60,8 @@ VARIANTS = {
     "window std 0.15": Variant(window_std=0.15),
     "scaled over the data": Variant(scale="data"),
     "2K keypoints, K kept": Variant(keypoints_factor=2),
+    "plane softmax, power 0.5": Variant(softmax="plane", power=0.5),
+    "plane softmax, 2K keypoints, K kept": Variant(softmax="plane", keypoints_factor=2),
 }
 
 
@@ -121,7 +125,7 @@ def raw_error_maps(model: PermaKey, frames: np.ndarray, precision: torch.dtype, 
 def scaler(variant: Variant, raw: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
     """How a variant scales raw error maps; the data's percentiles are those of the maps given."""
     if variant.scale == "image":
-        return lambda maps: [normalise_maps(layer) for layer in maps]
+        return lambda maps: [normalise_maps(layer).pow(variant.power) for layer in maps]
     tops = [float(np.quantile(layer.flatten()[:: max(1, layer.numel() // 1_000_000)].numpy(), 0.999)) for layer in raw]
     return lambda maps: [(layer / top).clamp(0, 1) for layer, top in zip(maps, tops, strict=True)]
 

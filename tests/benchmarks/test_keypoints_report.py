@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.keypoints import KeypointsBenchmark as Benchmark
 from benchmarks.keypoints import Run, pretrain_config, training_command
-from benchmarks.keypoints_report import cell, read_results, report
+from benchmarks.keypoints_report import cell, read_results, report, short_table
 from benchmarks.ship_checkpoints import shipped_name
 
 
@@ -41,11 +41,13 @@ def test_report_has_a_row_for_each_kind_of_points(tmp_path):
         (tmp_path / f"{seed}.json").write_text(json.dumps(result(seed, f1)))
     (tmp_path / "noisy.json").write_text(json.dumps(result(0, 0.4, noise="both")))
     lines = report(read_results(tmp_path)).splitlines()
-    (paper,) = [line for line in lines if "PointNet (paper" in line and "0.60 [0.50, 0.70]" in line]
+    (paper,) = [line for line in lines if "PermaKey, PointNet" in line and "0.60 [0.50, 0.70]" in line]
     assert paper.startswith("| Seaquest (K = 10) |")
     assert "| 2 |" in paper
     assert len([line for line in lines if "fixed grid" in line and "0.20" in line]) == 2
     assert "The bars cover 0.120 of a frame." in lines
+    assert "| Seaquest | 0.60 | 0.60 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
+    assert "| Seaquest, noisy | 0.40 | 0.40 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
 
 
 @pytest.mark.parametrize("method", ["permakey", "transporter"])

@@ -1,0 +1,43 @@
+"""The package's own checkpoints keep, on games that nothing was chosen on, what the index says of them."""
+
+import pytest
+
+from sb3_permakey import PermaKeyObservation, make_atari_env
+from sb3_permakey.keypoints import KeypointDetector, checkpoint_metadata, load_checkpoint, shipped_checkpoints
+from sb3_permakey.scores import detect_pairs, labelled_frames, score_keypoints
+
+SHIPPED = {checkpoint.name: checkpoint for checkpoint in shipped_checkpoints()}
+FRESH_SEED = 1
+"""The index was measured with seed 0."""
+LEAST_SHARE = 0.85
+"""Of an index's figure, on so few frames."""
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_loads_by_name_and_is_small(name):
+    checkpoint, model = SHIPPED[name], load_checkpoint(name)
+    assert checkpoint.path.stat().st_size <= 4_500_000
+    assert type(model).__name__.lower() == checkpoint.method
+    assert model.config.num_keypoints == checkpoint.num_keypoints
+    assert model.for_detection_only
+    assert checkpoint_metadata(name)["command"] == checkpoint.command
+    env = PermaKeyObservation(make_atari_env(checkpoint.game, distractor=checkpoint.noise), name)
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_scores_what_the_index_says_on_fresh_frames(name):
+    pytest.importorskip("ocatari")
+    checkpoint = SHIPPED[name]
+    labelled = labelled_frames(
+        checkpoint.game, episodes=12, frames=60, spacing=8, seed=FRESH_SEED, distractor=checkpoint.noise
+    )
+    for readout, prefix in (("pointnet", ""), ("peaks", "peaks_")):
+        if f"{prefix}f1" not in checkpoint.scores:
+            continue
+        detector = KeypointDetector(name, readout=readout)
+        found = score_keypoints(*detect_pairs(detector, labelled.frames), labelled, detector.config.window_std)
+        said = checkpoint.scores[f"{prefix}f1"]
+        assert found["f1"].high >= said, (readout, found["f1"], said)
+        assert found["f1"].value >= LEAST_SHARE * said
