@@ -26,7 +26,6 @@ import tyro
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKeyConfig
-from sb3_permakey.keypoints.layers import Softmax
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
@@ -53,8 +52,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "transporter": {"max_steps": 4500},
 }
 """Settings of each method beside the paper's: some 40 minutes each of one CPU thread."""
-SOFTMAX: Softmax = "plane"
-"""Of the PointNet; what it changes is in benchmarks/results/pointnet_variants.json."""
+POINTNET: dict[str, Any] = {"softmax": "plane", "map_power": 0.5}
+"""Settings of PermaKey's PointNet beside the paper's; what they change is in benchmarks/results/variants.md."""
 READOUTS: dict[str, tuple[Literal["pointnet", "peaks"], ...]] = {
     "permakey": ("pointnet", "peaks"),
     "transporter": ("pointnet",),
@@ -110,7 +109,7 @@ def pretrain_config(run: Run, benchmark: KeypointsBenchmark) -> PretrainConfig:
         frames=benchmark.folder / "frames" / run.game.lower(),
         out=benchmark.folder / f"{run.name}.safetensors",
         method=run.method,
-        model=PermaKeyConfig(num_keypoints=NUM_KEYPOINTS[run.game], softmax=SOFTMAX),
+        model=PermaKeyConfig(num_keypoints=NUM_KEYPOINTS[run.game], **POINTNET),
         distractor=run.distractor,
         seed=run.seed,
         **RECIPES[run.method],
@@ -125,7 +124,7 @@ def training_command(run: Run, config: PretrainConfig) -> str:
         "method": run.method,
         "num_keypoints": config.model.num_keypoints,
         "seed": run.seed,
-        **({"softmax": SOFTMAX} if run.method == "permakey" else {}),
+        **(POINTNET if run.method == "permakey" else {}),
         **({"distractor": run.distractor} if run.distractor else {}),
         **RECIPES[run.method],
     }
@@ -154,7 +153,7 @@ def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None) -> None
             "command": training_command(run, config),
             "minutes": training.progress.elapsed_s / 60,
             "threads": torch.get_num_threads(),
-            "settings": {**RECIPES[run.method], "softmax": config.model.softmax},
+            "settings": {**RECIPES[run.method], **(POINTNET if run.method == "permakey" else {})},
         },
         "scores": {},
         **provenance(),

@@ -44,6 +44,9 @@ class PermaKeyConfig:
     softmax: Softmax = "axes"
     """The PointNet's soft argmax: axes, over each axis' average (paper); plane, over the whole map, which scores
     better."""
+    map_power: float = 1.0
+    """Exponent of the error maps that the PointNet sees and rebuilds; 1 is the paper's. 0.5 lights up places that are
+    dim beside the brightest one, so that windows find it worth while to cover them, and scores better."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -58,6 +61,8 @@ class PermaKeyConfig:
             raise ValueError(f"window_std must be positive, not {self.window_std}")
         if self.softmax not in get_args(Softmax):
             raise ValueError(f"softmax must be one of {', '.join(get_args(Softmax))}, not {self.softmax!r}")
+        if self.map_power <= 0:
+            raise ValueError(f"map_power must be positive, not {self.map_power}")
         if self.kl_weight < 0:
             raise ValueError(f"kl_weight must not be negative, not {self.kl_weight}")
 
@@ -141,7 +146,7 @@ class PermaKey(KeypointModel):
 
     def pointnet_loss(self, layer_maps: list[Tensor]) -> Tensor:
         """Equation 3 on error maps as `layer_error_maps` gives them."""
-        maps = self.stack_maps(layer_maps)
+        maps = self._maps_for_pointnet(layer_maps)
         return pointnet_loss(self.pointnet(maps), maps, self.config.window_std)
 
     def layer_error_maps(self, images: Tensor) -> list[Tensor]:
@@ -155,7 +160,7 @@ class PermaKey(KeypointModel):
     def keypoints(self, images: Tensor) -> Keypoints:
         """Keypoints of images (B, C, 84, 84) in [0, 1]."""
         features = self._features(images)
-        centers = self.pointnet(self.stack_maps(self._predict_patches(features)[1]))
+        centers = self.pointnet(self._maps_for_pointnet(self._predict_patches(features)[1]))
         windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
         return Keypoints(centers, window_means(features[-1], windows))
 
@@ -167,6 +172,9 @@ class PermaKey(KeypointModel):
     def stack_maps(self, layer_maps: list[Tensor]) -> Tensor:
         """Layers' error maps resized to the image and stacked: (B, M, 84, 84)."""
         return stack_error_maps(layer_maps, self.cell_sizes, IMAGE_SIZE)
+
+    def _maps_for_pointnet(self, layer_maps: list[Tensor]) -> Tensor:
+        return self.stack_maps([layer_map.pow(self.config.map_power) for layer_map in layer_maps])
 
     def _features(self, images: Tensor) -> list[Tensor]:
         return self.vae.encoder(images, depth=self.config.layers[-1] + 1)

@@ -135,7 +135,7 @@ class Pretraining:
         if not config.frozen_from:
             return config.make_model()
         source = load_checkpoint(config.frozen_from)
-        of_pointnet = ("num_keypoints", "window_std", "softmax")
+        of_pointnet = ("num_keypoints", "window_std", "softmax", "map_power")
         same = isinstance(source, PermaKey) and source.config == replace(
             config.model, **{name: getattr(source.config, name) for name in of_pointnet}
         )

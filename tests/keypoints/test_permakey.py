@@ -82,3 +82,21 @@ def test_defaults_are_the_papers():
 def test_impossible_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         PermaKeyConfig(**settings)
+
+
+def test_map_power_is_of_the_pointnets_maps_alone():
+    torch.manual_seed(0)
+    plain, dim = (
+        PermaKey(PermaKeyConfig(num_keypoints=3)).eval(),
+        PermaKey(PermaKeyConfig(num_keypoints=3, map_power=0.5)).eval(),
+    )
+    dim.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 84, 84)
+    maps = plain.layer_error_maps(images)
+    for one, other in zip(maps, dim.layer_error_maps(images), strict=True):
+        assert torch.equal(one, other)
+    roots = [layer.sqrt() for layer in maps]
+    assert torch.allclose(dim.pointnet_loss(maps), plain.pointnet_loss(roots))
+    assert torch.allclose(dim.keypoints(images).centers, plain.pointnet(plain.stack_maps(roots)), atol=1e-6)
+    with pytest.raises(ValueError, match="map_power must be positive"):
+        PermaKeyConfig(map_power=0)
