@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ConvBlock, Trunk, TrunkShape, gaussian_windows, soft_argmax, window_means
+from sb3_permakey.keypoints.layers import (
+    ConvBlock,
+    Softmax,
+    Trunk,
+    TrunkShape,
+    gaussian_windows,
+    soft_argmax,
+    window_means,
+)
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.vae import Decoder
 
@@ -26,11 +34,15 @@ class TransporterConfig:
     """Width of a keypoint's window exp(-distance^2 / std^2), where an image's side is 2."""
     image_channels: int = 3
     """Channels of the images."""
+    softmax: Softmax = "axes"
+    """The PointNet's soft argmax: axes, over each axis' average (paper); plane, over the whole map."""
 
     def __post_init__(self) -> None:
         for name in ("num_keypoints", "image_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.softmax not in get_args(Softmax):
+            raise ValueError(f"softmax must be one of {', '.join(get_args(Softmax))}, not {self.softmax!r}")
         if self.window_std <= 0:
             raise ValueError(f"window_std must be positive, not {self.window_std}")
 
@@ -125,7 +137,7 @@ class Transporter(KeypointModel):
         return [block for block in self.features.blocks if isinstance(block, ConvBlock)]
 
     def _centers(self, images: Tensor) -> Tensor:
-        return soft_argmax(self.to_keypoints(self.pointnet(images)[-1]))
+        return soft_argmax(self.to_keypoints(self.pointnet(images)[-1]), self.config.softmax)
 
     def _features_and_windows(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, C, H, W) and the keypoints' windows (B, K, H, W) on their map."""

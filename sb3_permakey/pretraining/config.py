@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -46,7 +46,7 @@ class PretrainConfig:
     """Frames to collect then (paper: 85,000 + 5,000 + 5,000)."""
     method: Literal["permakey", "transporter"] = "permakey"
     """permakey: keypoints where local prediction fails. transporter: the baseline, trained on pairs of frames; of the
-    model's settings it takes the number of keypoints, the windows' width and the image channels."""
+    model's settings it takes the number of keypoints, the windows' width, the image channels and the softmax."""
     model: PermaKeyConfig = field(default_factory=PermaKeyConfig)
     """Settings of the keypoint model."""
     schedule: Literal["joint", "staged"] = "joint"
@@ -143,6 +143,5 @@ class PretrainConfig:
         """The method's model with fresh weights."""
         if self.method == "permakey":
             return PermaKey(self.model)
-        return Transporter(
-            TransporterConfig(self.model.num_keypoints, self.model.window_std, self.model.image_channels)
-        )
+        shared = {field.name: getattr(self.model, field.name) for field in fields(TransporterConfig)}
+        return Transporter(TransporterConfig(**shared))

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from sb3_permakey.keypoints import Transporter, TransporterConfig
+from sb3_permakey.keypoints.layers import soft_argmax
 from sb3_permakey.keypoints.transporter import transport_features
 from sb3_permakey.precision import place
 
@@ -151,3 +152,15 @@ def test_learns_to_follow_a_square():
     # The best image that does not follow the square has a loss of about 0.8^2 * (12 / 84)^2 = 0.013.
     assert sum(losses[-10:]) / 10 < 0.004
     assert distances_px.median() < 5
+
+
+def test_softmax_of_the_plane_is_a_setting():
+    torch.manual_seed(0)
+    axes, plane = Transporter().eval(), Transporter(TransporterConfig(softmax="plane")).eval()
+    plane.load_state_dict(axes.state_dict())
+    images = torch.rand(2, 3, 84, 84)
+    maps = axes.to_keypoints(axes.pointnet(images)[-1])
+    assert torch.equal(plane.keypoints(images).centers, soft_argmax(maps, "plane"))
+    assert torch.equal(axes.keypoints(images).centers, soft_argmax(maps))
+    with pytest.raises(ValueError, match="softmax must be one of axes, plane, not 'both'"):
+        TransporterConfig(softmax="both")
