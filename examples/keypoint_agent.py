@@ -1,10 +1,10 @@
-"""A recurrent DQN that sees keypoints, on MsPacman; run `make demo` first for the checkpoint."""
+"""A recurrent DQN that sees keypoints, on MsPacman."""
 
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 
-CHECKPOINT = "runs/demo/mspacman.safetensors"
+CHECKPOINT = "mspacman"
 
 env = PermaKeyObservation(make_atari_env("MsPacman", seed=0), CHECKPOINT)
 model = RecurrentDQN("PermaKeyPolicy", env, learning_starts=500, verbose=1, seed=0)

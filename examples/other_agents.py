@@ -1,11 +1,11 @@
-"""Keypoint encoders in the agents of SB3 and sb3-contrib; run `make demo` first for the checkpoint."""
+"""Keypoint encoders in the agents of SB3 and sb3-contrib."""
 
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 
 from sb3_permakey import KeypointGNN, PermaKeyObservation, make_atari_env
 
-CHECKPOINT = "runs/demo/mspacman.safetensors"
+CHECKPOINT = "mspacman"
 
 env = PermaKeyObservation(make_atari_env("MsPacman", seed=0), CHECKPOINT)
 policy_kwargs = {"features_extractor_class": KeypointGNN}

@@ -1,7 +1,7 @@
 """The second readout: keypoints at the highest peaks of an error map, with identities kept from step to step.
 
-Of the LSPN's layers the first alone is read. Its peaks score no worse than those of the layers' mean and better than the
-second's (benchmarks/results/variants.md), and the other layers' predictions need not be computed.
+Of the LSPN's layers the first alone is read. Its peaks score no worse than those of the layers' mean and better than
+the second's (benchmarks/results/variants.md), and the other layers' predictions need not be computed.
 """
 
 from __future__ import annotations
