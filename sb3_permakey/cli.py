@@ -84,7 +84,7 @@ def run_pretrain(config: PretrainConfig) -> None:
 
 def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
     """Score a new checkpoint on frames of its game, by each way to read its keypoints."""
-    game = game_name(FrameStore(config.frames_folder))
+    store = FrameStore(config.frames_folder)
     readouts: tuple[Literal["pointnet", "peaks"], ...] = (
         ("pointnet", "peaks") if config.method == "permakey" else ("pointnet",)
     )
@@ -95,10 +95,10 @@ def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
             run_score(
                 ScoreConfig(
                     (str(checkpoint),),
-                    game,
+                    game_name(store),
                     picture=picture,
                     out=picture.with_suffix(".json"),
-                    distractor=config.distractor,
+                    distractor=config.distractor or store.description.get("distractor"),
                     readout=readout,
                 )
             )
