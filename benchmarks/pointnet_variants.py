@@ -22,9 +22,9 @@ from tqdm import tqdm
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
 from sb3_permakey.keypoints.detector import to_images
-from sb3_permakey.keypoints.layers import ENCODER, gaussian_windows, resize_maps, soft_argmax
+from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax
 from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
-from sb3_permakey.keypoints.pointnet import PointNet
+from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.provenance import provenance
@@ -144,8 +144,7 @@ def train(model: PermaKey, raw: list[Tensor], variant: Variant, config: Variants
         maps = model.stack_maps(scale([layer[chosen] for layer in raw])).to(device)
         with autocast(device, precision):
             centers = net(maps)
-        windows = gaussian_windows(centers, ENCODER.map_sizes()[-1], variant.window_std).sum(dim=1, keepdim=True)
-        loss = (resize_maps(windows) - maps).square().mean()
+        loss = pointnet_loss(centers, maps, variant.window_std)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

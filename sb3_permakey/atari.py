@@ -34,6 +34,11 @@ class FireReset(FireResetEnv):
         return observation, info
 
 
+def plain_game_name(game: str) -> str:
+    """A game's name without what its gymnasium id adds: "MsPacman" of "ALE/MsPacman-v5"."""
+    return game.removeprefix("ALE/").removesuffix("-v5")
+
+
 def atari_env_id(game: str) -> str:
     """The gymnasium id of a game.
 
@@ -48,7 +53,7 @@ def atari_env_id(game: str) -> str:
     gym.register_envs(ale_py)
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     games = sorted(spec.name for spec in gym.registry.values() if spec.namespace == "ALE" and spec.version == 5)
-    name = game.removeprefix("ALE/").removesuffix("-v5")
+    name = plain_game_name(game)
     if name not in games:
         by_lower_case = {known.lower(): known for known in games}
         nearest = difflib.get_close_matches(name.lower().replace("_", ""), by_lower_case, n=1, cutoff=0.0)

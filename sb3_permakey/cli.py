@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from sb3_permakey.atari import UnknownGameError
+from sb3_permakey.atari import UnknownGameError, plain_game_name
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate, score_table
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
@@ -111,13 +111,15 @@ def run_show(config: ShowConfig) -> None:
     detector = KeypointDetector(config.checkpoint, readout=config.readout)
     store = FrameStore(config.frames)
     reader = FrameReader(store, detector.device, config.distractor)
-    frames = reader.frames("test", np.arange(reader.size("test")))
-    first = min(config.first, len(frames) - 1)
-    save_png(config.out, keypoint_panel(detector, frames[first :: config.spacing][: config.columns]))
+    first = min(config.first, reader.size("test") - 1)
+    after = np.arange(first, reader.size("test"))
+    shown = reader.frames("test", after[:: config.spacing][: config.columns])
+    save_png(config.out, keypoint_panel(detector, shown))
     _say(f"{config.out}: frames, keypoints and error maps")
     if config.gif:
-        save_gif(config.gif, keypoint_animation(detector, frames[first : first + config.gif_frames]), FRAMES_PER_SECOND)
-        _say(f"{config.gif}: keypoints over {min(config.gif_frames, len(frames) - first)} consecutive frames")
+        consecutive = reader.frames("test", after[: config.gif_frames])
+        save_gif(config.gif, keypoint_animation(detector, consecutive), FRAMES_PER_SECOND)
+        _say(f"{config.gif}: keypoints over {len(consecutive)} consecutive frames")
     game = game_name(store)
     _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint} --out {game.lower()}-agent")
 
@@ -129,7 +131,7 @@ def run_checkpoints(config: CheckpointsConfig) -> None:
 
 def game_name(store: FrameStore) -> str:
     """The game of a store's frames, as `make_atari_env` takes it."""
-    return store.description["game"].removeprefix("ALE/").removesuffix("-v5")
+    return plain_game_name(store.description["game"])
 
 
 def run_score(config: ScoreConfig) -> None:

@@ -16,11 +16,9 @@ from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind, check_kind, draw_bars, places_by_index
 from sb3_permakey.files import atomic_array, write_json
 from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
-from sb3_permakey.pretraining.players import RANDOM, MinariRecordings, Roster, parse_sources
+from sb3_permakey.pretraining.players import RANDOM, MinariRecordings, RepeatedActions, Roster, parse_sources
 
 COLLECTION = "collection.json"
-LONGEST_REPEAT = 8
-"""Actions of the random policy last 1 to this many steps."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,7 @@ class Player:
     def __init__(self, config: CollectConfig, roster: Roster) -> None:
         self.config, self.roster = config, roster
         self.env = _make_env(config)
+        self.num_actions = int(self.env.action_space.n)  # type: ignore[attr-defined]
 
     def start(self, index: int) -> bool:
         """Begin an episode; False where its recordings are used up."""
@@ -105,7 +104,7 @@ class Player:
         self.agent = player.with_own_memory() if player else None
         frame, _ = self.env.reset(seed=int(self.random.integers(2**31)))
         self.frames = [frame]
-        self.repeated_action, self.repeats_left = 0, 0
+        self.random_play = RepeatedActions(self.num_actions, self.random)
         return True
 
     def step(self) -> bool:
@@ -121,15 +120,9 @@ class Player:
         """The next action: the agent's, or a random one."""
         if self.agent is not None:
             (action,) = self.agent.act(self.frames[-1][None], np.array([len(self.frames) == 1]))
-            return self._random_action() if self.random.random() < self.config.epsilon else int(action)
-        if self.repeats_left == 0:
-            self.repeated_action = self._random_action()
-            self.repeats_left = int(self.random.integers(1, LONGEST_REPEAT + 1))
-        self.repeats_left -= 1
-        return self.repeated_action
-
-    def _random_action(self) -> int:
-        return int(self.random.integers(self.env.action_space.n))  # type: ignore[attr-defined]
+            explores = self.random.random() < self.config.epsilon
+            return int(self.random.integers(self.num_actions)) if explores else int(action)
+        return self.random_play.next()
 
     def _recorded(self, recordings: MinariRecordings, number: int) -> np.ndarray:
         frames = recordings.frames(number, max(self.config.max_episode_steps, 2))

@@ -15,6 +15,8 @@ from sb3_permakey.saved_agents import AgentFileError, FrameAgent
 
 RANDOM = "random"
 MINARI = "minari:"
+LONGEST_REPEAT = 8
+"""Actions of the random policy last 1 to this many steps."""
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -75,6 +77,26 @@ def sources_of_episodes(sources: Sequence[Source], seed: int, episodes: int) -> 
     points = (np.random.default_rng(seed).random() + np.arange(episodes) * GOLDEN_RATIO) % 1
     bounds = np.cumsum([source.share for source in sources])[:-1]
     return np.searchsorted(bounds, points, side="right")
+
+
+class RepeatedActions:
+    """Uniform random actions, each of which lasts 1 to 8 steps.
+
+    :param count: number of actions to choose from
+    :param random: where the choices come from
+    """
+
+    def __init__(self, count: int, random: np.random.Generator) -> None:
+        self.count, self.random = count, random
+        self.action, self.steps_left = 0, 0
+
+    def next(self) -> int:
+        """The action of the next step."""
+        if self.steps_left == 0:
+            self.action = int(self.random.integers(self.count))
+            self.steps_left = int(self.random.integers(1, LONGEST_REPEAT + 1))
+        self.steps_left -= 1
+        return self.action
 
 
 class MinariRecordings:

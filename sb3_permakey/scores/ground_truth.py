@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from sb3_permakey.atari import atari_env_id
+from sb3_permakey.atari import atari_env_id, plain_game_name
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 
 VISION_GAMES = {
@@ -122,7 +122,7 @@ class GroundTruth:
 
     def __init__(self, env: gym.Env, game: str) -> None:
         self.env = env
-        self.game = atari_env_id(game).removeprefix("ALE/").removesuffix("-v5")
+        self.game = plain_game_name(atari_env_id(game))
         self.ale = env.unwrapped.ale  # type: ignore[attr-defined]
         self.vision = _extraction(self.game, "vision") if self.game in VISION_GAMES else None
         uses_ram = self.vision is None or self.game in RAM_CATEGORIES

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import INFO_KEY, BarPlaces, DistractorKind
-from sb3_permakey.pretraining.collect import LONGEST_REPEAT
+from sb3_permakey.pretraining.players import RepeatedActions
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 
 FIRST_SCORING_SEED = 3_000_000
@@ -110,20 +110,15 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
 
 def _play(env: gym.Env, truth: GroundTruth, seed: int, spacing: int) -> list[_Pair]:
     """The pairs of one episode."""
-    random = np.random.default_rng(seed)
     env.reset(seed=seed)
     truth.reset()
     pairs: list[_Pair] = []
-    action, repeats_left = 0, 0
+    random_play = RepeatedActions(env.action_space.n, np.random.default_rng(seed))  # type: ignore[attr-defined]
     frame: np.ndarray | None = None
     objects: FrameObjects | None = None
     bars: tuple[int, int] | None = None
     for step in range(1, MAX_EPISODE_STEPS + 1):
-        if repeats_left == 0:
-            action = int(random.integers(env.action_space.n))  # type: ignore[attr-defined]
-            repeats_left = int(random.integers(1, LONGEST_REPEAT + 1))
-        repeats_left -= 1
-        next_frame, _, terminated, truncated, info = env.step(action)
+        next_frame, _, terminated, truncated, info = env.step(random_play.next())
         if terminated or truncated:
             break
         is_second = step > spacing and (step - 1) % spacing == 0
