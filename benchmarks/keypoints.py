@@ -51,9 +51,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "transporter": {"max_steps": 4500},
 }
-"""Settings of each method beside the paper's: some 40 minutes each of one CPU thread."""
-POINTNET: dict[str, Any] = {"softmax": "plane", "map_power": 0.5}
-"""Settings of PermaKey's PointNet beside the paper's; what they change is in benchmarks/results/variants.md."""
+"""Training settings of each method beside the paper's: some 40 minutes each of one CPU thread."""
+MODELS: dict[str, dict[str, Any]] = {
+    "permakey": {"softmax": "plane", "map_power": 0.5},
+    "transporter": {"softmax": "plane"},
+}
+"""Model settings of each method beside the paper's; what they change is in benchmarks/results/variants.md."""
 READOUTS: dict[str, tuple[Literal["pointnet", "peaks"], ...]] = {
     "permakey": ("pointnet", "peaks"),
     "transporter": ("pointnet",),
@@ -109,7 +112,7 @@ def pretrain_config(run: Run, benchmark: KeypointsBenchmark) -> PretrainConfig:
         frames=benchmark.folder / "frames" / run.game.lower(),
         out=benchmark.folder / f"{run.name}.safetensors",
         method=run.method,
-        model=PermaKeyConfig(num_keypoints=NUM_KEYPOINTS[run.game], **POINTNET),
+        model=PermaKeyConfig(num_keypoints=NUM_KEYPOINTS[run.game], **MODELS[run.method]),
         distractor=run.distractor,
         seed=run.seed,
         **RECIPES[run.method],
@@ -124,7 +127,7 @@ def training_command(run: Run, config: PretrainConfig) -> str:
         "method": run.method,
         "num_keypoints": config.model.num_keypoints,
         "seed": run.seed,
-        **(POINTNET if run.method == "permakey" else {}),
+        **MODELS[run.method],
         **({"distractor": run.distractor} if run.distractor else {}),
         **RECIPES[run.method],
     }
@@ -153,7 +156,7 @@ def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None) -> None
             "command": training_command(run, config),
             "minutes": training.progress.elapsed_s / 60,
             "threads": torch.get_num_threads(),
-            "settings": {**RECIPES[run.method], **(POINTNET if run.method == "permakey" else {})},
+            "settings": {**RECIPES[run.method], **MODELS[run.method]},
         },
         "scores": {},
         **provenance(),

@@ -59,7 +59,8 @@ def test_training_command_names_every_setting(method, tmp_path):
     assert "--seed 2" in command
     assert "--distractor both" in command
     assert "--num-keypoints 10" in command
-    assert ("--softmax" in command) == (method == "permakey")
+    assert "--softmax plane" in command
+    assert ("--map-power" in command) == (method == "permakey")
 
 
 def test_shipped_names():
