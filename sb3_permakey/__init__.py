@@ -4,14 +4,19 @@ from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import DistractorBars
 from sb3_permakey.extractors import KeypointCNN, KeypointGNN
 from sb3_permakey.observation import PermaKeyObservation, VecPermaKeyObservation
+from sb3_permakey.previous_step import PreviousActionReward, VecPreviousActionReward
 from sb3_permakey.recurrent_dqn import RecurrentDQN
+from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 
 __all__ = [
     "DistractorBars",
     "KeypointCNN",
     "KeypointGNN",
     "PermaKeyObservation",
+    "PreviousActionReward",
     "RecurrentDQN",
+    "RecurrentQRDQN",
     "VecPermaKeyObservation",
+    "VecPreviousActionReward",
     "make_atari_env",
 ]

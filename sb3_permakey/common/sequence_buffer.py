@@ -14,6 +14,17 @@ _RUNNING = np.iinfo(np.int64).max
 _NONE = -1
 
 
+class BurnIn(NamedTuple):
+    """What comes before the windows of a batch: up to burn_in states of the same episode, padded after the last.
+
+    :param observations: (burn_in, B, *observation shape), or a dict of these
+    :param lengths: (B,) int64, on the CPU: how many of them count, 0 where a window begins with its episode
+    """
+
+    observations: torch.Tensor | dict[str, torch.Tensor]
+    lengths: torch.Tensor
+
+
 class SequenceSamples(NamedTuple):
     """A batch of windows of T = sequence_length + lookahead states, time-major, padded at an episode's last state.
 
@@ -23,6 +34,11 @@ class SequenceSamples(NamedTuple):
     :param terminated: (T, B) bool, whether the episode truly ended (no time limit) with the step taken at t
     :param acted: (T, B) bool, false where no step was taken: at an episode's last state, which is also the padding
     :param mask: (sequence_length, B) bool, the steps to learn from
+    :param burn_in: what comes before; None without burn-in
+    :param states: (B, *state shape) float32, the recurrent state, as acting had it, before the burn-in's first
+        observation, or the window's where there is none; None where states are not stored
+    :param weights: (B,) float32, importance of each window in the loss
+    :param indices: (B,) int64, by which a prioritized buffer knows the windows again
     """
 
     observations: torch.Tensor | dict[str, torch.Tensor]
@@ -31,6 +47,10 @@ class SequenceSamples(NamedTuple):
     terminated: torch.Tensor
     acted: torch.Tensor
     mask: torch.Tensor
+    burn_in: BurnIn | None
+    states: torch.Tensor | None
+    weights: torch.Tensor
+    indices: np.ndarray
 
 
 class SequenceReplayBuffer(ReplayBuffer):
@@ -48,6 +68,7 @@ class SequenceReplayBuffer(ReplayBuffer):
     :param optimize_memory_usage: must be False, each observation is already stored once
     :param sequence_length: steps of a window to learn from
     :param lookahead: states that follow them in a window; the n of n-step targets
+    :param burn_in: states before them, which only warm the recurrent state up
     :raises ValueError: if an argument is out of its range, or the ring is too short for one window
     """
 
@@ -62,6 +83,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         *,
         sequence_length: int = 8,
         lookahead: int = 3,
+        burn_in: int = 0,
     ) -> None:
         # Past ReplayBuffer's own constructor, which would allocate its arrays of observations and next observations.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs)
@@ -75,6 +97,8 @@ class SequenceReplayBuffer(ReplayBuffer):
             raise ValueError(
                 f"sequence_length and lookahead must be at least 1, got {sequence_length} and {lookahead}."
             )
+        if burn_in < 0:
+            raise ValueError(f"burn_in must not be negative, got {burn_in}.")
         self.buffer_size = buffer_size // n_envs
         if self.buffer_size < sequence_length + lookahead:
             raise ValueError(
@@ -85,6 +109,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.handle_timeout_termination = True
         self.sequence_length = sequence_length
         self.lookahead = lookahead
+        self.burn_in = burn_in
 
         ring = (n_envs, self.buffer_size)
         self._observations: dict[str | None, np.ndarray]
@@ -105,6 +130,19 @@ class SequenceReplayBuffer(ReplayBuffer):
         # Per environment: slots written so far, and the first slot of the episode that runs now.
         self._written = np.zeros(n_envs, dtype=np.int64)
         self._running_first = np.full(n_envs, _NONE)
+        # Recurrent states before each slot's observation; None where they are not stored.
+        self._states: np.ndarray | None = None
+        # (n_envs, *state shape), the recurrent states after the observations of the add() to come.
+        self.next_states: np.ndarray | None = None
+
+    def store_states(self, shape: tuple[int, ...]) -> None:
+        """Keep the recurrent state of every slot; to be called before the first step is stored.
+
+        SB3's algorithms fix what ``add`` takes, so the states after its observations are set as ``next_states`` first.
+
+        :param shape: shape of one environment's state
+        """
+        self._states = np.zeros((self.n_envs, self.buffer_size, *shape), dtype=np.float32)
 
     def size(self) -> int:
         """Steps stored, in all environments together."""
@@ -135,7 +173,10 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,)
         :param done: (n_envs,), whether the episode ended
         :param infos: per environment; ``TimeLimit.truncated`` tells a time limit from a true end
+        :raises ValueError: if states are stored and ``next_states`` is not set
         """
+        if self._states is not None and self.next_states is None:
+            raise ValueError(f"{type(self).__name__} stores recurrent states: set next_states before add().")
         starting = np.flatnonzero(self._running_first == _NONE)
         self._running_first[starting] = self._written[starting]
         self._append(starting, obs)
@@ -149,7 +190,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._terminated[every_env, slots] = done & ~timed_out
         self._acted[every_env, slots] = True
 
-        self._append(every_env, next_obs)
+        self._append(every_env, next_obs, self.next_states)
+        self.next_states = None
         self._close(np.flatnonzero(done))
 
     def close_episodes(self) -> None:
@@ -171,29 +213,29 @@ class SequenceReplayBuffer(ReplayBuffer):
         :return: windows of sequence_length + lookahead states
         :raises ValueError: if no step is stored yet
         """
-        if not self._acted.any():
-            raise ValueError("SequenceReplayBuffer has nothing to sample: no step is stored yet.")
+        self._require_steps()
         envs, steps = self._draw_slots(batch_size)
         while len(missed := np.flatnonzero(~self._acted[envs, steps % self.buffer_size])):
             envs[missed], steps[missed] = self._draw_slots(len(missed))
-
-        firsts = np.maximum(self._episode_first[envs, steps % self.buffer_size], self._oldest[envs])
-        lasts = np.minimum(self._episode_last[envs, steps % self.buffer_size], self._written[envs] - 1)
-        # An episode's last slot holds no step, so its last full window of steps begins sequence_length slots earlier.
-        latest_starts = np.maximum(firsts, lasts - self.sequence_length)
-        starts = np.clip(steps - np.random.randint(self.sequence_length, size=batch_size), firsts, latest_starts)
-        return self._gather(envs, starts, lasts, env)
+        return self._windows(envs, steps, steps - np.random.randint(self.sequence_length, size=batch_size), env)
 
     @property
     def _oldest(self) -> np.ndarray:
         """(n_envs,) absolute number of the oldest slot that is not overwritten."""
         return np.maximum(self._written - self.buffer_size, 0)
 
-    def _append(self, envs: np.ndarray, obs: np.ndarray | dict[str, np.ndarray]) -> None:
+    def _require_steps(self) -> None:
+        if not self._acted.any():
+            raise ValueError(f"{type(self).__name__} has nothing to sample: no step is stored yet.")
+
+    def _append(
+        self, envs: np.ndarray, obs: np.ndarray | dict[str, np.ndarray], states: np.ndarray | None = None
+    ) -> None:
         """Write the next slot of some environments: a state in which nothing is done yet.
 
         :param envs: (k,) which environments
         :param obs: observations of all environments
+        :param states: recurrent states of all environments before they see these; None for an episode's start
         """
         slots = self._written[envs] % self.buffer_size
         for key, stored in self._observations.items():
@@ -204,6 +246,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.rewards[envs, slots] = 0.0
         self._terminated[envs, slots] = False
         self._acted[envs, slots] = False
+        if self._states is not None:
+            self._states[envs, slots] = 0.0 if states is None else states[envs]
         self._episode_first[envs, slots] = self._running_first[envs]
         self._episode_last[envs, slots] = _RUNNING
         self._written[envs] += 1
@@ -224,33 +268,53 @@ class SequenceReplayBuffer(ReplayBuffer):
         # Counted back from an environment's newest slot.
         return envs, self._written[envs] - (ends[envs] - draws)
 
-    def _gather(
-        self, envs: np.ndarray, starts: np.ndarray, lasts: np.ndarray, env: VecNormalize | None
+    def _windows(
+        self, envs: np.ndarray, steps: np.ndarray, starts: np.ndarray, env: VecNormalize | None
     ) -> SequenceSamples:
         """Copy windows out of the ring, repeating the last slot of an episode that ends within its window.
 
         :param envs: (B,) the windows' environments
-        :param starts: (B,) absolute numbers of their first slots
-        :param lasts: (B,) absolute numbers of their episodes' last slots
+        :param steps: (B,) absolute numbers of slots, each in the episode that its window shall lie in
+        :param starts: (B,) where the windows shall begin; they are moved until they lie in their episodes
         :param env: normalises observations and rewards where given
         """
+        firsts = np.maximum(self._episode_first[envs, steps % self.buffer_size], self._oldest[envs])
+        lasts = np.minimum(self._episode_last[envs, steps % self.buffer_size], self._written[envs] - 1)
+        # An episode's last slot holds no step, so its last full window of steps begins sequence_length slots earlier.
+        starts = np.clip(starts, firsts, np.maximum(firsts, lasts - self.sequence_length))
+        burn_in_starts = np.maximum(starts - self.burn_in, firsts)
+
         offsets = np.arange(self.sequence_length + self.lookahead)[:, None]
         slots = np.minimum(starts + offsets, lasts) % self.buffer_size
-        observations = {key: stored[envs, slots] for key, stored in self._observations.items()}
-        normalized = self._normalize_obs(observations.get(None, observations), env)
         acted = self._acted[envs, slots]
+        burn_in, states = None, None
+        if self.burn_in:
+            before = np.minimum(burn_in_starts + np.arange(self.burn_in)[:, None], starts) % self.buffer_size
+            burn_in = BurnIn(self._observations_at(envs, before, env), torch.from_numpy(starts - burn_in_starts))
+        if self._states is not None:
+            states = self._to_device(self._states[envs, burn_in_starts % self.buffer_size])
         return SequenceSamples(
-            observations=(
-                {key: self._to_device(values) for key, values in normalized.items()}
-                if isinstance(normalized, dict)
-                else self._to_device(normalized)
-            ),
+            observations=self._observations_at(envs, slots, env),
             actions=self._to_device(self.actions[envs, slots]),
             rewards=self._to_device(self._normalize_reward(self.rewards[envs, slots], env)),
             terminated=self._to_device(self._terminated[envs, slots]),
             acted=self._to_device(acted),
             mask=self._to_device(acted[: self.sequence_length]),
+            burn_in=burn_in,
+            states=states,
+            weights=torch.ones(len(envs), device=self.device),
+            indices=envs * self.buffer_size + steps % self.buffer_size,
         )
+
+    def _observations_at(
+        self, envs: np.ndarray, slots: np.ndarray, env: VecNormalize | None
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Observations of slots (T, B) of environments (B,), normalised where ``env`` is given."""
+        observations = {key: stored[envs, slots] for key, stored in self._observations.items()}
+        normalized = self._normalize_obs(observations.get(None, observations), env)
+        if isinstance(normalized, dict):
+            return {key: self._to_device(values) for key, values in normalized.items()}
+        return self._to_device(normalized)
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         return self.to_torch(array, copy=False)

@@ -1,6 +1,12 @@
 """The arithmetic of recurrent Q-learning as pure functions, time-major: (time, batch, ...)."""
 
+from itertools import pairwise
+
 import torch
+from torch import nn
+
+RESCALING_SLOPE = 1e-3
+"""eps of the value rescaling (Kapturowski et al. 2019, table 2)."""
 
 
 def n_step_targets(
@@ -20,17 +26,19 @@ def n_step_targets(
 
     :param rewards: (L + n, B) float, r_t follows the action taken at t
     :param discounts: (L + n, B) float, d_t: gamma while the episode goes on, 0 where it terminates
-    :param bootstrap_values: (L + n, B) float, v_t, the value of the state at t
+    :param bootstrap_values: (L + n, B) float, v_t, the value of the state at t; or (L + n, B, N), its N quantiles
     :param acted: (L + n, B) bool, whether an action was taken at t; rewards and discounts count only there
     :param n_steps: n, how many rewards are summed before the bootstrap
-    :return: (L, B) float, y_t
+    :return: (L, B) float, y_t; or (L, B, N), its quantiles
     :raises ValueError: if the shapes differ or leave no state to give a target for
     """
     shapes = [tuple(tensor.shape) for tensor in (rewards, discounts, bootstrap_values, acted)]
-    if len(set(shapes)) > 1:
+    if len({shape[:2] for shape in shapes}) > 1:
         raise ValueError(f"rewards, discounts, bootstrap_values and acted must have one shape, got {shapes}.")
     if not 1 <= n_steps < len(rewards):
         raise ValueError(f"n_steps must be at least 1 and less than the {len(rewards)} states given, got {n_steps}.")
+    if bootstrap_values.dim() == 3:
+        rewards, discounts, acted = rewards.unsqueeze(-1), discounts.unsqueeze(-1), acted.unsqueeze(-1)
     returns = bootstrap_values
     for rows in range(len(rewards) - 1, len(rewards) - 1 - n_steps, -1):
         returns = torch.where(
@@ -39,17 +47,103 @@ def n_step_targets(
     return returns
 
 
-def double_q_values(online_q_values: torch.Tensor, target_q_values: torch.Tensor) -> torch.Tensor:
-    """State values by double Q-learning: the online network chooses the action, the target network values it.
+def greedy_values(choosing_q_values: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Values of each state's greedy action. Double Q-learning where the two arguments are of different networks.
 
     v = Q_target(s, argmax_a Q_online(s, a)), van Hasselt et al. 2016, equation 4.
 
-    :param online_q_values: (..., actions)
-    :param target_q_values: (..., actions)
+    :param choosing_q_values: (..., actions), of the network that chooses the action
+    :param values: (..., actions, N), what the target network says of each action: N quantiles, or one Q value
+    :return: (..., N)
+    """
+    best_actions = choosing_q_values.argmax(dim=-1)
+    return values_of(best_actions, values)
+
+
+def values_of(actions: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Values of the actions given.
+
+    :param actions: (...) int64
+    :param values: (..., actions, N)
+    :return: (..., N)
+    """
+    indices = actions[..., None, None].expand(*actions.shape, 1, values.shape[-1])
+    return values.gather(-2, indices).squeeze(-2)
+
+
+def rescale_values(values: torch.Tensor, slope: float = RESCALING_SLOPE) -> torch.Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x, which keeps large returns small (Pohlen et al. 2018, section 3.2).
+
+    :param values: any shape
+    :param slope: eps, which keeps the inverse Lipschitz continuous
+    :return: the same shape
+    """
+    return values.sign() * ((values.abs() + 1).sqrt() - 1) + slope * values
+
+
+def unscale_values(values: torch.Tensor, slope: float = RESCALING_SLOPE) -> torch.Tensor:
+    """Inverse of `rescale_values`: h^-1(x) = sign(x) (((sqrt(1 + 4 eps (|x| + 1 + eps)) - 1) / (2 eps))^2 - 1).
+
+    :param values: any shape
+    :param slope: the slope that was used
+    :return: the same shape
+    """
+    # In float64, as the difference of two nearly equal numbers is divided by eps.
+    wide = values.double()
+    root = ((1 + 4 * slope * (wide.abs() + 1 + slope)).sqrt() - 1) / (2 * slope)
+    return (wide.sign() * (root.square() - 1)).to(values.dtype)
+
+
+def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Quantile Huber loss with kappa = 1 (Dabney et al. 2018, equations 9 and 10).
+
+    Summed over the predicted quantiles, at the midpoints (i - 1/2) / N, and averaged over the targets' samples. Not from
+    all N x M pairs: with the targets sorted, those that lie more than 1 below a quantile, up to 1 below, up to 1 above
+    and further above are four ranges, whose sums come from running sums. That costs O((N + M) log M), and the gradient
+    with respect to a quantile comes from the same sums.
+
+    :param quantiles: (..., N), predicted
+    :param targets: (..., M), samples of the target distribution, through which no gradient flows
     :return: (...)
     """
-    best_actions = online_q_values.argmax(dim=-1, keepdim=True)
-    return target_q_values.gather(-1, best_actions).squeeze(-1)
+    count, samples = quantiles.shape[-1], targets.shape[-1]
+    # In float64: a range's sum is the difference of two running sums.
+    predicted, ordered = quantiles.detach().double(), targets.detach().double().sort(dim=-1).values
+    midpoints = (torch.arange(count, device=quantiles.device, dtype=torch.float64) + 0.5) / count
+    running = nn.functional.pad(torch.stack([ordered, ordered.square()]).cumsum(dim=-1), (1, 0))
+
+    ends = [torch.searchsorted(ordered, predicted + offset) for offset in (-1.0, 0.0, 1.0)]
+    ends = [torch.zeros_like(ends[0]), *ends, torch.full_like(ends[0], samples)]
+    numbers = [end - start for start, end in pairwise(ends)]
+    sums, squares = ([part.gather(-1, end) for end in ends] for part in running)
+    sums = [end - start for start, end in pairwise(sums)]
+    squares = [end - start for start, end in pairwise(squares)]
+
+    # Sums of quantile minus target, and the Huber losses, of the four ranges.
+    gaps = [number * predicted - total for number, total in zip(numbers, sums, strict=True)]
+    quadratic = [
+        0.5 * (square - 2 * predicted * total + number * predicted.square())
+        for number, total, square in zip(numbers, sums, squares, strict=True)
+    ]
+    below = gaps[0] - 0.5 * numbers[0] + quadratic[1]
+    above = quadratic[2] - gaps[3] - 0.5 * numbers[3]
+    losses = ((1 - midpoints) * below + midpoints * above) / samples
+    slopes = ((1 - midpoints) * (numbers[0] + gaps[1]) + midpoints * (gaps[2] - numbers[3])) / samples
+    # The loss's value, with the gradient just worked out.
+    slopes = slopes.to(quantiles.dtype)
+    return losses.sum(dim=-1).to(quantiles.dtype) + (slopes * (quantiles - quantiles.detach())).sum(dim=-1)
+
+
+def sequence_priorities(td_errors: torch.Tensor, mask: torch.Tensor, eta: float) -> torch.Tensor:
+    """Priority of each window: eta max_t |delta_t| + (1 - eta) mean_t |delta_t| (Kapturowski et al. 2019, section 2.3).
+
+    :param td_errors: (L, B)
+    :param mask: (L, B) bool, the steps that count, at least one in each window
+    :param eta: share of the maximum
+    :return: (B,)
+    """
+    sizes = td_errors.abs() * mask
+    return eta * sizes.amax(dim=0) + (1 - eta) * sizes.sum(dim=0) / mask.sum(dim=0)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -5,90 +5,16 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from numbered_episodes import ACTIONS, BOX, EPISODE, NumberedEpisodes, check_windows
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
-
-BOX = spaces.Box(-np.inf, np.inf, (1,), np.float64)
-ACTIONS = spaces.Discrete(1000)
-EPISODE = 1000
-"""The observations of an episode are numbered EPISODE * its number + step."""
 
 
 def make_buffer(buffer_size=40, n_envs=1, observation_space=BOX, **kwargs):
     return SequenceReplayBuffer(
         buffer_size, observation_space, ACTIONS, device="cpu", n_envs=n_envs, **{"sequence_length": 4, **kwargs}
     )
-
-
-class NumberedEpisodes:
-    """Writes episodes of given lengths into a buffer, and remembers every step as {observation: facts}.
-
-    An observation is the number of its episode times EPISODE plus the step in it, the reward is the observation + 0.5,
-    the action is the step. Every second episode of an environment ends by a time limit.
-    """
-
-    def __init__(self, buffer, lengths):
-        self.buffer = buffer
-        self.lengths = [list(env_lengths) for env_lengths in lengths]
-        self.episode = np.arange(buffer.n_envs) * 100
-        self.step = np.zeros(buffer.n_envs, dtype=int)
-        self.written = [[] for _ in range(buffer.n_envs)]
-        self.ends = {}
-
-    def number(self, steps):
-        return (self.episode * EPISODE + steps).astype(float)
-
-    def as_obs(self, numbers):
-        return numbers[:, None]
-
-    def write(self, n_steps):
-        for _ in range(n_steps):
-            obs, next_obs = self.number(self.step), self.number(self.step + 1)
-            done = np.array([self.step[e] + 1 == self.lengths[e][0] for e in range(self.buffer.n_envs)])
-            timed_out = done & (self.episode % 2 == 1)
-            self.buffer.add(
-                self.as_obs(obs),
-                self.as_obs(next_obs),
-                self.step.copy(),
-                obs + 0.5,
-                done,
-                [{"TimeLimit.truncated": bool(flag)} for flag in timed_out],
-            )
-            for e in range(self.buffer.n_envs):
-                self.written[e].append(obs[e])
-                if done[e]:
-                    self.ends[next_obs[e]] = "time limit" if timed_out[e] else "true end"
-                    self.lengths[e].append(self.lengths[e].pop(0))
-            self.episode = np.where(done, self.episode + 1, self.episode)
-            self.step = np.where(done, 0, self.step + 1)
-        return self
-
-
-def check_windows(samples, ends, sequence_length, newest):
-    """Every window counts up by one from state to state, stays in one episode, and tells its end right."""
-    obs = samples.observations.squeeze(-1).numpy()
-    for b in range(obs.shape[1]):
-        acted = samples.acted[:, b].numpy()
-        n_acted = int(acted.sum())
-        assert n_acted >= 1
-        assert acted[:n_acted].all(), "steps come first, padding last"
-        states = obs[:, b]
-        np.testing.assert_array_equal(states[: n_acted + 1], states[0] + np.arange(len(states))[: n_acted + 1])
-        assert len(set(states // EPISODE)) == 1
-        np.testing.assert_array_equal(samples.rewards[:n_acted, b].numpy(), np.float32(states[:n_acted] + 0.5))
-        np.testing.assert_array_equal(samples.actions[:n_acted, b].numpy(), states[:n_acted] % EPISODE)
-        np.testing.assert_array_equal(samples.mask[:, b].numpy(), acted[:sequence_length])
-        terminated = samples.terminated[:, b].numpy()
-        if n_acted < len(states):
-            last = states[n_acted]
-            assert (states[n_acted:] == last).all(), "the last state is the padding"
-            assert last in ends or last in newest
-            assert terminated[n_acted - 1] == (ends.get(last) == "true end")
-            assert not terminated[: n_acted - 1].any()
-            assert not terminated[n_acted:].any()
-        else:
-            assert terminated.sum() == (ends.get(states[-1] + 1) == "true end")
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -218,12 +144,51 @@ def test_a_pickled_buffer_goes_on():
     np.random.seed(3)
     expected = buffer.sample(50)
     np.random.seed(3)
-    for got, want in zip(copy.sample(50), expected, strict=True):
-        assert torch.equal(got, want)
+    got = copy.sample(50)
+    for name in ("observations", "actions", "rewards", "terminated", "acted", "mask"):
+        assert torch.equal(getattr(got, name), getattr(expected, name))
     episodes.buffer = copy
     episodes.write(25)
     check_windows(copy.sample(500), episodes.ends, 4, set(episodes.number(episodes.step)))
     assert buffer.size() < copy.size()
+
+
+def test_burn_in_is_what_came_before_in_the_episode():
+    np.random.seed(0)
+    buffer = make_buffer(buffer_size=60, n_envs=2, burn_in=3)
+    episodes = NumberedEpisodes(buffer, [[2, 9], [6, 80]]).write(50)
+    samples = buffer.sample(1000)
+    check_windows(samples, episodes.ends, 4, set(episodes.number(episodes.step)))
+    firsts = samples.observations[0].squeeze(-1).numpy()
+    before, lengths = samples.burn_in.observations.squeeze(-1).numpy(), samples.burn_in.lengths.numpy()
+    oldest = [buffer._observations[None][e, buffer._oldest[e] % buffer.buffer_size, 0] for e in range(2)]
+    assert set(lengths) == {0, 1, 2, 3}
+    for first, states, length in zip(firsts, before.T, lengths, strict=True):
+        np.testing.assert_array_equal(states[:length], np.arange(first - length, first))
+        available = first % EPISODE if int(first) // EPISODE * EPISODE >= min(oldest) else None
+        assert length == 3 or length == available or first - length in oldest
+
+
+def test_states_are_those_before_the_first_observation_of_burn_in():
+    """The state after an observation is that observation times (1, 10) here, and zero before an episode's first."""
+    np.random.seed(0)
+    for burn_in in (0, 2):
+        buffer = make_buffer(burn_in=burn_in)
+        buffer.store_states((1, 2))
+        with pytest.raises(ValueError, match="set next_states before add"):
+            NumberedEpisodes(buffer, [[5]]).write(1)
+        episodes = NumberedEpisodes(buffer, [[3, 6, 70]])
+        for _ in range(60):
+            buffer.next_states = (episodes.number(episodes.step)[:, None] * [1, 10])[:, None]
+            episodes.write(1)
+        samples = buffer.sample(500)
+        first = samples.observations[0].squeeze(-1)
+        if burn_in:
+            begins = samples.burn_in.observations[0].squeeze(-1)
+            first = torch.where(samples.burn_in.lengths > 0, begins, first)
+        expected = torch.where(first % EPISODE == 0, 0, first - 1)
+        torch.testing.assert_close(samples.states[:, 0, 0], expected.float())
+        torch.testing.assert_close(samples.states[:, 0, 1], 10 * expected.float())
 
 
 def test_closed_episodes_are_left_behind_as_at_a_time_limit():

@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from sb3_contrib.common.utils import quantile_huber_loss as contrib_quantile_huber_loss
 
-from sb3_permakey.common.targets import double_q_values, masked_mean, n_step_targets
+from sb3_permakey.common.targets import (
+    greedy_values,
+    masked_mean,
+    n_step_targets,
+    quantile_huber_loss,
+    rescale_values,
+    sequence_priorities,
+    unscale_values,
+)
 
 
 def column(*values):
@@ -81,11 +90,61 @@ def test_unlike_shapes_and_short_windows_are_refused():
             n_step_targets(column(1, 2), column(1, 1), column(1, 2), flags(1, 1), n_steps)
 
 
-def test_double_q_values_chooses_online_and_values_by_target():
+def test_quantiles_move_as_values_do():
+    """Two quantiles of two states, one step: y = r + d v', each quantile on its own."""
+    quantiles = torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]])
+    targets = n_step_targets(column(1.0, 0.0), column(0.5, 0.5), quantiles, flags(True, False), 1)
+    assert targets.tolist() == [[[2.0, 3.0]]]
+
+
+def test_greedy_values_chooses_by_one_network_and_values_by_the_other():
     online = torch.tensor([[[1.0, 3.0, 2.0], [9.0, 0.0, 0.0]]])
     target = torch.tensor([[[10.0, 20.0, 30.0], [-1.0, 5.0, 6.0]]])
-    assert double_q_values(online, target).tolist() == [[20.0, -1.0]]
-    assert double_q_values(target, target).tolist() == [[30.0, 6.0]]
+    assert greedy_values(online, target.unsqueeze(-1)).tolist() == [[[20.0], [-1.0]]]
+    assert greedy_values(target, torch.stack([target, -target], dim=-1)).tolist() == [[[30.0, -30.0], [6.0, -6.0]]]
+
+
+def test_value_rescaling_by_hand():
+    """h(3) = sqrt(4) - 1 + 3 eps, h(-8) = -(sqrt(9) - 1) - 8 eps."""
+    torch.testing.assert_close(rescale_values(torch.tensor([3.0, -8.0, 0.0])), torch.tensor([1.003, -2.008, 0.0]))
+
+
+def test_value_rescaling_is_undone():
+    values = torch.tensor([-1e4, -250.0, -1.0, -1e-3, 0.0, 1e-4, 0.5, 12.0, 999.0, 1e5])
+    torch.testing.assert_close(unscale_values(rescale_values(values)), values, rtol=1e-5, atol=1e-6)
+
+
+def test_quantile_huber_loss_by_hand():
+    """Quantiles 0 and 1 at 1/4 and 3/4, one target at 2.
+
+    Errors 2 and 1: Huber 1.5 and 0.5; both are below the target, so weighted 1/4 and 3/4: 0.375 + 0.375.
+    """
+    assert quantile_huber_loss(torch.tensor([0.0, 1.0]), torch.tensor([2.0])).item() == pytest.approx(0.75)
+    # Above the target: errors -2 and -1, weights 3/4 and 1/4.
+    assert quantile_huber_loss(torch.tensor([4.0, 3.0]), torch.tensor([2.0])).item() == pytest.approx(1.125 + 0.125)
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 500.0])
+def test_quantile_huber_loss_and_its_gradient_are_sb3_contribs(scale):
+    torch.manual_seed(0)
+    quantiles = (torch.randn(6, 5) * scale).requires_grad_()
+    targets = torch.randn(6, 7) * scale
+    targets[0, :2] = quantiles[0, 0].detach()
+    results = []
+    for loss in (
+        quantile_huber_loss(quantiles, targets).mean(),
+        contrib_quantile_huber_loss(quantiles, targets, sum_over_quantiles=True),
+    ):
+        results.append((loss.detach(), torch.autograd.grad(loss, quantiles)[0]))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_sequence_priorities_by_hand():
+    """0.9 max + 0.1 mean of |delta| where the mask is true."""
+    errors = torch.tensor([[1.0, -2.0], [-3.0, 9.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    torch.testing.assert_close(sequence_priorities(errors, mask, 0.9), torch.tensor([2.9, 2.0]))
 
 
 def test_masked_mean_counts_only_the_mask():

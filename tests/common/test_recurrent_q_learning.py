@@ -8,11 +8,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
+from sb3_permakey.common.presets import R2D2
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
+from sb3_permakey.common.targets import unscale_values
 from sb3_permakey.recurrent_dqn import RecurrentDQN
+from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 
 SMALL = {
     "learning_starts": 20,
@@ -23,6 +26,14 @@ SMALL = {
     "seed": 0,
     "policy_kwargs": {"lstm_hidden_size": 8},
 }
+EVERYTHING = {
+    "burn_in": 2,
+    "recurrent_state": "stored",
+    "prioritized_replay": True,
+    "value_rescaling": True,
+    "policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2, "rnn_type": "gru", "dueling": True, "net_arch": [8]},
+}
+AGENTS = [RecurrentDQN, RecurrentQRDQN]
 
 
 @pytest.fixture(autouse=True)
@@ -72,15 +83,16 @@ def make_vec_env(n_envs, space=VECTOR):
     return DummyVecEnv([lambda e=e: CountingEnv(space, length=5 + 2 * e, time_limit=e == 1) for e in range(n_envs)])
 
 
-def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", **kwargs):
-    return RecurrentDQN(policy, make_vec_env(n_envs, space), **{**SMALL, **kwargs})
+def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", agent=RecurrentDQN, **kwargs):
+    return agent(policy, make_vec_env(n_envs, space), **{**SMALL, **kwargs})
 
 
 def parameters(model):
     return torch.cat([p.detach().flatten() for p in model.policy.state_dict().values()])
 
 
-@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(("n_envs", "options"), [(1, {}), (2, EVERYTHING), (3, {})])
 @pytest.mark.parametrize(
     ("policy", "space"),
     [
@@ -91,11 +103,11 @@ def parameters(model):
         ("PermaKeyPolicy", KEYPOINTS),
     ],
 )
-def test_learns_saves_and_loads(policy, space, n_envs, tmp_path):
-    model = make_model(n_envs, space, policy).learn(60)
+def test_learns_saves_and_loads(agent, policy, space, n_envs, options, tmp_path):
+    model = make_model(n_envs, space, policy, agent, **options).learn(60)
     assert model._n_updates > 3
     model.save(tmp_path / "model")
-    loaded = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(n_envs, space), device="cpu")
+    loaded = agent.load(tmp_path / "model", env=make_vec_env(n_envs, space), device="cpu")
     assert torch.equal(parameters(loaded), parameters(model))
     obs = model.env.reset()
     state = loaded_state = None
@@ -103,21 +115,26 @@ def test_learns_saves_and_loads(policy, space, n_envs, tmp_path):
         actions, state = model.predict(obs, state, deterministic=True)
         loaded_actions, loaded_state = loaded.predict(obs, loaded_state, deterministic=True)
         np.testing.assert_array_equal(actions, loaded_actions)
-        np.testing.assert_array_equal(state, loaded_state)
+        np.testing.assert_array_equal(np.stack(state), np.stack(loaded_state))
     loaded.learn(30, reset_num_timesteps=False)
     assert loaded.num_timesteps >= 90
     assert loaded._n_updates > model._n_updates
 
 
-def test_same_seed_same_run():
-    runs = [make_model(2, seed=seed).learn(100) for seed in (3, 3, 4)]
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("options", [{}, EVERYTHING])
+def test_same_seed_same_run(agent, options):
+    runs = [make_model(2, agent=agent, seed=seed, **options).learn(100) for seed in (3, 3, 4)]
     assert torch.equal(parameters(runs[0]), parameters(runs[1]))
     assert not torch.equal(parameters(runs[0]), parameters(runs[2]))
     assert np.array_equal(runs[0].replay_buffer.actions, runs[1].replay_buffer.actions)
 
 
-def test_double_q_makes_a_difference():
-    runs = [make_model(double_q=double_q, learning_rate=0.05).learn(200) for double_q in (True, False)]
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("option", ["double_q", "prioritized_replay", "value_rescaling", "burn_in", "recurrent_state"])
+def test_every_option_makes_a_difference(agent, option):
+    changed = {"double_q": False, "burn_in": 2, "recurrent_state": "stored"}.get(option, True)
+    runs = [make_model(agent=agent, learning_rate=0.05, **kwargs).learn(200) for kwargs in ({}, {option: changed})]
     assert not torch.equal(parameters(runs[0]), parameters(runs[1]))
 
 
@@ -266,7 +283,9 @@ def check_counting_windows(model):
     assert set(last[0, ends]) <= {4.0}  # only the environment with 5 steps ends truly
 
 
-def test_targets_reach_the_value_of_a_known_process():
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("options", [{}, {"value_rescaling": True, "prioritized_replay": True}])
+def test_targets_reach_the_value_of_a_known_process(agent, options):
     """Two steps, reward 1 each, then a true end or a time limit: Q is 1 + gamma and 1, or 1 / (1 - gamma)."""
 
     class OneReward(CountingEnv):
@@ -276,15 +295,13 @@ def test_targets_reach_the_value_of_a_known_process():
 
     for time_limit, expected in ((False, [1.5, 1.0]), (True, [2.0, 2.0])):
         env = OneReward(spaces.Box(-1, 3, (1,)), length=2, time_limit=time_limit)
-        model = RecurrentDQN(
-            "MlpLstmPolicy",
-            env,
-            **{**SMALL, "gamma": 0.5, "learning_rate": 1e-2, "tau": 0.1, "train_freq": 1, "batch_size": 8},
-        )
-        model.learn(500)
+        settings = {"gamma": 0.5, "learning_rate": 1e-2, "tau": 0.1, "train_freq": 1, "batch_size": 8}
+        model = agent("MlpLstmPolicy", env, **{**SMALL, **settings, **options}).learn(400)
         obs = torch.tensor([[[0.0]], [[1.0]]])
-        q_values = model.q_net.window_q_values(obs).mean(dim=-1).squeeze(1)
-        np.testing.assert_allclose(q_values.detach(), expected, atol=0.15)
+        values = model.q_net.window_values(obs).mean(dim=(-2, -1)).squeeze(1)
+        if "value_rescaling" in options:
+            values = unscale_values(values)
+        np.testing.assert_allclose(values.detach(), expected, atol=0.15)
 
 
 class BatchNormExtractor(BaseFeaturesExtractor):
@@ -300,7 +317,7 @@ def test_an_update_is_one_lstm_call_of_each_network():
     model = make_model().learn(20)
     shapes = []
     for net in (model.q_net, model.q_net_target):
-        net.lstm.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output[0].shape)))
+        net.rnn.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output[0].shape)))
     model.train(gradient_steps=1, batch_size=4)
     assert shapes == [(7, 4, 8), (7, 4, 8)]
 
@@ -311,7 +328,7 @@ def test_target_network_follows_parameters_and_batch_norm_statistics():
     )
     model.learn(20)
     online, target = model.q_net, model.q_net_target
-    names = ["features_extractor.norm.running_mean", "features_extractor.norm.running_var", "lstm.weight_ih_l0"]
+    names = ["features_extractor.norm.running_mean", "features_extractor.norm.running_var", "rnn.weight_ih_l0"]
     before = {name: target.state_dict()[name].clone() for name in names}
     model.train(gradient_steps=1, batch_size=4)
     for name in names:
@@ -358,14 +375,111 @@ def test_what_cannot_work_is_refused_in_one_sentence(tmp_path):
     env.action_space = spaces.Discrete(3, start=1)
     with pytest.raises(ValueError, match="actions counted from 0"):
         RecurrentDQN("MlpLstmPolicy", env, **SMALL)
+    with pytest.raises(ValueError, match='recurrent_state must be "zero" or "stored", got \'kept\''):
+        make_model(recurrent_state="kept")
+    with pytest.raises(ValueError, match="priority_eta must be from 0 to 1, got 2"):
+        make_model(priority_eta=2)
+    with pytest.raises(ValueError, match="that is a PrioritizedSequenceReplayBuffer, got SequenceReplayBuffer"):
+        make_model(prioritized_replay=True, replay_buffer_class=SequenceReplayBuffer)
     make_model(2).save_replay_buffer(tmp_path / "buffer")
     with pytest.raises(ValueError, match="for 2 environments, not 1"):
         make_model().load_replay_buffer(tmp_path / "buffer")
 
 
+def test_stored_states_are_those_that_acting_saw():
+    """Acting again through an episode with frozen weights gives the states that the buffer kept."""
+    model = make_model(2, recurrent_state="stored", learning_starts=1000).learn(40)
+    buffer = model.replay_buffer
+    model.policy.set_training_mode(False)
+    for env in range(2):
+        states = model.q_net.zero_states(1)
+        for slot in range(buffer._written[env]):
+            starts = torch.tensor([slot == buffer._episode_first[env, slot]])
+            got = torch.as_tensor(buffer._states[env, slot])
+            kept = torch.stack(states).squeeze(2) * (~starts)
+            torch.testing.assert_close(got, kept, atol=1e-6, rtol=1e-5)
+            _, states = model.q_net(torch.as_tensor(buffer._observations[None][env, slot]).unsqueeze(0), states, starts)
+    assert got.abs().max() > 0
+
+
+def test_priorities_are_those_of_the_last_update():
+    model = make_model(prioritized_replay=True, priority_eta=0.5).learn(60)
+    buffer, given = model.replay_buffer, {}
+    update = buffer.update_priorities
+
+    def spy(indices, priorities):
+        given.update(zip(indices, priorities, strict=True))
+        update(indices, priorities)
+
+    buffer.update_priorities = spy
+    model.train(gradient_steps=1, batch_size=4)
+    assert given
+    for index, priority in given.items():
+        assert buffer._tree.weights(np.array([index]))[0] == pytest.approx(priority**0.9, rel=1e-5)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_r2d2_preset(agent):
+    model = agent("MlpLstmPolicy", make_vec_env(2), buffer_size=2000, learning_starts=200, device="cpu", **R2D2)
+    model.learn(204)
+    assert model._n_updates > 0
+    assert (model.burn_in, model.sequence_length, model.n_steps) == (40, 80, 5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_what_is_not_finite_stops_with_a_clear_error(what, value):
+    class Breaks(CountingEnv):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            if self.step_number == 3:
+                obs, reward = (obs * value, reward) if what == "observation" else (obs, value)
+            return obs, reward, *rest
+
+    model = RecurrentDQN("MlpLstmPolicy", Breaks(VECTOR), **SMALL)
+    with pytest.raises(ValueError, match=f"returned a {what} that is NaN or infinite"):
+        model.learn(20)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_clear_error():
+    model = make_model().learn(40)
+    with torch.no_grad():
+        next(model.q_net.parameters()).fill_(np.nan)
+    with pytest.raises(ValueError, match="loss or its gradient is not finite after 44 steps"):
+        model.learn(20, reset_num_timesteps=False)
+
+
+def test_the_log_tells_how_full_and_how_large():
+    model = make_model(2)
+    model.learn(60, log_interval=1000)
+    model.dump_logs()
+    model.logger.name_to_value.clear()
+    recorded = {}
+    model.logger.dump = lambda step: recorded.update(model.logger.name_to_value)
+    model.dump_logs()
+    assert recorded["rollout/buffer_fill"] == pytest.approx(64 / 200)
+    assert recorded["rollout/recurrent_state_norm"] > 0
+
+
+def test_loads_with_another_number_of_environments(tmp_path):
+    make_model(1).learn(40).save(tmp_path / "model")
+    loaded = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(3), device="cpu")
+    loaded.learn(60)
+    assert loaded.replay_buffer.n_envs == 3
+
+
+def test_subprocess_environments_give_the_same_run():
+    runs = []
+    for vec_env in (DummyVecEnv, SubprocVecEnv):
+        env = vec_env([lambda length=length: CountingEnv(VECTOR, length) for length in (5, 7)])
+        runs.append(RecurrentDQN("MlpLstmPolicy", env, **SMALL).learn(60))
+        env.close()
+    assert torch.equal(parameters(runs[0]), parameters(runs[1]))
+
+
 def test_defaults_are_those_of_the_paper():
     model = RecurrentDQN("MlpLstmPolicy", CountingEnv(VECTOR), device="cpu")
     assert isinstance(model.replay_buffer, SequenceReplayBuffer)
-    assert model.q_net.lstm.hidden_size == 128
+    assert model.q_net.rnn.hidden_size == 128
     samples_states = model.replay_buffer.sequence_length + model.replay_buffer.lookahead
     assert (model.n_steps, samples_states, model.batch_size, model.tau) == (3, 11, 16, 0.005)

@@ -1,0 +1,186 @@
+"""Networks of the recurrent agents: features extractor -> LSTM or GRU -> values of the actions."""
+
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from sb3_permakey.common.sequence_buffer import BurnIn
+from sb3_permakey.previous_step import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
+
+RNN_TYPES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+RecurrentStates = tuple[torch.Tensor, ...]
+"""Hidden and cell state of an LSTM, or the hidden state of a GRU: (layers, N, units) each."""
+
+
+class ValueHead(nn.Module):
+    """Values of all actions from the recurrent layer's output: linear, an MLP, or two of them where dueling.
+
+    Dueling: V(s) + A(s, a) - mean_a A(s, a), Wang et al. 2016, equation 9.
+
+    :param in_features: width of the input
+    :param n_actions: number of actions
+    :param n_values: values of each action: 1, or its number of quantiles
+    :param net_arch: units of the hidden layers
+    :param activation_fn: activation of these layers
+    :param dueling: whether state value and advantages have layers of their own
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        n_actions: int,
+        n_values: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module],
+        dueling: bool,
+    ) -> None:
+        super().__init__()
+        self.n_actions = n_actions
+        self.advantages = nn.Sequential(*create_mlp(in_features, n_actions * n_values, net_arch, activation_fn))
+        self.state_value = (
+            nn.Sequential(*create_mlp(in_features, n_values, net_arch, activation_fn)) if dueling else None
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Values (..., n_actions, n_values) of features (..., in_features)."""
+        values = self.advantages(features).unflatten(-1, (self.n_actions, -1))
+        if self.state_value is None:
+            return values
+        return values - values.mean(dim=-2, keepdim=True) + self.state_value(features).unsqueeze(-2)
+
+
+class RecurrentQNetwork(BaseModel):
+    """Values of the actions from a history of observations: features extractor, LSTM or GRU, head.
+
+    :param observation_space: observation space
+    :param action_space: action space, whose actions are counted from 0
+    :param features_extractor: observations (N, ...) to features (N, features_dim), without the previous step's
+    :param features_dim: number of features
+    :param net_arch: units of the hidden layers between the recurrent layers and the values; none in the paper
+    :param activation_fn: activation of these layers
+    :param normalize_images: whether images are divided by 255
+    :param lstm_hidden_size: units of each recurrent layer
+    :param n_lstm_layers: number of recurrent layers
+    :param rnn_type: "lstm" or "gru"
+    :param dueling: whether state value and advantages have layers of their own
+    :param n_quantiles: values of each action
+    """
+
+    features_extractor: BaseFeaturesExtractor
+    action_space: spaces.Discrete
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        net_arch: list[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        lstm_hidden_size: int = 128,
+        n_lstm_layers: int = 1,
+        rnn_type: Literal["lstm", "gru"] = "lstm",
+        dueling: bool = False,
+        n_quantiles: int = 1,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        previous_step = previous_step_size(observation_space)
+        self.knows_previous_step = previous_step > 0
+        self.rnn = RNN_TYPES[rnn_type](features_dim + previous_step, lstm_hidden_size, n_lstm_layers)
+        self.head = ValueHead(
+            lstm_hidden_size, int(action_space.n), n_quantiles, net_arch or [], activation_fn, dueling
+        )
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """Shape of one environment's recurrent state: (parts, layers, units), 2 parts for an LSTM, 1 for a GRU."""
+        return 2 if isinstance(self.rnn, nn.LSTM) else 1, self.rnn.num_layers, self.rnn.hidden_size
+
+    def zero_states(self, count: int) -> RecurrentStates:
+        """Recurrent states of ``count`` episodes that begin."""
+        parts, layers, units = self.state_shape
+        return tuple(torch.zeros(layers, count, units, device=self.device) for _ in range(parts))
+
+    def forward(
+        self, obs: PyTorchObs, states: RecurrentStates, episode_starts: torch.Tensor
+    ) -> tuple[torch.Tensor, RecurrentStates]:
+        """Values of one step of N environments, and the recurrent states after it.
+
+        :param obs: (N, *observation shape), or a dict of these
+        :param states: (layers, N, units) each
+        :param episode_starts: (N,) bool, where the state is set to zero first
+        :return: (N, actions, quantiles), and the new states
+        """
+        features = self.recurrent_inputs(obs)
+        keep = (~episode_starts).to(features.dtype).reshape(1, -1, 1)
+        output, new_states = self._recur(features.unsqueeze(0), tuple(part * keep for part in states))
+        return self.head(output.squeeze(0)), new_states
+
+    def window_values(self, obs: PyTorchObs, states: RecurrentStates | None = None) -> torch.Tensor:
+        """Values of every state of B windows of T steps.
+
+        :param obs: (T, B, *observation shape), or a dict of these
+        :param states: recurrent states before them, (layers, B, units) each; None for zeros
+        :return: (T, B, actions, quantiles)
+        """
+        output, _ = self._recur(self._window_inputs(obs), states)
+        return self.head(output)
+
+    @torch.no_grad()
+    def warmed_up_states(self, burn_in: BurnIn | None, stored: torch.Tensor | None) -> RecurrentStates | None:
+        """Recurrent states before a batch of windows, from the states before them; no gradient reaches back.
+
+        :param burn_in: observations before the windows; None without burn-in
+        :param stored: (B, parts, layers, units), recurrent states before these; None for zeros
+        :return: (layers, B, units) each; None for zeros
+        """
+        states = None if stored is None else tuple(stored.permute(1, 2, 0, 3).contiguous().unbind(0))
+        if burn_in is None or not burn_in.lengths.any():
+            return states
+        if states is None:
+            states = self.zero_states(len(burn_in.lengths))
+        # Windows at their episode's start have no burn-in, which a packed sequence cannot hold.
+        some = torch.nonzero(burn_in.lengths).squeeze(1)
+        rows = some.to(self.device)
+        packed = pack_padded_sequence(
+            self._window_inputs(burn_in.observations)[:, rows], burn_in.lengths[some], enforce_sorted=False
+        )
+        _, after = self._recur(packed, tuple(part[:, rows].contiguous() for part in states))
+        return tuple(part.index_copy(1, rows, new) for part, new in zip(states, after, strict=True))
+
+    def recurrent_inputs(self, obs: PyTorchObs) -> torch.Tensor:
+        """What the recurrent layers see of observations (N, ...): features, and the previous step where known."""
+        prepared = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
+        if not self.knows_previous_step:
+            return self.features_extractor(prepared)
+        assert isinstance(prepared, dict)
+        previous = [prepared.pop(PREVIOUS_ACTION), prepared.pop(PREVIOUS_REWARD)]
+        return torch.cat([self.features_extractor(prepared), *previous], dim=1)
+
+    def _window_inputs(self, obs: PyTorchObs) -> torch.Tensor:
+        """`recurrent_inputs` of observations (T, B, ...): (T, B, features)."""
+        if isinstance(obs, dict):
+            shape = next(iter(obs.values())).shape[:2]
+            return self.recurrent_inputs({key: value.flatten(0, 1) for key, value in obs.items()}).unflatten(0, shape)
+        return self.recurrent_inputs(obs.flatten(0, 1)).unflatten(0, obs.shape[:2])
+
+    def _recur(self, inputs: Any, states: RecurrentStates | None) -> tuple[Any, RecurrentStates]:
+        """One call of the recurrent layers, with states as a tuple for LSTM and GRU alike."""
+        if isinstance(self.rnn, nn.LSTM):
+            return self.rnn(inputs, states)
+        output, hidden = self.rnn(inputs, None if states is None else states[0])
+        return output, (hidden,)

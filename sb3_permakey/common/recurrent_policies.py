@@ -1,0 +1,269 @@
+"""Policies of the recurrent agents: online and target network, acting with a recurrent state."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_permakey.common.recurrent_networks import RNN_TYPES, RecurrentQNetwork, RecurrentStates
+from sb3_permakey.extractors import KeypointCNN, KeypointGNN
+from sb3_permakey.previous_step import without_previous_step
+
+
+class RecurrentQPolicy(BasePolicy):
+    """Online and target network with the optimizer of the online one; what the agents' policies share.
+
+    Observations of PreviousActionReward (or its VecEnv twin) give the previous action and reward to the recurrent
+    layers beside the features.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param lr_schedule: learning rate schedule (may be constant)
+    :param net_arch: units of the hidden layers between the recurrent layers and the values; none in the paper
+    :param activation_fn: activation of these layers
+    :param features_extractor_class: features extractor to use
+    :param features_extractor_kwargs: its arguments besides the observation space
+    :param normalize_images: whether images are divided by 255
+    :param optimizer_class: optimizer, Adam by default
+    :param optimizer_kwargs: its arguments besides the learning rate
+    :param lstm_hidden_size: units of each recurrent layer
+    :param n_lstm_layers: number of recurrent layers
+    :param rnn_type: "lstm" or "gru"
+    :param dueling: whether state value and advantages have layers of their own (Wang et al. 2016)
+    :param n_quantiles: values of each action
+    :raises ValueError: if the features extractor is not one for this kind of observation space, or rnn_type is unknown
+    """
+
+    q_net: RecurrentQNetwork
+    q_net_target: RecurrentQNetwork
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        net_arch: list[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        lstm_hidden_size: int = 128,
+        n_lstm_layers: int = 1,
+        rnn_type: Literal["lstm", "gru"] = "lstm",
+        dueling: bool = False,
+        n_quantiles: int = 1,
+    ) -> None:
+        _check_extractor(observation_space, features_extractor_class)
+        if rnn_type not in RNN_TYPES:
+            raise ValueError(f"rnn_type must be one of {sorted(RNN_TYPES)}, got {rnn_type!r}.")
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            normalize_images=normalize_images,
+        )
+        self.net_args = {
+            "net_arch": net_arch or [],
+            "activation_fn": activation_fn,
+            "lstm_hidden_size": lstm_hidden_size,
+            "n_lstm_layers": n_lstm_layers,
+            "rnn_type": rnn_type,
+            "dueling": dueling,
+            "n_quantiles": n_quantiles,
+        }
+        self.q_net = self.make_q_net()
+        self.q_net_target = self.make_q_net()
+        self.q_net_target.load_state_dict(self.q_net.state_dict())
+        self.q_net_target.set_training_mode(False)
+        self.optimizer = self.optimizer_class(
+            self.q_net.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """Make a features extractor, which does not see the previous action and reward."""
+        return self.features_extractor_class(
+            without_previous_step(self.observation_space), **self.features_extractor_kwargs
+        )
+
+    def make_q_net(self) -> RecurrentQNetwork:
+        """Make a network with a features extractor of its own."""
+        spaces_and_images = {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "normalize_images": self.normalize_images,
+        }
+        return RecurrentQNetwork(**self._update_features_extractor({**spaces_and_images, **self.net_args}))
+
+    def forward(
+        self, obs: PyTorchObs, states: RecurrentStates, episode_starts: torch.Tensor
+    ) -> tuple[torch.Tensor, RecurrentStates]:
+        """Greedy actions of one step of N environments, and the recurrent states after it.
+
+        :param obs: (N, *observation shape), or a dict of these
+        :param states: (layers, N, units) each
+        :param episode_starts: (N,) bool, where the state is set to zero first
+        :return: (N,) int64, and the new states
+        """
+        values, new_states = self.q_net(obs, states, episode_starts)
+        return values.mean(dim=-1).argmax(dim=1), new_states
+
+    # BasePolicy's abstract method; here it also takes and returns LSTM states.
+    _predict = forward  # type: ignore[assignment]
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Greedy actions and the recurrent state after them, called as RecurrentPPO's.
+
+        :param observation: one observation, or one of each of n_envs environments
+        :param state: hidden and cell state (of a GRU: the hidden state alone), (n_lstm_layers, n_envs,
+            lstm_hidden_size) each; None for zeros
+        :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
+        :param deterministic: without effect, exploration is the agent's
+        :return: the actions, and the new state
+        :raises ValueError: if the state is not of that shape, or a (observation, info) pair is given
+        """
+        if isinstance(observation, tuple):
+            raise ValueError("predict takes an observation, not the (observation, info) pair of gymnasium's reset().")
+        obs, is_vectorized = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        if state is None:
+            states = self.q_net.zero_states(n_envs)
+        else:
+            self._check_states(state, n_envs)
+            states = tuple(torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
+        if episode_start is None:
+            episode_start = np.zeros(n_envs, dtype=bool)
+        actions, new_states = self.act(obs, states, episode_start)
+        return actions if is_vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in new_states)
+
+    def act(
+        self, obs: PyTorchObs, states: RecurrentStates, episode_starts: np.ndarray
+    ) -> tuple[np.ndarray, RecurrentStates]:
+        """Greedy actions in evaluation mode, with states that stay on the device.
+
+        :param obs: (N, *observation shape), or a dict of these
+        :param states: (layers, N, units) each
+        :param episode_starts: (N,) bool, where the state is set to zero first
+        :return: (N,) int64, and the new states
+        """
+        # Evaluation mode, for BatchNorm and dropout.
+        self.set_training_mode(False)
+        with torch.no_grad():
+            actions, new_states = self(obs, states, torch.as_tensor(episode_starts, dtype=torch.bool).to(self.device))
+        return actions.cpu().numpy(), new_states
+
+    def _check_states(self, states: tuple[np.ndarray, ...], n_envs: int) -> None:
+        parts, layers, units = self.q_net.state_shape
+        expected = [(layers, n_envs, units)] * parts
+        if [part.shape for part in states] != expected:
+            raise ValueError(
+                f"The recurrent state must be arrays of shapes {expected} (layers, environments, units), "
+                f"got {[part.shape for part in states]}."
+            )
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Put the online network into training or evaluation mode; the target network stays in evaluation mode.
+
+        :param mode: true for training
+        """
+        self.q_net.set_training_mode(mode)
+        self.training = mode
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            **self.net_args,
+            "lr_schedule": self._dummy_schedule,
+            "features_extractor_class": self.features_extractor_class,
+            "features_extractor_kwargs": self.features_extractor_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
+
+
+class CnnLstmMixin(RecurrentQPolicy):
+    """Images: NatureCNN unless another features extractor is given."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
+        )
+
+
+class MultiInputLstmMixin(RecurrentQPolicy):
+    """Dicts of observations: CombinedExtractor unless another features extractor is given."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
+        )
+
+
+class PermaKeyMixin(MultiInputLstmMixin):
+    """Keypoint observations of PermaKeyObservation: KeypointGNN or KeypointCNN unless another extractor is given."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        keypoint_encoder: Literal["gnn", "cnn"] = "gnn",
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        encoders: dict[str, type[BaseFeaturesExtractor]] = {"gnn": KeypointGNN, "cnn": KeypointCNN}
+        if keypoint_encoder not in encoders:
+            raise ValueError(f"keypoint_encoder must be one of {sorted(encoders)}, got {keypoint_encoder!r}.")
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            features_extractor_class=features_extractor_class or encoders[keypoint_encoder],
+            **kwargs,
+        )
+
+
+def _check_extractor(observation_space: spaces.Space, extractor: type[BaseFeaturesExtractor]) -> None:
+    """Reject SB3's extractors for observations of the other kind, which they fail on with an unclear message."""
+    is_dict = isinstance(observation_space, spaces.Dict)
+    if is_dict and extractor in (FlattenExtractor, NatureCNN):
+        raise ValueError(f"Dict observations need MultiInputLstmPolicy ({extractor.__name__} cannot read them).")
+    if not is_dict and extractor is CombinedExtractor:
+        raise ValueError(
+            f"MultiInputLstmPolicy needs Dict observations, got {observation_space}: "
+            "use MlpLstmPolicy or CnnLstmPolicy."
+        )

@@ -1,0 +1,458 @@
+"""What the recurrent Q-learning agents share: acting, replay of windows, the update."""
+
+import io
+import pathlib
+from abc import abstractmethod
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, polyak_update
+
+from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
+from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
+from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer, SequenceSamples
+from sb3_permakey.common.targets import (
+    greedy_values,
+    masked_mean,
+    n_step_targets,
+    rescale_values,
+    sequence_priorities,
+    unscale_values,
+)
+
+SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
+
+
+class StepErrors(NamedTuple):
+    """What an update learns from, for each step of each window (L, B).
+
+    :param losses: with gradient
+    :param td_errors: target minus value, without
+    :param q_values: of the actions taken, without
+    """
+
+    losses: torch.Tensor
+    td_errors: torch.Tensor
+    q_values: torch.Tensor
+
+
+class RecurrentQLearning(OffPolicyAlgorithm):
+    """Q-learning with an LSTM or GRU, which learns from windows of consecutive steps.
+
+    Arguments up to ``_init_setup_model`` are those of SB3's DQN, in its order. The defaults are those of the PermaKey
+    agent, https://openreview.net/forum?id=i8ZdqL-o-Q_ (learning_starts, train_freq and gamma: of its released code);
+    `sb3_permakey.common.presets.R2D2` holds those of R2D2, https://openreview.net/forum?id=r1lyTjAqYX.
+
+    :param policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy", "PermaKeyPolicy", or a class
+    :param env: the environment to learn from (if registered in gymnasium, can be str)
+    :param learning_rate: learning rate, may be a function of the remaining progress (from 1 to 0)
+    :param buffer_size: observations in the replay buffer, of all environments together
+    :param learning_starts: steps of random play before learning starts
+    :param batch_size: windows in a batch
+    :param tau: part of the online network that moves into the target network at its update ("Polyak update")
+    :param gamma: discount factor
+    :param train_freq: environment steps between updates, or a tuple like ``(5, "step")`` or ``(2, "episode")``
+    :param gradient_steps: gradient updates each time; -1 for as many as steps were made
+    :param replay_buffer_class: a subclass of SequenceReplayBuffer, which is the default
+    :param replay_buffer_kwargs: its further arguments
+    :param optimize_memory_usage: must be False, SequenceReplayBuffer already stores each observation once
+    :param n_steps: n of the n-step targets (Sutton & Barto 2018, section 7.1)
+    :param target_update_interval: gradient updates (not environment steps, as in DQN) between updates of the target
+    :param exploration_fraction: part of the training over which the exploration rate falls
+    :param exploration_initial_eps: rate of random actions at the beginning
+    :param exploration_final_eps: rate of random actions at the end
+    :param max_grad_norm: the gradient's norm is clipped to this
+    :param stats_window_size: episodes over which the logged statistics are averaged
+    :param tensorboard_log: TensorBoard directory, None for no logging
+    :param policy_kwargs: further arguments of the policy
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random numbers
+    :param device: "cpu", "cuda" or "auto"
+    :param _init_setup_model: whether to build the networks at once
+    :param sequence_length: steps to learn from in a window
+    :param burn_in: steps before them that only warm the recurrent state up, without gradient; fewer where the episode
+        began less long ago (Kapturowski et al. 2019, section 3)
+    :param recurrent_state: what a window (with its burn-in) begins with: "zero", or "stored": the state that acting
+        had there (Kapturowski et al. 2019, section 3)
+    :param double_q: whether the online network chooses the actions that the target network values (van Hasselt et al.
+        2016)
+    :param prioritized_replay: whether windows with larger TD errors are drawn more often (Schaul et al. 2016)
+    :param priority_alpha: exponent of the priorities
+    :param priority_beta: exponent of the importance weights
+    :param priority_eta: share of a window's largest TD error in its priority, beside the mean (Kapturowski et al. 2019,
+        section 2.3)
+    :param value_rescaling: whether values are learned under h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al.
+        2018); lets rewards of any size do without clipping
+    :raises ValueError: if an argument is out of its range
+    """
+
+    exploration_schedule: Schedule
+    policy: RecurrentQPolicy
+    q_net: RecurrentQNetwork
+    q_net_target: RecurrentQNetwork
+    replay_buffer: SequenceReplayBuffer
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentQPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 2e-4,
+        buffer_size: int = 100_000,
+        learning_starts: int = 10_000,
+        batch_size: int = 16,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 4,
+        gradient_steps: int = 1,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 3,
+        target_update_interval: int = 1,
+        exploration_fraction: float = 1.0,
+        exploration_initial_eps: float = 1.0,
+        exploration_final_eps: float = 0.1,
+        max_grad_norm: float = 10,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        sequence_length: int = 8,
+        burn_in: int = 0,
+        recurrent_state: Literal["zero", "stored"] = "zero",
+        double_q: bool = True,
+        prioritized_replay: bool = False,
+        priority_alpha: float = 0.9,
+        priority_beta: float = 0.6,
+        priority_eta: float = 0.9,
+        value_rescaling: bool = False,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=(spaces.Discrete,),
+        )
+        self.target_update_interval = target_update_interval
+        self.exploration_fraction = exploration_fraction
+        self.exploration_initial_eps = exploration_initial_eps
+        self.exploration_final_eps = exploration_final_eps
+        self.exploration_rate = 0.0
+        self.max_grad_norm = max_grad_norm
+        self.sequence_length = sequence_length
+        self.burn_in = burn_in
+        self.recurrent_state = recurrent_state
+        self.double_q = double_q
+        self.prioritized_replay = prioritized_replay
+        self.priority_alpha = priority_alpha
+        self.priority_beta = priority_beta
+        self.priority_eta = priority_eta
+        self.value_rescaling = value_rescaling
+        # The recurrent states of the training environments; None is the zero state.
+        self._last_lstm_states: RecurrentStates | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        needed = PrioritizedSequenceReplayBuffer if self.prioritized_replay else SequenceReplayBuffer
+        self.replay_buffer_class = self.replay_buffer_class or needed
+        if not issubclass(self.replay_buffer_class, needed):
+            raise ValueError(
+                f"{type(self).__name__} needs a replay_buffer_class that is a {needed.__name__}, "
+                f"got {self.replay_buffer_class.__name__}."
+            )
+        priorities = {"alpha": self.priority_alpha, "beta": self.priority_beta} if self.prioritized_replay else {}
+        self.replay_buffer = self.replay_buffer_class(
+            self.buffer_size,
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            n_envs=self.n_envs,
+            optimize_memory_usage=self.optimize_memory_usage,
+            sequence_length=self.sequence_length,
+            lookahead=self.n_steps,
+            burn_in=self.burn_in,
+            **priorities,
+            **self.replay_buffer_kwargs,
+        )
+        # The base class would warn that a buffer of a class of its own gets no n_steps; this one just got it.
+        n_steps, self.n_steps = self.n_steps, 1
+        super()._setup_model()
+        self.n_steps = n_steps
+        self.q_net, self.q_net_target = self.policy.q_net, self.policy.q_net_target
+        if self.recurrent_state == "stored":
+            self.replay_buffer.store_states(self.q_net.state_shape)
+        self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
+        self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
+        self.exploration_schedule = LinearSchedule(
+            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
+        )
+
+    def _check_arguments(self) -> None:
+        if getattr(self.action_space, "start", 0) != 0:
+            raise ValueError(f"{type(self).__name__} needs actions counted from 0, got {self.action_space}.")
+        if self.target_update_interval < 1:
+            raise ValueError(f"target_update_interval must be at least 1, got {self.target_update_interval}.")
+        if self.recurrent_state not in ("zero", "stored"):
+            raise ValueError(f'recurrent_state must be "zero" or "stored", got {self.recurrent_state!r}.')
+        if not 0 <= self.priority_eta <= 1:
+            raise ValueError(f"priority_eta must be from 0 to 1, got {self.priority_eta}.")
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:
+            # The base class now resets the environments, and marks the LSTM states to be reset: _last_episode_starts.
+            self.replay_buffer.close_episodes()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """Act and store, as OffPolicyAlgorithm does; after a callback's stop the next ``learn`` resets.
+
+        The base class leaves the step at which it stops unrecorded, so windows would not be whole over that place.
+        """
+        rollout = super().collect_rollouts(*args, **kwargs)
+        if not rollout.continue_training:
+            self._last_obs = None
+        return rollout
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        if self._last_lstm_states is None:
+            self._last_lstm_states = self.q_net.zero_states(self.n_envs)
+        obs, _ = self.policy.obs_to_tensor(self._last_obs)
+        # During the warm-up too, so that the LSTM has seen all of an episode that outlasts it.
+        greedy_actions, self._last_lstm_states = self.policy.act(obs, self._last_lstm_states, self._last_episode_starts)
+        actions = self._explore(greedy_actions, 1.0 if self.num_timesteps < learning_starts else self.exploration_rate)
+        return actions, actions
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        _require_finite(new_obs, reward)
+        if self.recurrent_state == "stored":
+            assert self._last_lstm_states is not None
+            self.replay_buffer.next_states = torch.stack(self._last_lstm_states).permute(2, 0, 1, 3).cpu().numpy()
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts = dones
+
+    def _on_step(self) -> None:
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def _explore(self, greedy_actions: np.ndarray, rate: float) -> np.ndarray:
+        """Replace each action by a random one with probability ``rate``.
+
+        :param greedy_actions: (n_envs,), or () for one environment
+        :param rate: the exploration rate, epsilon
+        :return: the same shape
+        """
+        random_actions = np.array([self.action_space.sample() for _ in range(greedy_actions.size)])
+        explores = np.random.random(greedy_actions.shape) < rate
+        return np.where(explores, random_actions.reshape(greedy_actions.shape), greedy_actions)
+
+    def train(self, gradient_steps: int, batch_size: int = 16) -> None:
+        """Update the online network ``gradient_steps`` times, and the target network after it.
+
+        :param gradient_steps: how many updates
+        :param batch_size: windows in a batch
+        :raises ValueError: if the loss or the gradient is not finite
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        logged = []
+        for _ in range(gradient_steps):
+            windows = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            errors = self._step_errors(windows)
+            loss = masked_mean(errors.losses * windows.weights, windows.mask)
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            grad_norm = torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
+            self.policy.optimizer.step()
+
+            self._n_updates += 1
+            if self._n_updates % self.target_update_interval == 0:
+                polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
+                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, self.tau)
+            if isinstance(self.replay_buffer, PrioritizedSequenceReplayBuffer):
+                priorities = sequence_priorities(errors.td_errors, windows.mask, self.priority_eta)
+                self.replay_buffer.update_priorities(windows.indices, priorities.cpu().numpy())
+
+            td_error = masked_mean(errors.td_errors.abs(), windows.mask)
+            logged.append(torch.stack([loss.detach(), grad_norm, td_error, masked_mean(errors.q_values, windows.mask)]))
+
+        # One copy from the device for all.
+        means = torch.stack(logged).mean(dim=0).tolist()
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, mean in zip(("loss", "grad_norm", "td_error", "q_mean"), means, strict=True):
+            self.logger.record(f"train/{name}", mean)
+        if not np.isfinite(means[:2]).all():
+            raise ValueError(
+                f"The loss or its gradient is not finite after {self.num_timesteps} steps (loss {means[0]}, gradient "
+                f"norm {means[1]}): lower the learning rate, or look for huge rewards or observations."
+            )
+
+    @abstractmethod
+    def _step_errors(self, windows: SequenceSamples) -> StepErrors:
+        """Loss, TD error and Q value of each step of the windows."""
+
+    def _window_values(self, windows: SequenceSamples) -> tuple[torch.Tensor, torch.Tensor]:
+        """The online network's values of all states of the windows, with gradient, and the targets of their steps.
+
+        :return: (T, B, actions, N) and (L, B, N)
+        """
+        online = self.q_net.window_values(
+            windows.observations, self.q_net.warmed_up_states(windows.burn_in, windows.states)
+        )
+        with torch.no_grad():
+            target = self.q_net_target.window_values(
+                windows.observations, self.q_net_target.warmed_up_states(windows.burn_in, windows.states)
+            )
+            # The forward pass that is learned from also chooses the actions: double Q-learning costs nothing.
+            state_values = greedy_values((online if self.double_q else target).mean(dim=-1), target)
+            if self.value_rescaling:
+                state_values = unscale_values(state_values)
+            discounts = self.gamma * (~windows.terminated).float()
+            targets = n_step_targets(windows.rewards, discounts, state_values, windows.acted, self.n_steps)
+            return online, rescale_values(targets) if self.value_rescaling else targets
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions and the recurrent state after them, called as RecurrentPPO's.
+
+        The state moves on at random actions too.
+
+        :param observation: one observation, or one of each of n_envs environments
+        :param state: hidden and cell state (of a GRU: the hidden state alone), (n_lstm_layers, n_envs,
+            lstm_hidden_size) each; None for zeros
+        :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
+        :param deterministic: whether to do without exploration (epsilon-greedy, for each environment on its own)
+        :return: the actions, and the new state
+        :raises ValueError: if the state is not of that shape, or a (observation, info) pair is given
+        """
+        actions, new_state = self.policy.predict(observation, state, episode_start, deterministic)
+        return actions if deterministic else self._explore(actions, self.exploration_rate), new_state
+
+    def learn(
+        self: SelfRecurrentQLearning,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRecurrentQLearning:
+        """Learn for a number of environment steps.
+
+        :param total_timesteps: steps of all environments together
+        :param callback: called at every step
+        :param log_interval: episodes between logs
+        :param tb_log_name: name of the run in TensorBoard; None for the agent's
+        :param reset_num_timesteps: whether to begin counting anew, with the environments reset
+        :param progress_bar: whether to show one
+        :return: the agent itself
+        """
+        return super().learn(
+            total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name or type(self).__name__,
+            reset_num_timesteps,
+            progress_bar,
+        )
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """Load a replay buffer that save_replay_buffer wrote; its windows get this agent's lengths.
+
+        :param path: the pickle file (load none that you do not trust)
+        :param truncate_last_traj: whether the episodes that were running are over; False if they go on
+        :raises ValueError: if it is no SequenceReplayBuffer, or one for another number of environments
+        """
+        super().load_replay_buffer(path, truncate_last_traj)
+        if not isinstance(self.replay_buffer, SequenceReplayBuffer):
+            raise ValueError(
+                f"{type(self).__name__} needs a SequenceReplayBuffer, got {type(self.replay_buffer)} in {path}."
+            )
+        if self.replay_buffer.n_envs != self.n_envs:
+            raise ValueError(
+                f"The replay buffer in {path} is for {self.replay_buffer.n_envs} environments, not {self.n_envs}."
+            )
+        self.replay_buffer.sequence_length = self.sequence_length
+        self.replay_buffer.lookahead = self.n_steps
+        self.replay_buffer.burn_in = self.burn_in
+        if truncate_last_traj:
+            self.replay_buffer.close_episodes()
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["q_net", "q_net_target", "batch_norm_stats", "batch_norm_stats_target", "_last_lstm_states"]
+        return [*super()._excluded_save_params(), *own]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def dump_logs(self) -> None:
+        """Write the log, with how full the replay buffer is and how large the recurrent states are."""
+        self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / self.buffer_size)
+        if self._last_lstm_states is not None:
+            norms = self._last_lstm_states[0].norm(dim=-1)
+            self.logger.record("rollout/recurrent_state_norm", norms.mean().item())
+        super().dump_logs()
+
+
+def _require_finite(obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray) -> None:
+    """Raise ValueError where an observation or a reward is NaN or infinite, before it reaches the replay buffer."""
+    parts = obs.items() if isinstance(obs, dict) else [("observation", obs)]
+    for name, values in [*parts, ("reward", rewards)]:
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise ValueError(f"The environment returned a {name} that is NaN or infinite.")
