@@ -1,6 +1,7 @@
 """PermaKey object keypoints and recurrent Q-learning agents for Stable-Baselines3."""
 
 from sb3_permakey.atari import make_atari_env
+from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run
 from sb3_permakey.distractors import DistractorBars
 from sb3_permakey.extractors import KeypointCNN, KeypointGNN
 from sb3_permakey.observation import PermaKeyObservation, VecPermaKeyObservation
@@ -16,7 +17,9 @@ __all__ = [
     "PreviousActionReward",
     "RecurrentDQN",
     "RecurrentQRDQN",
+    "RunCheckpoint",
     "VecPermaKeyObservation",
     "VecPreviousActionReward",
+    "load_run",
     "make_atari_env",
 ]

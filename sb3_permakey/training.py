@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,14 +16,17 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
-from sb3_permakey.files import write_json
+from sb3_permakey.files import atomic_file, write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 
 FIRST_VALIDATION_SEED = 1_000_000
-FINAL_MODEL, BEST_MODEL = "final_model.zip", "best_model.zip"
+FINAL_MODEL, BEST_MODEL, VALIDATIONS = "final_model.zip", "best_model.zip", "evaluations.npz"
+RUN = "run"
+"""Folder of the run's own checkpoints while it lasts."""
 
 AGENT = inspect.signature(RecurrentDQN).parameters
 """The agent's own defaults, which are the flags' too."""
@@ -75,11 +79,15 @@ class TrainConfig:
     """Steps in the replay buffer."""
     device: str = AGENT["device"].default
     """Where to train."""
+    save_every: int = 10_000
+    """Agent steps between two checkpoints of the run, from which --resume goes on."""
+    resume: bool = False
+    """Go on with a run that was killed."""
     seed: int = 0
     """Seed of environment, weights and exploration."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "num_envs", "validate_every", "validation_episodes"):
+        for name in ("steps", "num_envs", "validate_every", "validation_episodes", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.seed < FIRST_VALIDATION_SEED - self.num_envs:
@@ -91,15 +99,37 @@ def train(config: TrainConfig) -> Path:
 
     :param config: the run's settings
     :return: path of the best model
-    :raises ValueError: when the folder already holds a trained agent
+    :raises ValueError: when the folder already holds a trained agent, or a killed run that is not to be resumed
     """
     atari_env_id(config.game)
-    if (config.out / FINAL_MODEL).exists():
-        raise ValueError(f"{config.out} already holds a trained agent; give another --out")
+    out = config.out
+    if (out / FINAL_MODEL).exists():
+        raise ValueError(f"{out} already holds a trained agent; give another --out")
+    if has_run(out / RUN) and not config.resume:
+        raise ValueError(f"{out} holds a run that was killed; go on with it by --resume, or give another --out")
+    kept = (out / BEST_MODEL, out / VALIDATIONS)
     env = make_envs(config, config.num_envs, config.seed, training=True)
-    validation_envs = min(config.validation_episodes, 5)
-    validation = make_envs(config, validation_envs, FIRST_VALIDATION_SEED, training=False)
-    model = RecurrentDQN(
+    if has_run(out / RUN):
+        model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
+    else:
+        model = new_agent(config, env)
+        write_json(out / "config.json", {**json.loads(json.dumps(asdict(config), default=str)), **provenance()})
+    model.learn(
+        config.steps - model.num_timesteps,
+        callback=[validation_callback(config, model.num_timesteps), RunCheckpoint(out / RUN, config.save_every, kept)],
+        progress_bar=True,
+        tb_log_name=config.game,
+        reset_num_timesteps=model.num_timesteps == 0,
+    )
+    with atomic_file(out / FINAL_MODEL) as file:
+        model.save(file)  # type: ignore[arg-type]
+    shutil.rmtree(out / RUN, ignore_errors=True)
+    return out / BEST_MODEL if (out / BEST_MODEL).exists() else out / FINAL_MODEL
+
+
+def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
+    """The agent that the settings describe."""
+    return RecurrentDQN(
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
         policy_kwargs=encoder_settings(config),
@@ -108,19 +138,27 @@ def train(config: TrainConfig) -> Path:
         device=config.device,
         **{name: getattr(config, name) for name in AGENT if hasattr(config, name) and name not in ("seed", "device")},
     )
-    write_json(config.out / "config.json", {**json.loads(json.dumps(asdict(config), default=str)), **provenance()})
+
+
+def validation_callback(config: TrainConfig, steps_done: int) -> EvalCallback:
+    """Plays the validation games and keeps the best model; goes on with the validations that the folder holds."""
+    validation_envs = min(config.validation_episodes, 5)
     callback = EvalCallback(
-        validation,
+        make_envs(config, validation_envs, FIRST_VALIDATION_SEED, training=False),
         n_eval_episodes=config.validation_episodes,
         eval_freq=max(config.validate_every // config.num_envs, 1),
         best_model_save_path=str(config.out),
         log_path=str(config.out),
         verbose=0,
     )
-    model.learn(config.steps, callback=callback, progress_bar=True, tb_log_name=config.game)
-    model.save(config.out / FINAL_MODEL)
-    best = config.out / BEST_MODEL
-    return best if best.exists() else config.out / FINAL_MODEL
+    callback.n_calls = steps_done // config.num_envs
+    if (config.out / VALIDATIONS).exists():
+        log = np.load(config.out / VALIDATIONS)
+        callback.evaluations_timesteps = log["timesteps"].tolist()
+        callback.evaluations_results = log["results"].tolist()
+        callback.evaluations_length = log["ep_lengths"].tolist()
+        callback.best_mean_reward = max(float(np.mean(scores)) for scores in callback.evaluations_results)
+    return callback
 
 
 def encoder_settings(config: TrainConfig) -> dict[str, Any] | None:
@@ -155,7 +193,7 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
 
 def validation_scores(folder: Path) -> list[tuple[int, float]]:
     """Steps and mean score of each validation of a finished run; none where it was shorter than one."""
-    if not (folder / "evaluations.npz").exists():
+    if not (folder / VALIDATIONS).exists():
         return []
-    log: Any = np.load(folder / "evaluations.npz")
+    log: Any = np.load(folder / VALIDATIONS)
     return [(int(step), float(scores.mean())) for step, scores in zip(log["timesteps"], log["results"], strict=True)]

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from sb3_permakey import RecurrentDQN
+from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
@@ -40,6 +42,27 @@ def test_the_cnn_encoder_with_validation(checkpoint, tmp_path):
     assert isinstance(load_agent(best).q_net.features_extractor, KeypointCNN)
     with pytest.raises(AgentFileError, match="sees keypoints: name the checkpoint"):
         FrameAgent(best, None)
+
+
+def test_a_killed_run_is_resumed(tmp_path, monkeypatch):
+    settings = {**SHORT, "steps": 60, "validate_every": 20, "validation_episodes": 1, "save_every": 20}
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Killed between two validations; the run was saved after each.
+        patch.setattr(RunCheckpoint, "_on_step", lambda self: killed() if self.num_timesteps == 50 else True)
+        with pytest.raises(KeyboardInterrupt):
+            train(TrainConfig(out=tmp_path, **settings))
+    assert [step for step, _ in validation_scores(tmp_path)] == [20, 40]
+    with pytest.raises(ValueError, match="holds a run that was killed; go on with it by --resume"):
+        train(TrainConfig(out=tmp_path, **settings))
+    train(TrainConfig(out=tmp_path, resume=True, **settings))
+    assert [step for step, _ in validation_scores(tmp_path)] == [20, 40, 60]
+    assert not (tmp_path / "run").exists()
+    model = RecurrentDQN.load(tmp_path / "final_model.zip")
+    assert model.num_timesteps == 60
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,25 @@ class PrioritizedSequenceReplayBuffer(SequenceReplayBuffer):
         self._highest = max(self._highest, float(lifted.max()))
         self._tree.set(indices, lifted**self.alpha)
 
+    def contents(self) -> dict[str, np.ndarray]:
+        """Everything stored, as named arrays, with the priorities."""
+        weights = self._tree.weights(np.arange(self._tree.size))
+        return {**super().contents(), "priorities": weights, "highest_priority": np.array(self._highest)}
+
+    def restore(self, contents: dict[str, np.ndarray]) -> None:
+        """Store what another buffer of the same size held.
+
+        :param contents: of `contents`
+        :raises ValueError: when it does not fit this buffer
+        """
+        rest = dict(contents)
+        weights, highest = rest.pop("priorities", None), rest.pop("highest_priority", None)
+        if weights is None or highest is None or len(weights) != self._tree.size:
+            raise ValueError(f"The stored replay buffer has no priorities of {self._tree.size} slots.")
+        super().restore(rest)
+        self._tree.set(np.arange(self._tree.size), weights)
+        self._highest = float(highest)
+
     def _append(
         self, envs: np.ndarray, obs: np.ndarray | dict[str, np.ndarray], states: np.ndarray | None = None
     ) -> None:

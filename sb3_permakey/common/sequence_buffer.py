@@ -219,6 +219,55 @@ class SequenceReplayBuffer(ReplayBuffer):
             envs[missed], steps[missed] = self._draw_slots(len(missed))
         return self._windows(envs, steps, steps - np.random.randint(self.sequence_length, size=batch_size), env)
 
+    def contents(self) -> dict[str, np.ndarray]:
+        """Everything stored, as named arrays, from which `restore` makes the same buffer again."""
+        filled = int(min(self._written.max(initial=0), self.buffer_size))
+        arrays = {name: array[:, :filled] for name, array in self._rings().items()}
+        return {
+            **arrays,
+            "slots": np.array(self.buffer_size),
+            "written": self._written,
+            "running_first": self._running_first,
+        }
+
+    def restore(self, contents: dict[str, np.ndarray]) -> None:
+        """Store what another buffer of the same size held.
+
+        :param contents: of `contents`
+        :raises ValueError: when it does not fit this buffer
+        """
+        own = SequenceReplayBuffer.contents(self)
+        filled = contents["actions"].shape[1] if "actions" in contents else 0
+        shapes = {name: (array.shape[0], filled, *array.shape[2:]) for name, array in self._rings().items()}
+        if set(contents) != set(own) or int(contents["slots"]) != self.buffer_size:
+            raise ValueError(
+                f"The stored replay buffer has {contents.get('slots')} slots of {sorted(contents)}; "
+                f"expected are {self.buffer_size} of {sorted(own)}."
+            )
+        for name, ring in self._rings().items():
+            if contents[name].shape != shapes[name]:
+                raise ValueError(
+                    f"The stored replay buffer's {name} are {contents[name].shape}; expected are {shapes[name]}."
+                )
+            ring[:, :filled] = contents[name]
+        self._written[:] = contents["written"]
+        self._running_first[:] = contents["running_first"]
+
+    def _rings(self) -> dict[str, np.ndarray]:
+        """All arrays with a slot axis, (n_envs, buffer_size, ...), by name."""
+        observations = {f"observation.{key or ''}": array for key, array in self._observations.items()}
+        states = {} if self._states is None else {"states": self._states}
+        return {
+            **observations,
+            **states,
+            "actions": self.actions,
+            "rewards": self.rewards,
+            "terminated": self._terminated,
+            "acted": self._acted,
+            "episode_first": self._episode_first,
+            "episode_last": self._episode_last,
+        }
+
     @property
     def _oldest(self) -> np.ndarray:
         """(n_envs,) absolute number of the oldest slot that is not overwritten."""

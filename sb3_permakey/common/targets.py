@@ -97,10 +97,10 @@ def unscale_values(values: torch.Tensor, slope: float = RESCALING_SLOPE) -> torc
 def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Quantile Huber loss with kappa = 1 (Dabney et al. 2018, equations 9 and 10).
 
-    Summed over the predicted quantiles, at the midpoints (i - 1/2) / N, and averaged over the targets' samples. Not from
-    all N x M pairs: with the targets sorted, those that lie more than 1 below a quantile, up to 1 below, up to 1 above
-    and further above are four ranges, whose sums come from running sums. That costs O((N + M) log M), and the gradient
-    with respect to a quantile comes from the same sums.
+    Summed over the predicted quantiles, at the midpoints (i - 1/2) / N, and averaged over the targets' samples. Not
+    from all N x M pairs: with the targets sorted, those that lie more than 1 below a quantile, up to 1 below, up to 1
+    above and further above are four ranges, whose sums come from running sums. That costs O((N + M) log M), and the
+    gradient with respect to a quantile comes from the same sums.
 
     :param quantiles: (..., N), predicted
     :param targets: (..., M), samples of the target distribution, through which no gradient flows
