@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
-from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, polyak_update
+from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
 
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
@@ -214,8 +214,13 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         self.q_net, self.q_net_target = self.policy.q_net, self.policy.q_net_target
         if self.recurrent_state == "stored":
             self.replay_buffer.store_states(self.q_net.state_shape)
-        self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
-        self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
+        # What an update changes, and what follows it in the target network: parameters and BatchNorm statistics.
+        self._parameters = list(self.q_net.parameters())
+        statistics = (get_parameters_by_name(net, ["running_"]) for net in (self.q_net, self.q_net_target))
+        self._followed, self._following = (
+            [*net.parameters(), *of_batch_norm]
+            for net, of_batch_norm in zip((self.q_net, self.q_net_target), statistics, strict=True)
+        )
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
@@ -313,13 +318,13 @@ class RecurrentQLearning(OffPolicyAlgorithm):
             loss = masked_mean(errors.losses * windows.weights, windows.mask)
             self.policy.optimizer.zero_grad()
             loss.backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
+            grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
             self.policy.optimizer.step()
 
             self._n_updates += 1
             if self._n_updates % self.target_update_interval == 0:
-                polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
-                polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, self.tau)
+                with torch.no_grad():
+                    torch._foreach_lerp_(self._following, self._followed, self.tau)
             if isinstance(self.replay_buffer, PrioritizedSequenceReplayBuffer):
                 priorities = sequence_priorities(errors.td_errors, windows.mask, self.priority_eta)
                 self.replay_buffer.update_priorities(windows.indices, priorities.cpu().numpy())
@@ -435,7 +440,7 @@ class RecurrentQLearning(OffPolicyAlgorithm):
             self.replay_buffer.close_episodes()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["q_net", "q_net_target", "batch_norm_stats", "batch_norm_stats_target", "_last_lstm_states"]
+        own = ["q_net", "q_net_target", "_parameters", "_followed", "_following", "_last_lstm_states"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
