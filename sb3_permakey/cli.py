@@ -108,7 +108,7 @@ def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
 
 def run_show(config: ShowConfig) -> None:
     """Draw keypoints."""
-    detector = KeypointDetector(config.checkpoint, readout=config.readout)
+    detector = KeypointDetector(config.checkpoint, readout=config.readout, streaming=True)
     store = FrameStore(config.frames)
     reader = FrameReader(store, detector.device, config.distractor)
     first = min(config.first, reader.size("test") - 1)

@@ -114,6 +114,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
+    :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
@@ -129,6 +130,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         keep_image: bool = False,
         device: torch.device | str = "auto",
         precision: str = "auto",
+        streaming: bool = True,
         readout: Literal["pointnet", "peaks"] | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
@@ -140,6 +142,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
             keep_image=keep_image,
             device=device,
             precision=precision,
+            streaming=streaming,
             readout=readout,
             num_keypoints=num_keypoints,
             min_distance_px=min_distance_px,
@@ -170,6 +173,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
+    :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
@@ -185,6 +189,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         keep_image: bool = False,
         device: torch.device | str = "auto",
         precision: str = "auto",
+        streaming: bool = True,
         readout: Literal["pointnet", "peaks"] | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
@@ -195,6 +200,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
             keep_image=keep_image,
             device=device,
             precision=precision,
+            streaming=streaming,
             readout=readout,
             num_keypoints=num_keypoints,
             min_distance_px=min_distance_px,

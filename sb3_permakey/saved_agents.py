@@ -150,7 +150,7 @@ class FrameAgent:
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
             readout = getattr(space, "readout", ReadoutConfig())
-            self.detector = KeypointDetector(checkpoint, **asdict(readout))
+            self.detector = KeypointDetector(checkpoint, streaming=True, **asdict(readout))
         elif not _is_image(space):
             raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")
         self._forget()

@@ -36,7 +36,7 @@ def test_scores_what_the_index_says_on_fresh_frames(name):
     for readout, prefix in (("pointnet", ""), ("peaks", "peaks_")):
         if f"{prefix}f1" not in checkpoint.scores:
             continue
-        detector = KeypointDetector(name, readout=readout)
+        detector = KeypointDetector(name, readout=readout, streaming=True)
         found = score_keypoints(*detect_pairs(detector, labelled.frames), labelled, detector.config.window_std)
         said = checkpoint.scores[f"{prefix}f1"]
         assert found["f1"].high >= said, (readout, found["f1"], said)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
-from sb3_permakey.keypoints.layers import IMAGE_SIZE, gaussian_windows, window_means
+from sb3_permakey.keypoints.folded import FoldedPermaKey, FoldedTransporter
+from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
-from sb3_permakey.keypoints.peaks import error_map_peaks
 from sb3_permakey.keypoints.permakey import PermaKey
+from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import fold_trunk
-from sb3_permakey.precision import autocast, place, resolve_device, resolve_precision
+from sb3_permakey.precision import place, resolve_device, resolve_precision
 
-Result = TypeVar("Result")
+LARGEST_DIFFERENCE_PX = 0.25
+"""How far bfloat16 may move a keypoint."""
+TRIAL_FRAMES = 4096
+"""Of so many frames some are computed in float32 too."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,19 @@ class ReadoutConfig:
             raise ValueError(f"min_distance_px must be positive, not {self.min_distance_px}")
 
 
-def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
-    """Frames as the networks want them: uint8 (B, 84, 84, C) -> float32 (B, C, 84, 84) in [0, 1], channels last."""
-    tensor = torch.from_numpy(np.require(frames, requirements="W")).to(device)
-    return tensor.permute(0, 3, 1, 2).float().div_(255)
-
-
 class KeypointDetector:
     """Keypoints of frames from a frozen model.
 
+    With the precision "auto", bfloat16 is on trial: of the first frames, the 1st, 2nd, 4th, 8th and so on to the 4096th
+    are computed in float32 too, and where a keypoint differs by more than 0.25 px, the detector warns and goes on in
+    float32. Streaming leaves so little to compute that "auto" is float32 at once.
+
     :param model_or_path: a keypoint model, which is copied, or the path of a checkpoint
     :param device: "auto" takes a GPU when there is one
-    :param precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
+    :param precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it and keypoints allow it
+    :param streaming: remember what the LSPN says of patches, so that only those whose surroundings were never seen
+        before are computed. Keypoints are the same within rounding, and those of frames in play come several times as
+        fast. It takes up to 12 MB a layer. A GPU and a Transporter compute everything anyway
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
@@ -67,6 +71,7 @@ class KeypointDetector:
         *,
         device: torch.device | str = "auto",
         precision: str = "auto",
+        streaming: bool = False,
         readout: Literal["pointnet", "peaks"] | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
@@ -74,19 +79,20 @@ class KeypointDetector:
         self.source = "the model" if isinstance(model_or_path, KeypointModel) else str(model_or_path)
         wanted = ReadoutConfig(readout or "pointnet", num_keypoints, min_distance_px)
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
         self.model = place(frozen_copy(model_or_path), self.device)
         self.trunk = fold_trunk(self.model)
-        if self.precision == torch.bfloat16:
-            for module in self.model.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    module.to(torch.bfloat16)
         self.config = self.model.config
         self.num_keypoints = wanted.num_keypoints or self.config.num_keypoints
         self.readout = replace(wanted, num_keypoints=self.num_keypoints)
         self.feature_channels = self.model.feature_channels
+        self.streaming = streaming and isinstance(self.model, PermaKey) and self.device.type == "cpu"
+        self.precision = resolve_precision(
+            "float32" if precision == "auto" and self.streaming else precision, self.device
+        )
+        self.network = self._fold(self.precision)
+        self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None
         if self.readout.readout == "peaks":
-            self._error_map_model()
+            self._permakey()
         elif self.num_keypoints != self.config.num_keypoints:
             raise ValueError(
                 f"{self.source} has a PointNet of {self.config.num_keypoints} keypoints, not {self.num_keypoints}: "
@@ -96,24 +102,34 @@ class KeypointDetector:
     def detect(self, frames: np.ndarray) -> Keypoints:
         """Keypoints of frames.
 
-        :param frames: uint8 (B, 84, 84, C)
+        :param frames: uint8 (B, 84, 84, C), of any environments in any order
         :return: float32 arrays, centers (B, K, 2) and features (B, K, C); of peaks their heights too, confidence (B, K)
         :raises ValueError: when the frames have another shape or type
         """
-        read = self._peaks if self.readout.readout == "peaks" else self.model.keypoints
-        centers, features, confidence = self._run(read, frames)
-        return Keypoints(
-            centers.clamp(-1, 1).cpu().numpy(),
-            features.cpu().numpy(),
-            None if confidence is None else confidence.clamp(0, 1).cpu().numpy(),
-        )
+        frames = self._checked(frames)
+        keypoints = self._detect(frames)
+        if self._trial is not None and len(rows := self._trial.rows(len(frames))):
+            exact_network = self._fold(torch.float32)
+            exact = self._detect(frames[rows], exact_network)
+            difference_px = largest_difference_px(keypoints.centers[rows], exact.centers)
+            if difference_px > LARGEST_DIFFERENCE_PX:
+                warnings.warn(
+                    f"bfloat16 moves a keypoint of {self.source} by {difference_px:.2f} px, more than "
+                    f"{LARGEST_DIFFERENCE_PX}: its keypoints are computed in float32",
+                    stacklevel=2,
+                )
+                self.network, self.precision, self._trial = exact_network, torch.float32, None
+                return self._detect(frames)
+        return keypoints
 
     def error_maps(self, frames: np.ndarray) -> np.ndarray:
         """Error maps of frames uint8 (B, 84, 84, C): float32 (B, M, 84, 84) in [0, 1].
 
         :raises ValueError: when the model has none, or the frames have another shape or type
         """
-        return self._run(self._error_map_model().error_maps, frames).float().cpu().numpy()
+        network = self._permakey()
+        with torch.inference_mode():
+            return network.error_maps(self._checked(frames)).cpu().numpy()
 
     def check_channels(self, channels: int) -> None:
         """Raise CheckpointError unless the model takes images of that many channels."""
@@ -122,29 +138,57 @@ class KeypointDetector:
                 f"{self.source} takes images of {self.config.image_channels} channel(s), but the frames have {channels}"
             )
 
-    def _error_map_model(self) -> PermaKey:
-        if not isinstance(self.model, PermaKey):
+    def _fold(self, precision: torch.dtype) -> FoldedPermaKey | FoldedTransporter:
+        if isinstance(self.model, PermaKey):
+            return FoldedPermaKey(self.model, precision, streaming=self.streaming)
+        assert isinstance(self.model, Transporter)
+        return FoldedTransporter(self.model, precision)
+
+    def _permakey(self) -> FoldedPermaKey:
+        if not isinstance(self.network, FoldedPermaKey):
             raise ValueError(f"{self.source} is a {type(self.model).__name__}, which has no error maps: PermaKey has")
-        return self.model
+        return self.network
 
-    def _peaks(self, images: Tensor) -> Keypoints:
-        """Peaks of the first layer's error map, their features as the PointNet's keypoints have them."""
-        model = self._error_map_model()
-        features, error_map = model.features_and_first_map(images)
-        centers, heights = error_map_peaks(
-            error_map, model.cell_sizes[0], self.num_keypoints, self.readout.min_distance_px
-        )
-        windows = gaussian_windows(centers, model.feature_size, model.config.window_std)
-        return Keypoints(centers, window_means(features, windows), heights)
-
-    def _run(self, function: Callable[[Tensor], Result], frames: np.ndarray) -> Result:
+    def _checked(self, frames: np.ndarray) -> np.ndarray:
         frames = np.asarray(frames)
         expected = (IMAGE_SIZE, IMAGE_SIZE)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:3] != expected:
             raise ValueError(f"frames must be uint8 (B, 84, 84, C), not {frames.dtype} {frames.shape}")
         self.check_channels(frames.shape[3])
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            return function(to_images(frames, self.device))
+        return frames
+
+    def _detect(self, frames: np.ndarray, network: FoldedPermaKey | FoldedTransporter | None = None) -> Keypoints:
+        network = network or self.network
+        with torch.inference_mode():
+            if self.readout.readout == "peaks":
+                assert isinstance(network, FoldedPermaKey)
+                found = network.peaks(frames, self.num_keypoints, self.readout.min_distance_px)
+            else:
+                found = network.keypoints(frames)
+            centers, features, confidence = found
+            return Keypoints(
+                centers.clamp(-1, 1).cpu().numpy(),
+                features.cpu().numpy(),
+                None if confidence is None else confidence.clamp(0, 1).cpu().numpy(),
+            )
+
+
+class PrecisionTrial:
+    """Picks the frames on which two precisions are compared: the 1st, 2nd, 4th, ..., up to `TRIAL_FRAMES`."""
+
+    def __init__(self) -> None:
+        self.frames_seen = 0
+
+    def rows(self, count: int) -> list[int]:
+        """Which of the next `count` frames are compared, as indices into them."""
+        numbers = range(self.frames_seen + 1, min(self.frames_seen + count, TRIAL_FRAMES) + 1)
+        self.frames_seen += count
+        return [number - numbers.start for number in numbers if number & (number - 1) == 0]
+
+
+def largest_difference_px(centers: np.ndarray, others: np.ndarray) -> float:
+    """Largest distance between two detections' keypoints (B, K, 2) of the same number, in pixels."""
+    return float(np.linalg.norm(centers - others, axis=-1).max()) * (IMAGE_SIZE - 1) / 2
 
 
 def frozen_copy(model_or_path: KeypointModel | str | Path) -> KeypointModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,14 +38,18 @@ class TrunkWeights:
         return len(self.biases[-1])
 
 
-def fold_block(block: ConvBlock) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals a ConvBlock's convolution and BatchNorm in evaluation mode."""
-    norm = block.norm
+def fold_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each channel, (C,) float32, that a BatchNorm in evaluation mode amounts to."""
     assert norm.running_var is not None
     assert norm.running_mean is not None
     scale = norm.weight.float() / torch.sqrt(norm.running_var.float() + norm.eps)
-    weight = block.conv.weight.float() * scale.view(-1, 1, 1, 1)
-    return weight.detach(), (norm.bias.float() - norm.running_mean.float() * scale).detach()
+    return scale.detach(), (norm.bias.float() - norm.running_mean.float() * scale).detach()
+
+
+def fold_block(block: ConvBlock) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals a ConvBlock's convolution and BatchNorm in evaluation mode."""
+    scale, shift = fold_norm(block.norm)
+    return block.conv.weight.detach().float() * scale.view(-1, 1, 1, 1), shift
 
 
 def fold_trunk(model: KeypointModel) -> TrunkWeights:
@@ -60,23 +65,42 @@ def fold_trunk(model: KeypointModel) -> TrunkWeights:
     )
 
 
-class FrozenTrunk(nn.Module):
+class FoldedConvolutions(nn.Module):
+    """Convolutions with bias and ReLU, TensorFlow's "same" padding; nothing in them learns.
+
+    :param layers: weight (out, in, k, k), bias (out,) and stride of each
+    """
+
+    def __init__(self, layers: Iterable[tuple[Tensor, Tensor, int]]) -> None:
+        super().__init__()
+        weights, biases, strides = zip(*layers, strict=True)
+        self.strides: tuple[int, ...] = strides
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            self.register_buffer(f"kernel_{index}", weight.contiguous(memory_format=torch.channels_last))
+            self.register_buffer(f"bias_{index}", bias)
+
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Every layer's map of images (B, C, H, W), first layer first."""
+        maps, tensors = [], tuple(self.buffers(recurse=False))
+        for kernel, bias, stride in zip(tensors[::2], tensors[1::2], self.strides, strict=True):
+            images = same_conv2d(images, kernel, bias, stride).relu_()
+            maps.append(images)
+        return maps
+
+
+class FrozenTrunk(FoldedConvolutions):
     """Features of images, (B, C, 84, 84) in [0, 1] -> (B, channels, map_size, map_size); nothing in it learns.
 
     :param weights: folded layers
     """
 
     def __init__(self, weights: TrunkWeights) -> None:
-        super().__init__()
-        self.strides = weights.strides
-        for index, (kernel, bias) in enumerate(zip(weights.kernels, weights.biases, strict=True)):
-            self.register_buffer(f"kernel_{index}", torch.from_numpy(kernel.copy()))
-            self.register_buffer(f"bias_{index}", torch.from_numpy(bias.copy()))
+        kernels, biases = (
+            [torch.from_numpy(array.copy()) for array in arrays] for arrays in (weights.kernels, weights.biases)
+        )
+        super().__init__(zip(kernels, biases, weights.strides, strict=True))
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Features of the last layer."""
-        for index, stride in enumerate(self.strides):
-            kernel, bias = self.get_buffer(f"kernel_{index}"), self.get_buffer(f"bias_{index}")
-            images = same_conv2d(images, kernel, bias, stride).relu_()
-        return images
+        return self.maps(images)[-1]

@@ -170,6 +170,7 @@ def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:
         checkpoint,
         device=config.device,
         precision=config.precision,
+        streaming=True,
         readout=config.readout,
         num_keypoints=config.num_keypoints,
         min_distance_px=config.min_distance_px,

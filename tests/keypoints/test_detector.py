@@ -1,10 +1,13 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from conftest import NUM_KEYPOINTS, square_frames
 
 from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig
-from sb3_permakey.keypoints.detector import ReadoutConfig, to_images
+from sb3_permakey.keypoints.detector import PrecisionTrial, ReadoutConfig
+from sb3_permakey.keypoints.folded import to_images
 from sb3_permakey.keypoints.layers import gaussian_windows
 from sb3_permakey.keypoints.peaks import error_map_peaks
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
@@ -40,6 +43,41 @@ def test_bfloat16_keeps_keypoints_within_a_quarter_pixel(keypoint_model):
     rough = KeypointDetector(keypoint_model, precision="bfloat16").detect(frames)
     assert np.abs(exact.centers - rough.centers).max() * PIXELS_PER_UNIT < 0.25
     assert rough.features.dtype == np.float32
+
+
+@pytest.fixture
+def bfloat16_cpu(monkeypatch):
+    monkeypatch.setattr("sb3_permakey.precision._computes_in_bfloat16", lambda device: True)
+
+
+def test_auto_precision_goes_back_to_float32_when_keypoints_move(keypoint_model, bfloat16_cpu):
+    frames, detector = square_frames(3), KeypointDetector(keypoint_model, device="cpu")
+    assert detector.precision == torch.bfloat16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.detect(frames)  # an untrained PointNet sees hardly any difference
+    assert detector.precision == torch.bfloat16
+    rough = detector.network
+    rough.keypoints = lambda frames, read=rough.keypoints: read(frames)._replace(
+        centers=read(frames).centers + 0.3 / PIXELS_PER_UNIT
+    )
+    exact = KeypointDetector(keypoint_model, precision="float32", device="cpu").detect(frames)
+    with pytest.warns(UserWarning, match=r"bfloat16 moves a keypoint of the model by 0\.4\d px, more than 0.25: its"):
+        found = detector.detect(frames)  # the 4th frame is among them
+    assert detector.precision == torch.float32
+    np.testing.assert_allclose(found.centers, exact.centers, atol=1e-6)
+
+
+def test_trial_compares_ever_fewer_frames():
+    trial = PrecisionTrial()
+    assert [trial.rows(count) for count in (1, 2, 4, 1, 9, 1)] == [[0], [0], [0], [0], [7], []]
+    assert [trial.rows(count) for count in (4077, 2, 10**6)] == [[13, 45, 109, 237, 493, 1005, 2029], [0], []]
+
+
+def test_streaming_needs_no_trial(keypoint_model, bfloat16_cpu):
+    assert KeypointDetector(keypoint_model, device="cpu", streaming=True).precision == torch.float32
+    wanted = KeypointDetector(keypoint_model, device="cpu", streaming=True, precision="bfloat16")
+    assert wanted.precision == torch.bfloat16
 
 
 def test_a_detector_does_not_touch_the_model_it_was_made_of(keypoint_model):
@@ -94,7 +132,7 @@ def test_peaks_are_those_of_the_first_layers_error_map(keypoint_model):
 @pytest.mark.parametrize("layers", [(0,), (2, 3), (0, 1, 2, 3)])
 def test_peaks_of_any_layers(layers):
     model = PermaKey(PermaKeyConfig(num_keypoints=5, layers=layers)).eval()
-    found = KeypointDetector(model, readout="peaks").detect(square_frames(2))
+    found = KeypointDetector(model, readout="peaks", precision="float32").detect(square_frames(2))
     assert found.centers.shape == (2, 5, 2)
     assert np.abs(found.centers).max() <= 1
     assert (np.diff(found.confidence, axis=1) <= 0).all()
