@@ -10,7 +10,6 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import MessagePassing
 
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
 from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
@@ -41,48 +40,39 @@ def mlp(in_features: int, units: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_features, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU())
 
 
-class InteractionNetwork(MessagePassing):
+class InteractionNetwork(nn.Module):
     """One round of messages (Battaglia et al. 2016; equation 4): edges, their sum at each node, nodes.
 
-    The first layer of f_e([v_i, v_j, e_ij]) is a sum of three products; those with v_i and v_j are computed once for
-    each node instead of once for each edge.
+    The graph is fully connected, so that edges are all pairs of nodes in one tensor and their sum at a node is a sum
+    over an axis; a general graph library's gather and scatter took 1.7 times as long. The first layer of
+    f_e([v_i, v_j, e_ij]) is a sum of three products; those with v_i and v_j are computed once for each node instead of
+    once for each edge.
 
     :param units: width of nodes and edges
     """
 
     def __init__(self, units: int) -> None:
-        super().__init__(aggr="sum", node_dim=-2)
+        super().__init__()
         self.update_edges = mlp(3 * units, units)
         self.update_nodes = mlp(2 * units, units)
 
-    def forward(self, nodes: Tensor, edge_index: Tensor, edge: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, edge: Tensor) -> Tensor:
         """Updated nodes.
 
         :param nodes: (B, K, units)
-        :param edge_index: (2, E), senders and receivers, the same for the whole batch
         :param edge: (1, units), the value of all edges
         :return: (B, K, units)
         """
-        first = self.update_edges[0]
+        first, _, second, _ = self.update_edges
         assert isinstance(first, nn.Linear)
         of_receiver, of_sender, of_edge = first.weight.chunk(3, dim=1)
-        incoming = self.propagate(
-            edge_index,
-            receiver=F.linear(nodes, of_receiver, first.bias) + F.linear(edge, of_edge),
-            sender=F.linear(nodes, of_sender),
-        )
+        receivers = F.linear(nodes, of_receiver, first.bias) + F.linear(edge, of_edge)
+        senders = F.linear(nodes, of_sender)
+        pairs = (receivers.unsqueeze(2) + senders.unsqueeze(1)).relu_()
+        edges = second(pairs).relu_()
+        # No node sends to itself.
+        incoming = edges.sum(dim=2) - edges.diagonal(dim1=1, dim2=2).transpose(1, 2)
         return self.update_nodes(torch.cat([nodes, incoming], dim=-1))
-
-    def message(self, receiver_i: Tensor, sender_j: Tensor) -> Tensor:
-        """Updated edges e'_ij, (B, E, units), from the first layer's products with v_i and v_j."""
-        return self.update_edges[1:](receiver_i + sender_j)
-
-
-def fully_connected(count: int) -> Tensor:
-    """All ordered pairs of distinct nodes, (2, count (count - 1))."""
-    nodes = torch.arange(count)
-    pairs = torch.cartesian_prod(nodes, nodes)
-    return pairs[pairs[:, 0] != pairs[:, 1]].T.contiguous()
 
 
 class KeypointGNN(BaseFeaturesExtractor):
@@ -119,7 +109,6 @@ class KeypointGNN(BaseFeaturesExtractor):
         self.process = InteractionNetwork(units)
         self.decode_nodes = mlp(units, units)
         self.output = mlp((count if aggregate == "concat" else 2) * units, features_dim)
-        self.register_buffer("edge_index", fully_connected(count), persistent=False)
         self.register_buffer("initial_edge", torch.zeros(1, units), persistent=False)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
@@ -129,7 +118,7 @@ class KeypointGNN(BaseFeaturesExtractor):
             parts.append(observations["confidence"].unsqueeze(-1))
         nodes = self.encode_nodes(torch.cat(parts, dim=-1))
         edge = self.encode_edges(self.get_buffer("initial_edge"))
-        nodes = self.decode_nodes(self.process(nodes, self.get_buffer("edge_index"), edge))
+        nodes = self.decode_nodes(self.process(nodes, edge))
         if self.aggregate == "pool":
             return self.output(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
         return self.output(nodes.flatten(1))

@@ -7,7 +7,6 @@ from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 
 from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, RecurrentDQN
-from sb3_permakey.extractors import fully_connected
 from sb3_permakey.keypoints import save_checkpoint
 from sb3_permakey.keypoints.layers import gaussian_windows
 
@@ -90,11 +89,6 @@ def test_gnn_without_confidence_keeps_its_parameters():
 def test_unknown_aggregates_are_refused():
     with pytest.raises(ValueError, match="aggregate must be 'concat' or 'pool', not 'sum'"):
         KeypointGNN(keypoint_space(3), aggregate="sum")
-
-
-def test_graph_is_fully_connected_without_loops():
-    pairs = {tuple(pair) for pair in fully_connected(3).T.tolist()}
-    assert pairs == {(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}
 
 
 @pytest.mark.parametrize("count", [1, 7, 25])
