@@ -83,9 +83,14 @@ KEYPOINTS: dict[str, tuple[dict[str, Any], Callable[..., Any]]] = {
         {"readout": "peaks", "num_keypoints": 20},
         partial(off_policy, RecurrentDQN, "PermaKeyPolicy"),
     ),
-    "RecurrentDQN, PKey-CNN": (
+    "RecurrentDQN, PKey-CNN of 32 filters": (
         {"keep_image": True},
-        partial(off_policy, RecurrentDQN, "PermaKeyPolicy", policy_kwargs={"keypoint_encoder": "cnn"}),
+        partial(
+            off_policy,
+            RecurrentDQN,
+            "PermaKeyPolicy",
+            policy_kwargs={"keypoint_encoder": "cnn", "features_extractor_kwargs": {"filters": 32}},
+        ),
     ),
 }
 
@@ -138,8 +143,8 @@ def main(config: SpeedBenchmark) -> None:
     torch.set_num_threads(config.threads)
     names = [REFERENCE, *(name for name in config.agents or (*PIXELS, *KEYPOINTS) if name != REFERENCE)]
     agents = {name: make_agent(name, config) for name in names}
-    for agent in agents.values():
-        turn(agent, WARM_UP_STEPS)
+    for name, agent in agents.items():
+        print(f"{name}: {turn(agent, WARM_UP_STEPS):.0f} steps/s while warming up", flush=True)
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(config.turns):
         for name, agent in agents.items():

@@ -18,9 +18,16 @@ from sb3_permakey import RecurrentDQN, RecurrentQRDQN
 Settings = dict[str, Any]
 STEPS = {"cartpole": 100_000, "tmaze": 30_000, "repeat": 40_000}
 """Environment steps of each family's runs."""
+
+
+def falling_to_zero(progress_remaining: float) -> float:
+    """A learning rate that falls from 1e-3 to 0 over the run."""
+    return 1e-3 * progress_remaining
+
+
 RECURRENT: dict[str, Settings] = {
     "cartpole": {
-        "learning_rate": 1e-3,
+        "learning_rate": falling_to_zero,
         "learning_starts": 1000,
         "batch_size": 32,
         "sequence_length": 16,
