@@ -29,8 +29,8 @@ RECURRENT: dict[str, Settings] = {
     "cartpole": {
         "learning_rate": falling_to_zero,
         "learning_starts": 1000,
-        "batch_size": 32,
-        "sequence_length": 16,
+        "batch_size": 16,
+        "sequence_length": 40,
         "train_freq": 2,
         "exploration_fraction": 0.3,
         "exploration_final_eps": 0.05,
