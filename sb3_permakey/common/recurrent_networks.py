@@ -130,14 +130,25 @@ class RecurrentQNetwork(BaseModel):
         output, new_states = self._recur(features.unsqueeze(0), tuple(part * keep for part in states))
         return self.head(output.squeeze(0)), new_states
 
-    def window_values(self, obs: PyTorchObs, states: RecurrentStates | None = None) -> torch.Tensor:
+    def window_values(
+        self, obs: PyTorchObs, states: RecurrentStates | None = None, learned_steps: int | None = None
+    ) -> torch.Tensor:
         """Values of every state of B windows of T steps.
 
         :param obs: (T, B, *observation shape), or a dict of these
         :param states: recurrent states before them, (layers, B, units) each; None for zeros
+        :param learned_steps: gradients reach the features of so many first steps alone; None for all. The states after
+            them only choose actions, and need no backward pass through the features extractor
         :return: (T, B, actions, quantiles)
         """
-        output, _ = self._recur(self._window_inputs(obs), states)
+        if learned_steps is None:
+            inputs = self._window_inputs(obs)
+        else:
+            learned, rest = _split_steps(obs, learned_steps)
+            with torch.no_grad():
+                inputs_of_rest = self._window_inputs(rest)
+            inputs = torch.cat([self._window_inputs(learned), inputs_of_rest])
+        output, _ = self._recur(inputs, states)
         return self.head(output)
 
     @torch.no_grad()
@@ -184,3 +195,10 @@ class RecurrentQNetwork(BaseModel):
             return self.rnn(inputs, states)
         output, hidden = self.rnn(inputs, None if states is None else states[0])
         return output, (hidden,)
+
+
+def _split_steps(obs: PyTorchObs, steps: int) -> tuple[PyTorchObs, PyTorchObs]:
+    """Observations (T, B, ...) of the first steps, and of the others."""
+    if isinstance(obs, dict):
+        return {key: value[:steps] for key, value in obs.items()}, {key: value[steps:] for key, value in obs.items()}
+    return obs[:steps], obs[steps:]

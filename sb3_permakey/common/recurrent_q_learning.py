@@ -353,7 +353,9 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         :return: (T, B, actions, N) and (L, B, N)
         """
         online = self.q_net.window_values(
-            windows.observations, self.q_net.warmed_up_states(windows.burn_in, windows.states)
+            windows.observations,
+            self.q_net.warmed_up_states(windows.burn_in, windows.states),
+            learned_steps=len(windows.mask),
         )
         with torch.no_grad():
             target = self.q_net_target.window_values(

@@ -87,6 +87,16 @@ def test_burn_in_equals_its_steps_one_by_one(policy_class, space, kwargs):
                 torch.testing.assert_close(got[:, window : window + 1], want, atol=1e-5, rtol=1e-4)
 
 
+def test_states_after_the_learned_steps_have_the_same_values_and_no_gradient_through_features():
+    net = make_policy().q_net
+    obs = draw(VECTOR, 5, 2).requires_grad_()
+    values = net.window_values(obs, learned_steps=3)
+    torch.testing.assert_close(values, net.window_values(obs))
+    values.sum().backward()
+    depends = obs.grad.abs().sum(dim=(1, 2)) > 0
+    assert depends.tolist() == [True, True, True, False, False]
+
+
 def test_burn_in_leaves_no_gradient():
     net = make_policy().q_net
     before, obs = draw(VECTOR, 4, 2).requires_grad_(), draw(VECTOR, 3, 2).requires_grad_()
