@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 from sb3_contrib import QRDQN, RecurrentPPO
@@ -137,18 +138,32 @@ def sb3_replay_bytes(agent: OffPolicyAlgorithm) -> float:
     return replay_bytes(kind(1000, agent.observation_space, agent.action_space, device="cpu"))
 
 
-def main(config: SpeedBenchmark) -> None:
-    """Measure, print and write."""
-    keep_freed_memory()
-    torch.set_num_threads(config.threads)
+def acting_speed(agent: BaseAlgorithm, steps: int) -> float:
+    """Steps per second of acting alone: the greedy action of every step, with the environment and its keypoints."""
+    env = agent.get_env()
+    assert env is not None
+    observation, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
+    started = time.perf_counter()
+    for _ in range(steps):
+        actions, state = agent.predict(observation, state, starts, deterministic=True)
+        observation, _, starts, _ = env.step(actions)
+    # The training environments were reset behind the agent's back.
+    agent._last_obs = None
+    return steps * env.num_envs / (time.perf_counter() - started)
+
+
+def measure(config: SpeedBenchmark) -> dict[str, dict[str, Any]]:
+    """Speeds, memory and replay bytes of all agents, by name."""
     names = [REFERENCE, *(name for name in config.agents or (*PIXELS, *KEYPOINTS) if name != REFERENCE)]
     agents = {name: make_agent(name, config) for name in names}
     for name, agent in agents.items():
         print(f"{name}: {turn(agent, WARM_UP_STEPS):.0f} steps/s while warming up", flush=True)
     speeds: dict[str, list[float]] = {name: [] for name in names}
+    acting: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(config.turns):
         for name, agent in agents.items():
             speeds[name].append(turn(agent, config.steps))
+            acting[name].append(acting_speed(agent, config.steps // 2))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         memory = {name: pool.submit(peak_memory, name, config).result() for name in names}
 
@@ -159,20 +174,45 @@ def main(config: SpeedBenchmark) -> None:
             "steps_per_s": statistics.median(speeds[name]),
             "ratio_to_dqn": statistics.median(ratios),
             "steps_per_s_of_each_turn": speeds[name],
+            "acting_steps_per_s": statistics.median(acting[name]),
             "peak_memory_mib": memory[name],
         }
         if isinstance(agent, OffPolicyAlgorithm):
             assert agent.replay_buffer is not None
             own, sb3 = replay_bytes(agent.replay_buffer), sb3_replay_bytes(agent)
             results[name] |= {"replay_bytes_per_step": own, "share_of_sb3s_buffer": own / sb3}
+    return results
+
+
+def table(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The results as a Markdown table."""
+    lines = [
+        "| agent | steps/s, learning | of DQN's | steps/s, acting | peak MiB | replay bytes a step | of SB3's |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results.items():
+        replay = (
+            f"{row['replay_bytes_per_step']:.0f} | {row['share_of_sb3s_buffer']:.2f}"
+            if "replay_bytes_per_step" in row
+            else "- | -"
+        )
+        lines.append(
+            f"| {name} | {row['steps_per_s']:.0f} | {row['ratio_to_dqn']:.2f} | {row['acting_steps_per_s']:.0f} "
+            f"| {row['peak_memory_mib']:.0f} | {replay} |"
+        )
+    return lines
+
+
+def main(config: SpeedBenchmark) -> None:
+    """Measure, print and write."""
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    results = measure(config)
     write_json(
         config.out,
         {"game": GAME, "threads": config.threads, "device": config.device, "agents": results, **provenance()},
     )
-    print(f"{'agent':<48}{'steps/s':>9}{'of DQN':>8}{'MiB':>7}{'bytes/step':>12}{'of SB3':>8}")
-    for name, row in results.items():
-        replay = f"{row['replay_bytes_per_step']:>12.0f}{row['share_of_sb3s_buffer']:>8.2f}" if len(row) > 4 else ""
-        print(f"{name:<48}{row['steps_per_s']:>9.1f}{row['ratio_to_dqn']:>8.2f}{row['peak_memory_mib']:>7.0f}{replay}")
+    print("\n".join(table(results)))
     print(config.out)
 
 

@@ -143,23 +143,23 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
     return rows
 
 
-def main(config: SpeedBenchmark) -> None:
-    """Measure, print and write."""
-    keep_freed_memory()
-    torch.set_num_threads(config.threads)
+def measure(config: SpeedBenchmark) -> dict[str, Any]:
+    """Rows of all games, beside the machine's matrix product."""
     gflops = {name: matrix_product_gflops(getattr(torch, name)) for name in ("float32", "bfloat16")}
     rows = [row for game in config.games for row in time_game(config, game)]
     for row in rows:
         row["floor_ms"] = 1000 * row["gflop_per_frame"] / gflops[row["precision"]]
-    result = {
-        "rows": rows,
-        "authors_frames_per_s": AUTHORS_FRAMES_PER_S,
-        "matrix_product_gflops": gflops,
-        "threads": config.threads,
-        "warm_up_frames": config.warm_up_frames,
-        **provenance(),
-    }
-    write_json(config.out, result)
+    return {"rows": rows, "authors_frames_per_s": AUTHORS_FRAMES_PER_S, "matrix_product_gflops": gflops}
+
+
+def main(config: SpeedBenchmark) -> None:
+    """Measure, print and write."""
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    result = measure(config)
+    rows, gflops = result["rows"], result["matrix_product_gflops"]
+    settings = {"threads": config.threads, "warm_up_frames": config.warm_up_frames}
+    write_json(config.out, {**result, **settings, **provenance()})
     print("frames/s (authors' code: " + ", ".join(f"{n} frame(s) {r}" for n, r in AUTHORS_FRAMES_PER_S.items()) + ")")
     for row in rows:
         print(

@@ -1,0 +1,191 @@
+"""How fast keypoints and agents are, in one table and one chart: python -m benchmarks.throughput
+
+Detectors on recorded play of each game, agents on MsPacman beside SB3's, and how the keypoint agent scales with the
+number of keypoints and of environments. On a machine with a GPU the agents run there, and so does a dense detector.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from benchmarks import agents_speed, detector_speed
+from benchmarks.keypoints import NUM_KEYPOINTS
+from sb3_permakey import RecurrentDQN, VecPermaKeyObservation, make_atari_env
+from sb3_permakey.files import write_atomically, write_json
+from sb3_permakey.precision import keep_freed_memory
+from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.provenance import provenance
+
+KEYPOINT_COUNTS, ENV_COUNTS = (5, 10, 15, 20, 25), (1, 2, 4, 8, 16)
+FRAMES = 4000
+"""Frames of play of each game: enough for a warm-up and all rounds."""
+
+
+@dataclass(frozen=True)
+class ThroughputBenchmark:
+    """Measure detectors, agents and scaling; write JSON, a table and a chart."""
+
+    games: tuple[str, ...] = tuple(NUM_KEYPOINTS)
+    """Games of the detectors."""
+    steps: int = 400
+    """Steps of an agent's turn."""
+    turns: int = 6
+    """Turns of each agent; the median counts."""
+    rounds: int = 10
+    """Times that each detector is timed."""
+    threads: int = 2
+    """CPU threads."""
+    device: str = "auto"
+    """Where the agents are."""
+    frames: Path = Path("runs/throughput")
+    """Where the games' play is recorded, once."""
+    out: Path = Path("benchmarks/results/throughput.json")
+    """JSON file to write, with a Markdown file of the same name."""
+    picture: Path = Path("docs/throughput.png")
+    """Chart to draw."""
+
+
+def detectors(benchmark: ThroughputBenchmark) -> dict[str, Any]:
+    """Frames per second of the detectors on every game."""
+    for game in benchmark.games:
+        collect(CollectConfig(game=game, out=benchmark.frames / game.lower(), frames=FRAMES))
+    config = detector_speed.SpeedBenchmark(
+        frames=benchmark.frames,
+        games=tuple(game.lower() for game in benchmark.games),
+        rounds=benchmark.rounds,
+        threads=benchmark.threads,
+    )
+    return detector_speed.measure(config)
+
+
+def scaling(benchmark: ThroughputBenchmark) -> dict[str, dict[int, float]]:
+    """Steps per second of RecurrentDQN on peaks, learning included, by number of keypoints and of environments."""
+
+    def speed(keypoints: int, envs: int) -> float:
+        venv = VecPermaKeyObservation(
+            DummyVecEnv([partial(make_atari_env, agents_speed.GAME, seed=seed) for seed in range(envs)]),
+            agents_speed.GAME.lower(),
+            readout="peaks",
+            num_keypoints=keypoints,
+            device=benchmark.device,
+        )
+        agent = agents_speed.off_policy(RecurrentDQN, "PermaKeyPolicy", venv, benchmark.device, gradient_steps=envs)
+        agents_speed.turn(agent, agents_speed.WARM_UP_STEPS)
+        return agents_speed.turn(agent, benchmark.steps)
+
+    return {
+        "keypoints": {count: speed(count, 1) for count in KEYPOINT_COUNTS},
+        "environments": {count: speed(7, count) for count in ENV_COUNTS},
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    machine, detection = result["machine"], result["detectors"]
+    by_games: dict[str, dict[tuple[str, str, int], float]] = {}
+    for row in detection["rows"]:
+        key = (row["detector"], row["precision"], row["batch_size"])
+        by_games.setdefault(row["game"], {})[key] = row["frames_per_s"]
+    columns = list(dict.fromkeys(key for rows in by_games.values() for key in rows))
+    lines = [
+        "# Throughput",
+        "",
+        f"Written by `python -m benchmarks.throughput`: {result['threads']} thread(s) of {machine['cpu']}"
+        + (f", {machine['gpu']}" if machine["gpu"] else "")
+        + f", commit {result['commit']}.",
+        "",
+        "## Keypoints, frames per second",
+        "",
+        "| game | " + " | ".join(f"{name}, {precision}, {size}" for name, precision, size in columns) + " |",
+        "|" + "---|" * (len(columns) + 1),
+        *(f"| {game} | " + " | ".join(f"{rows[key]:.0f}" for key in columns) + " |" for game, rows in by_games.items()),
+        "",
+        "The last number of a column is the batch size. The authors' released code: "
+        + ", ".join(f"{rate} in batches of {size}" for size, rate in detection["authors_frames_per_s"].items())
+        + ". Matrix products on this machine: "
+        + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in detection["matrix_product_gflops"].items())
+        + ".",
+        "",
+        "## Agents on MsPacman",
+        "",
+        *agents_speed.table(result["agents"]),
+        "",
+        "## Scaling, steps per second of RecurrentDQN on peaks with learning",
+        "",
+    ]
+    for name, speeds in result["scaling"].items():
+        lines += [
+            f"| {name} | " + " | ".join(str(count) for count in speeds) + " |",
+            "|" + "---|" * (len(speeds) + 1),
+            "| steps/s | " + " | ".join(f"{speed:.0f}" for speed in speeds.values()) + " |",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Three panels: detectors by game, agents, scaling."""
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    of_detectors, of_agents, of_scaling = figure.subplots(1, 3)
+    draw_detectors(of_detectors, result["detectors"])
+    names = list(result["agents"])[::-1]
+    of_agents.barh(names, [result["agents"][name]["steps_per_s"] for name in names], color="C0")
+    of_agents.set(title="agents, acting and learning", xlabel="steps per second")
+    for name, speeds in result["scaling"].items():
+        of_scaling.plot([int(count) for count in speeds], list(speeds.values()), "o-", label=f"number of {name}")
+    of_scaling.set(title="RecurrentDQN on peaks", xlabel="number", ylabel="steps per second", ylim=(0, None))
+    of_scaling.legend()
+    return figure
+
+
+def draw_detectors(panel: Axes, detection: dict[str, Any]) -> None:
+    """One frame at a time: a group of bars for each game."""
+    rows = [row for row in detection["rows"] if row["batch_size"] == 1]
+    games = list(dict.fromkeys(row["game"] for row in rows))
+    kinds = list(dict.fromkeys((row["detector"], row["precision"]) for row in rows))
+    for index, kind in enumerate(kinds):
+        rates = [row["frames_per_s"] for row in rows if (row["detector"], row["precision"]) == kind]
+        places = [place + (index - len(kinds) / 2) * 0.2 for place in range(len(games))]
+        panel.bar(places, rates, width=0.2, label=", ".join(kind))
+    panel.axhline(detection["authors_frames_per_s"][1], color="black", ls=":", label="authors' code")
+    panel.set_xticks(range(len(games)), games, rotation=30, ha="right")
+    panel.set(title="keypoints of one frame at a time", ylabel="frames per second")
+    panel.legend(fontsize="small")
+
+
+def main(benchmark: ThroughputBenchmark) -> None:
+    """Measure, write and draw."""
+    keep_freed_memory()
+    torch.set_num_threads(benchmark.threads)
+    speed = agents_speed.SpeedBenchmark(
+        steps=benchmark.steps, turns=benchmark.turns, threads=benchmark.threads, device=benchmark.device
+    )
+    result = {
+        "detectors": detectors(benchmark),
+        "agents": agents_speed.measure(speed),
+        "scaling": scaling(benchmark),
+        "threads": benchmark.threads,
+        "device": benchmark.device,
+        **provenance(),
+    }
+    write_json(benchmark.out, result)
+    text = report(result)
+    write_atomically(benchmark.out.with_suffix(".md"), text.encode())
+    picture = io.BytesIO()
+    draw(result).savefig(picture, dpi=100)
+    write_atomically(benchmark.picture, picture.getvalue())
+    print(text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ThroughputBenchmark))
