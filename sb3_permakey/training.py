@@ -116,7 +116,10 @@ def train(config: TrainConfig) -> Path:
         write_json(out / "config.json", {**json.loads(json.dumps(asdict(config), default=str)), **provenance()})
     model.learn(
         config.steps - model.num_timesteps,
-        callback=[validation_callback(config, model.num_timesteps), RunCheckpoint(out / RUN, config.save_every, kept)],
+        callback=[
+            Validation(validation_envs(config), out, config.validate_every, config.validation_episodes),
+            RunCheckpoint(out / RUN, config.save_every, kept),
+        ],
         progress_bar=True,
         tb_log_name=config.game,
         reset_num_timesteps=model.num_timesteps == 0,
@@ -140,25 +143,37 @@ def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
     )
 
 
-def validation_callback(config: TrainConfig, steps_done: int) -> EvalCallback:
-    """Plays the validation games and keeps the best model; goes on with the validations that the folder holds."""
-    validation_envs = min(config.validation_episodes, 5)
-    callback = EvalCallback(
-        make_envs(config, validation_envs, FIRST_VALIDATION_SEED, training=False),
-        n_eval_episodes=config.validation_episodes,
-        eval_freq=max(config.validate_every // config.num_envs, 1),
-        best_model_save_path=str(config.out),
-        log_path=str(config.out),
-        verbose=0,
-    )
-    callback.n_calls = steps_done // config.num_envs
-    if (config.out / VALIDATIONS).exists():
-        log = np.load(config.out / VALIDATIONS)
-        callback.evaluations_timesteps = log["timesteps"].tolist()
-        callback.evaluations_results = log["results"].tolist()
-        callback.evaluations_length = log["ep_lengths"].tolist()
-        callback.best_mean_reward = max(float(np.mean(scores)) for scores in callback.evaluations_results)
-    return callback
+class Validation(EvalCallback):
+    """Plays the validation games and keeps the best model; goes on with the validations that the folder holds.
+
+    :param envs: validation environments, whose episodes are whole games
+    :param folder: where `BEST_MODEL` and `VALIDATIONS` go
+    :param every_steps: agent steps between two validations
+    :param episodes: games of each validation
+    """
+
+    def __init__(self, envs: VecEnv, folder: Path, every_steps: int, episodes: int) -> None:
+        super().__init__(
+            envs, n_eval_episodes=episodes, best_model_save_path=str(folder), log_path=str(folder), verbose=0
+        )
+        self.folder, self.every_steps = folder, every_steps
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        num_envs = self.training_env.num_envs
+        self.eval_freq = max(self.every_steps // num_envs, 1)
+        self.n_calls = self.model.num_timesteps // num_envs
+        if (self.folder / VALIDATIONS).exists():
+            log = np.load(self.folder / VALIDATIONS)
+            self.evaluations_timesteps = log["timesteps"].tolist()
+            self.evaluations_results = log["results"].tolist()
+            self.evaluations_length = log["ep_lengths"].tolist()
+            self.best_mean_reward = max(float(np.mean(scores)) for scores in self.evaluations_results)
+
+
+def validation_envs(config: TrainConfig) -> VecEnv:
+    """The environments of the validation games."""
+    return make_envs(config, min(config.validation_episodes, 5), FIRST_VALIDATION_SEED, training=False)
 
 
 def encoder_settings(config: TrainConfig) -> dict[str, Any] | None:

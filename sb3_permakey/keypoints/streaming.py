@@ -83,7 +83,7 @@ class WindowHasher:
         inside = slice(-self.windows.first, IMAGE_SIZE - self.windows.first)
         framed[:, inside, inside] = codes
         of_image, of_row, of_column = framed.strides
-        along_rows = np.ndarray(
+        along_rows: np.ndarray = np.ndarray(
             (batch, side, count, len(self.of_column)),
             framed.dtype,
             framed,
@@ -91,7 +91,7 @@ class WindowHasher:
         )
         sums = _mix(np.einsum("...k,k->...", along_rows, self.of_column))
         of_image, of_row, of_column = sums.strides
-        along_columns = np.ndarray(
+        along_columns: np.ndarray = np.ndarray(
             (batch, count, count, len(self.of_row)),
             sums.dtype,
             sums,

@@ -1,0 +1,182 @@
+"""The 100,000-step Atari protocol of the PermaKey paper's tables 1 to 3, and controls that the paper lacks.
+
+    python -m benchmarks.atari100k --games MsPacman --methods permakey-gnn --seeds 3 --preset paper
+    python -m benchmarks.atari100k --methods permakey-peaks-gnn --preset strong --workers 2
+    python -m benchmarks.atari100k --methods grid-gnn true-positions-gnn --games MsPacman --backend ray --address auto
+    python -m benchmarks.report
+
+A run trains one agent for 100,000 steps (400,000 frames), validates it every 10,000 on 10 whole games, and tests the
+checkpoint that was best there: 10 whole games without exploration on each of 10 environment seeds that neither training
+nor validation saw, every score kept. It writes one JSON file and is not done again once that is there. A run that was
+killed goes on from its last checkpoint when the same command is given again (SB3's DQN and QRDQN begin anew).
+
+Seeds: training has the run's own, from 0; validation 1,000,000 on; the test 2,000,000 on, for all runs the same, as the
+paper's statistic needs it. Settings are chosen by validation alone: `--test-episodes 0` leaves the test out,
+`--first-seed` takes other training seeds than the final runs have, and `--results` keeps the files apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from benchmarks.atari100k.backends import Outcome, in_processes, in_this_process, on_ray
+from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, find_checkpoint, pretrain, require_checkpoint
+from benchmarks.atari100k.methods import METHODS, PRESETS
+from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run
+from benchmarks.atari100k.tables import all_runs_table, group_runs
+from benchmarks.report import RESULTS, ReportConfig, write_report
+from sb3_permakey.atari import atari_env_id, plain_game_name
+
+GAMES = ("BattleZone", "MsPacman", "Seaquest", "Frostbite")
+MEMORY_BYTES = {True: 5 * 10**9, False: 2 * 10**9}
+"""What a run takes, by whether its replay buffer holds images."""
+
+
+@dataclass(frozen=True)
+class Atari100kBenchmark:
+    """Train and test agents on Atari games, then write tables and pictures."""
+
+    games: tuple[str, ...] = GAMES
+    """Games."""
+    methods: tuple[str, ...] = ("permakey-gnn",)
+    """Methods of `benchmarks.atari100k_methods`."""
+    preset: str = "paper"
+    """Settings of the recurrent agent: paper or strong."""
+    seeds: int = 3
+    """Runs of each method on each game."""
+    first_seed: int = 0
+    """Seed of the first."""
+    noise: tuple[Literal["clean", "both"], ...] = ("clean",)
+    """clean: the game's frames. both: with a horizontal and a vertical bar."""
+    keypoints: tuple[int, ...] = ()
+    """Numbers of keypoints; empty: the paper's for each game."""
+    schedule: Annotated[Schedule, tyro.conf.arg(name="")] = field(default_factory=Schedule)
+    """How long a run trains, and how it is judged."""
+    settings: tuple[str, ...] = ()
+    """Settings that differ from the preset's, such as learning_rate=1e-4 or policy_kwargs.dueling=False."""
+    pretrain: bool = False
+    """Train the keypoint checkpoints that are missing."""
+    folder: Path = Path("runs/atari100k")
+    """Where runs keep their models and checkpoints; on a cluster a folder that all machines share."""
+    results: Path = RESULTS
+    """Where the JSON files go, shared like the other folder; the tables are beside it."""
+    pictures: Path = Path("docs")
+    """Folder of the pictures."""
+    backend: Literal["local", "ray"] = "local"
+    """local: on this machine. ray: a task of Ray for each run."""
+    workers: int = 1
+    """Local runs at once, each in its own process."""
+    threads: int | None = None
+    """CPU threads of a run; empty: the cores shared out among the workers; on Ray 1."""
+    address: str | None = None
+    """Address of the Ray cluster; empty: a local Ray."""
+    gpus: float = 0.0
+    """GPUs of a run on Ray, may be a part of one."""
+    device: str = "auto"
+    """Where to train."""
+
+    def __post_init__(self) -> None:
+        for kind, names, known in (("method", self.methods, METHODS), ("preset", (self.preset,), PRESETS)):
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise ValueError(f"unknown {kind} {unknown[0]!r}; there are {', '.join(known)}")
+        for name in ("seeds", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
+    """All runs, seed by seed, with the checkpoints that they need.
+
+    :raises CheckpointError: when one is missing and is not to be trained
+    :raises ValueError: for games, settings or numbers of keypoints that do not exist
+    """
+    runs = [
+        make_run(plain_game_name(atari_env_id(game)), method, benchmark.preset, noise, keypoints, seed)
+        for seed, noise, keypoints, game, method in itertools.product(
+            range(benchmark.first_seed, benchmark.first_seed + benchmark.seeds),
+            benchmark.noise,
+            benchmark.keypoints or (None,),
+            benchmark.games,
+            benchmark.methods,
+        )
+    ]
+    checkpoints: dict[WantedCheckpoint | None, Checkpoint | None] = {None: None}
+    for wanted in dict.fromkeys(run.wanted_checkpoint for run in runs):
+        if wanted is not None:
+            missing = benchmark.pretrain and find_checkpoint(wanted) is None
+            checkpoints[wanted] = pretrain(wanted) if missing else require_checkpoint(wanted)
+    command = shlex.join(["python", "-m", "benchmarks.atari100k", *sys.argv[1:]])
+    tasks = [
+        Task(
+            run=run,
+            schedule=benchmark.schedule,
+            overrides=benchmark.settings,
+            checkpoint=checkpoints[run.wanted_checkpoint],
+            folder=benchmark.folder.resolve(),
+            results=benchmark.results.resolve(),
+            device=benchmark.device,
+            threads=threads_of(benchmark),
+            command=command,
+        )
+        for run in dict.fromkeys(runs)
+    ]
+    for task in tasks:
+        check_settings(task)
+    return tasks
+
+
+def threads_of(benchmark: Atari100kBenchmark) -> int | None:
+    """CPU threads of a run; None: as many as torch takes."""
+    if benchmark.threads is not None:
+        return benchmark.threads
+    if benchmark.backend == "ray":
+        return 1
+    return None if benchmark.workers == 1 else max((os.cpu_count() or 1) // benchmark.workers, 1)
+
+
+def run_tasks(tasks: list[Task], benchmark: Atari100kBenchmark) -> Iterator[Outcome]:
+    """Do runs where the settings say."""
+    if benchmark.backend == "ray":
+        images = any(METHODS[task.run.method].stores_images for task in tasks)
+        return on_ray(
+            do_task,
+            tasks,
+            address=benchmark.address,
+            threads=threads_of(benchmark) or 1,
+            gpus=benchmark.gpus,
+            memory_bytes=MEMORY_BYTES[images],
+        )
+    if benchmark.workers == 1:
+        return in_this_process(do_task, tasks)
+    return in_processes(do_task, tasks, benchmark.workers, threads_of(benchmark) or 1)
+
+
+def main(benchmark: Atari100kBenchmark) -> None:
+    """Do the runs that are not done, then write tables and pictures, and print the table of these runs.
+
+    :raises SystemExit: when runs failed, after all others are done
+    """
+    tasks = make_tasks(benchmark)
+    todo = [task for task in tasks if finished(task) is None]
+    failed = []
+    for outcome in run_tasks(todo, benchmark) if todo else ():
+        if outcome.error is None:
+            print(outcome.line, flush=True)
+        else:
+            failed.append(outcome.task.run.name)
+            print(f"{failed[-1]} failed: {outcome.error}", flush=True)
+    write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.pictures))
+    done = [result for result in map(finished, tasks) if result is not None]
+    print("\n".join(all_runs_table(group_runs(done))))
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(todo)} runs failed: {', '.join(failed)}")

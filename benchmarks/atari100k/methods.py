@@ -1,0 +1,181 @@
+"""What `benchmarks.atari100k` compares: methods, presets of the recurrent agent, and all hyperparameters."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sb3_contrib import QRDQN
+from stable_baselines3 import DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_permakey import RecurrentDQN
+
+Settings = dict[str, Any]
+AgentName = Literal["recurrent-dqn", "dqn", "qrdqn", "random"]
+Observed = Literal["keypoints", "points", "pixels", "gray"]
+Readout = Literal["pointnet", "peaks"]
+
+ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {"recurrent-dqn": RecurrentDQN, "dqn": DQN, "qrdqn": QRDQN}
+STACKED_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of the recurrent agent.
+
+    :param agent: RecurrentDQN's arguments beside its defaults
+    :param gnn: KeypointGNN's arguments beside its defaults
+    :param control_readout: the readout whose observations the controls on other points imitate: with those of "peaks"
+        comes a confidence
+    """
+
+    agent: Settings
+    gnn: Settings
+    control_readout: Readout
+
+
+PRESETS: dict[str, Preset] = {
+    "paper": Preset(agent={}, gnn={}, control_readout="pointnet"),
+    "strong": Preset(
+        agent={
+            "learning_rate": 2e-4,
+            "batch_size": 32,
+            "sequence_length": 8,
+            "train_freq": 2,
+            "exploration_fraction": 0.4,
+            "exploration_final_eps": 0.05,
+            "policy_kwargs": {"dueling": True},
+        },
+        gnn={"aggregate": "pool"},
+        control_readout="peaks",
+    ),
+}
+"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn."""
+
+WITHOUT_MEMORY: Settings = {
+    "learning_rate": 1e-4,
+    "buffer_size": 100_000,
+    "learning_starts": 10_000,
+    "train_freq": 4,
+    "target_update_interval": 1_000,
+    "exploration_fraction": 1.0,
+    "exploration_final_eps": 0.1,
+    "optimize_memory_usage": True,
+    "replay_buffer_kwargs": {"handle_timeout_termination": False},
+}
+"""DQN's and QRDQN's settings: the paper's schedule of learning and exploration, else RL Zoo's for Atari and SB3's."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from frames to actions.
+
+    :param label: its name in tables and pictures
+    :param agent: who learns; "random" does not
+    :param observes: keypoints; "points": features at other places; RGB pixels; or a stack of gray frames
+    :param checkpoint: the keypoint method whose checkpoint makes the features
+    :param readout: of the keypoints; None for those who take the preset's
+    :param encoder: of keypoints
+    :param points: where points lie that are no keypoints
+    """
+
+    label: str
+    agent: AgentName
+    observes: Observed
+    checkpoint: Literal["permakey", "transporter"] | None = None
+    readout: Readout | None = None
+    encoder: Literal["gnn", "cnn"] | None = None
+    points: Literal["grid", "random", "true"] | None = None
+
+    @property
+    def policy(self) -> str:
+        """The policy's name."""
+        if self.agent != "recurrent-dqn":
+            return "CnnPolicy"
+        return "PermaKeyPolicy" if self.encoder else "CnnLstmPolicy"
+
+    @property
+    def stores_images(self) -> bool:
+        """Whether the replay buffer holds images."""
+        return self.observes in ("pixels", "gray") or self.encoder == "cnn"
+
+
+def keypoint_methods() -> dict[str, Method]:
+    """Keypoint methods with both encoders."""
+    kinds: tuple[tuple[str, str, Literal["permakey", "transporter"], Readout], ...] = (
+        ("permakey", "PKey", "permakey", "pointnet"),
+        ("permakey-peaks", "PKey peaks", "permakey", "peaks"),
+        ("transporter", "Transporter", "transporter", "pointnet"),
+    )
+    encoders: tuple[Literal["gnn", "cnn"], ...] = ("gnn", "cnn")
+    return {
+        f"{name}-{encoder}": Method(
+            f"{label} + {encoder.upper()}", "recurrent-dqn", "keypoints", checkpoint, readout, encoder
+        )
+        for name, label, checkpoint, readout in kinds
+        for encoder in encoders
+    }
+
+
+METHODS: dict[str, Method] = {
+    **keypoint_methods(),
+    "true-positions-gnn": Method(
+        "true positions + GNN", "recurrent-dqn", "points", "permakey", encoder="gnn", points="true"
+    ),
+    "grid-gnn": Method("fixed grid + GNN", "recurrent-dqn", "points", "permakey", encoder="gnn", points="grid"),
+    "random-points-gnn": Method(
+        "random points + GNN", "recurrent-dqn", "points", "permakey", encoder="gnn", points="random"
+    ),
+    "recurrent-dqn-pixels": Method("RecurrentDQN on pixels", "recurrent-dqn", "pixels"),
+    "dqn-pixels": Method("DQN on pixels", "dqn", "gray"),
+    "qrdqn-pixels": Method("QRDQN on pixels", "qrdqn", "gray"),
+    "random": Method("random policy", "random", "pixels"),
+}
+MEMORYLESS = {name for name, method in METHODS.items() if method.agent != "recurrent-dqn"}
+"""Methods to which the presets mean nothing."""
+
+
+def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[str, ...] = ()) -> Settings:
+    """The arguments of a method's algorithm beside policy, environment, seed and device.
+
+    :param method_name: of `METHODS`
+    :param preset_name: of `PRESETS`; None for methods that have none
+    :param overrides: further settings such as "learning_rate=1e-4" or "policy_kwargs.dueling=False"
+    :raises ValueError: for an override that is not of this form
+    """
+    method = METHODS[method_name]
+    if method.agent == "random":
+        return {}
+    settings: Settings = copy.deepcopy(WITHOUT_MEMORY)
+    if preset_name is not None:
+        preset = PRESETS[preset_name]
+        settings = copy.deepcopy(preset.agent)
+        if method.encoder:
+            policy = settings.setdefault("policy_kwargs", {})
+            policy["keypoint_encoder"] = method.encoder
+            if method.encoder == "gnn" and preset.gnn:
+                policy["features_extractor_kwargs"] = dict(preset.gnn)
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        *places, last = name.split(".")
+        try:
+            parsed = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            parsed = value
+        if not equals or not all(part.isidentifier() for part in (*places, last)):
+            raise ValueError(f"a setting is written like learning_rate=1e-4, not {override!r}")
+        place = settings
+        for part in places:
+            place = place.setdefault(part, {})
+        place[last] = parsed
+    return settings
+
+
+def readout_of(method: Method, preset_name: str | None) -> Readout:
+    """How the detector reads, or whose observations a control imitates."""
+    if method.readout is not None or preset_name is None:
+        return method.readout or "pointnet"
+    return PRESETS[preset_name].control_readout

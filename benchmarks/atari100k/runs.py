@@ -1,0 +1,360 @@
+"""One run of `benchmarks.atari100k`: train, keep the best checkpoint of the validations, test it on unseen seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+
+from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, paper_keypoints
+from benchmarks.atari100k.methods import (
+    ALGORITHMS,
+    MEMORYLESS,
+    METHODS,
+    STACKED_FRAMES,
+    agent_settings,
+    readout_of,
+)
+from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
+from benchmarks.atari100k.play import RandomPlayer, play_episodes
+from benchmarks.atari100k.results import Result, read_result, write_result
+from sb3_permakey.atari import make_atari_env
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
+from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
+from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.evaluation import FIRST_TEST_SEED
+from sb3_permakey.files import write_json
+from sb3_permakey.observation import VecPermaKeyObservation
+from sb3_permakey.provenance import provenance
+from sb3_permakey.saved_agents import load_agent
+from sb3_permakey.training import BEST_MODEL, FIRST_VALIDATION_SEED, RUN, VALIDATIONS, Validation
+
+SECONDS, DESCRIPTION, TRAINED = "seconds.json", "description.json", "trained.json"
+VALIDATION_ENVS = 5
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run trains, and how it is judged."""
+
+    steps: int = 100_000
+    """Agent steps."""
+    validate_every: int = 10_000
+    """Agent steps between two validations."""
+    validation_episodes: int = 10
+    """Whole games of each validation."""
+    test_seeds: int = 10
+    """Environment seeds of the final test."""
+    test_episodes: int = 10
+    """Whole games on each; 0: no final test, for settings that are still to be chosen."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every", "validation_episodes", "test_seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.test_episodes < 0:
+            raise ValueError(f"test_episodes must not be negative, not {self.test_episodes}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One agent on one game."""
+
+    game: str
+    method: str
+    preset: str | None
+    """None for methods to which presets mean nothing."""
+    noise: Literal["clean", "both"]
+    num_keypoints: int | None
+    """None for methods without keypoints."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < FIRST_VALIDATION_SEED:
+            raise ValueError(f"seed must be from 0 to {FIRST_VALIDATION_SEED - 1}, not {self.seed}")
+
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        keypoints = f"k{self.num_keypoints}" if self.num_keypoints else None
+        parts = (self.game.lower(), self.method, self.preset, keypoints, self.noise, self.seed)
+        return "-".join(str(part) for part in parts if part is not None)
+
+    @property
+    def distractor(self) -> DistractorKind | None:
+        """The bars on its frames."""
+        return None if self.noise == "clean" else self.noise
+
+    @property
+    def wanted_checkpoint(self) -> WantedCheckpoint | None:
+        """The keypoint checkpoint that it needs; peaks may be of any number."""
+        method = METHODS[self.method]
+        if method.checkpoint is None or self.num_keypoints is None:
+            return None
+        by_peaks = readout_of(method, self.preset) == "peaks"
+        count = paper_keypoints(self.game) if by_peaks else self.num_keypoints
+        return WantedCheckpoint(self.game, method.checkpoint, self.noise, count)
+
+
+def make_run(
+    game: str, method: str, preset: str, noise: Literal["clean", "both"], keypoints: int | None, seed: int
+) -> Run:
+    """A run, without what its method does not know; K is the paper's where none is given."""
+    count = None if METHODS[method].checkpoint is None else keypoints or paper_keypoints(game)
+    return Run(game, method, None if method in MEMORYLESS else preset, noise, count, seed)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run with all that a process needs to do it."""
+
+    run: Run
+    schedule: Schedule
+    overrides: tuple[str, ...]
+    """Settings that differ from the preset's, see `agent_settings`."""
+    checkpoint: Checkpoint | None
+    folder: Path
+    """Where runs keep their models and checkpoints while they last."""
+    results: Path
+    device: str = "auto"
+    threads: int | None = None
+    """CPU threads; None: as many as torch takes."""
+    save_every: int = 10_000
+    """Agent steps between two checkpoints of the run."""
+    command: str = ""
+    """The command line that asked for the run."""
+
+    @property
+    def place(self) -> Path:
+        """The run's own folder."""
+        return self.folder / self.run.name
+
+    @property
+    def result_path(self) -> Path:
+        """The run's result."""
+        return self.results / f"{self.run.name}.json"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the run's algorithm."""
+        return agent_settings(self.run.method, self.run.preset, self.overrides)
+
+
+def check_settings(task: Task) -> None:
+    """Raise ValueError for settings that the run's algorithm does not take."""
+    agent = METHODS[task.run.method].agent
+    if agent == "random":
+        return
+    known = inspect.signature(ALGORITHMS[agent]).parameters
+    unknown = [name for name in task.settings if name not in known]
+    if unknown:
+        raise ValueError(f"{ALGORITHMS[agent].__name__} has no argument {unknown[0]!r}")
+
+
+def description(task: Task) -> dict[str, Any]:
+    """What a run is, as its files have it."""
+    checkpoint = task.checkpoint
+    content = None if checkpoint is None else hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
+    described = {
+        **asdict(task.run),
+        "settings": task.settings,
+        "schedule": asdict(task.schedule),
+        "checkpoint": None if checkpoint is None else {"file": checkpoint.path.name, "sha256": content},
+    }
+    return json.loads(json.dumps(described))
+
+
+def finished(task: Task) -> Result | None:
+    """The run's result, None when it is not done; a damaged file is set aside.
+
+    :raises ValueError: when the file holds a run with other settings
+    """
+    result = read_result(task.result_path)
+    if result is not None:
+        _require_same(result, description(task), task.result_path)
+    return result
+
+
+def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    other = [name for name, value in wanted.items() if found.get(name) != value]
+    if other:
+        raise ValueError(f"{path} holds a run with other {', '.join(other)}; move it away or use other folders")
+
+
+def make_envs(task: Task, seeds: Sequence[int], *, training: bool) -> VecEnv:
+    """Environments with these seeds, as the run's agent sees them."""
+    run, method = task.run, METHODS[task.run.method]
+
+    def maker(seed: int) -> Callable[[], gym.Env]:
+        def make() -> gym.Env:
+            env = make_atari_env(run.game, seed=seed, training=training, distractor=run.distractor)
+            if method.points is not None:
+                assert run.num_keypoints is not None
+                return with_points(env, method.points, run.game, run.num_keypoints, seed)
+            return GrayFrame(env) if method.observes == "gray" else env
+
+        return make
+
+    envs: VecEnv = DummyVecEnv([maker(seed) for seed in seeds])
+    if method.observes == "gray":
+        envs = VecFrameStack(envs, STACKED_FRAMES)
+    if task.checkpoint is not None:
+        assert run.num_keypoints is not None
+        readout = readout_of(method, run.preset)
+        if method.observes == "points":
+            return VecPointObservation(envs, task.checkpoint.path, readout, run.num_keypoints, task.device)
+        envs = VecPermaKeyObservation(
+            envs,
+            task.checkpoint.path,
+            keep_image=method.encoder == "cnn",
+            device=task.device,
+            readout=readout,
+            num_keypoints=run.num_keypoints,
+        )
+    return VecTransposeImage(envs) if method.stores_images else envs
+
+
+class TimedValidation(Validation):
+    """Validation that writes the seconds of learning and of validation into the run's folder."""
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        path = self.folder / SECONDS
+        self.seconds = json.loads(path.read_text()) if path.exists() else {"training": 0.0, "validation": 0.0}
+        self.since = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        """Count the time since the last call for a phase."""
+        now = time.monotonic()
+        self.seconds[phase] += now - self.since
+        self.since = now
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.eval_freq:
+            return super()._on_step()
+        self.lap("training")
+        goes_on = super()._on_step()
+        self.lap("validation")
+        write_json(self.folder / SECONDS, self.seconds)
+        score, minutes = self.last_mean_reward, sum(self.seconds.values()) / 60
+        print(f"{self.folder.name}: {self.num_timesteps} steps, {minutes:.1f} min, validation {score:.0f}", flush=True)
+        return goes_on
+
+
+def train(task: Task) -> dict[str, Any]:
+    """Train, or go on with a run that was killed; the best model stays in the run's folder.
+
+    SB3's own agents begin anew: their replay buffers cannot be saved but by pickling gigabytes.
+
+    :return: "validation", a list of {"steps", "scores", "episode_steps"}, and "seconds" of each phase
+    """
+    place, schedule, run = task.place, task.schedule, task.run
+    method = METHODS[run.method]
+    algorithm = ALGORITHMS[method.agent]
+    kept = (place / BEST_MODEL, place / VALIDATIONS, place / SECONDS)
+    envs = make_envs(task, [run.seed], training=True)
+    validation_seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_ENVS)
+    validation = TimedValidation(
+        make_envs(task, validation_seeds[: schedule.validation_episodes], training=False),
+        place,
+        schedule.validate_every,
+        schedule.validation_episodes,
+    )
+    callbacks: list[Any] = [validation]
+    if issubclass(algorithm, RecurrentQLearning):
+        callbacks.append(RunCheckpoint(place / RUN, task.save_every, kept))
+    if issubclass(algorithm, RecurrentQLearning) and has_run(place / RUN):
+        model: Any = load_run(algorithm, place / RUN, envs, kept, device=task.device)
+    else:
+        for path in kept:
+            path.unlink(missing_ok=True)
+        model = algorithm(method.policy, envs, seed=run.seed, device=task.device, **task.settings)
+    model.learn(schedule.steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
+    validation.lap("training")
+    if not (place / BEST_MODEL).exists():
+        model.save(place / BEST_MODEL)
+    parts = zip(
+        validation.evaluations_timesteps,
+        validation.evaluations_results,
+        validation.evaluations_length,
+        strict=True,
+    )
+    trained = {
+        "validation": [
+            {"steps": int(steps), "scores": _numbers(scores), "episode_steps": _numbers(lengths)}
+            for steps, scores, lengths in parts
+        ],
+        "seconds": validation.seconds,
+    }
+    write_json(place / TRAINED, trained)
+    shutil.rmtree(place / RUN, ignore_errors=True)
+    return trained
+
+
+def _numbers(values: Sequence[float]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def test(task: Task) -> dict[str, Any]:
+    """The final test of the best model, or of the random policy: seeds and every game's score."""
+    schedule = task.schedule
+    seeds = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + schedule.test_seeds))
+    if not schedule.test_episodes:
+        return {"seeds": [], "scores": [], "episode_steps": []}
+    envs = make_envs(task, seeds, training=False)
+    player: Any = (
+        RandomPlayer(envs.action_space, task.run.seed)
+        if METHODS[task.run.method].agent == "random"
+        else load_agent(task.place / BEST_MODEL, device=task.device)
+    )
+    return {"seeds": seeds, **play_episodes(player, envs, schedule.test_episodes)}
+
+
+def do_task(task: Task) -> str:
+    """Do a run to its end and write the result; a line about it."""
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    if finished(task) is not None:
+        return f"{task.run.name}: done before"
+    described = description(task)
+    place = task.place
+    if (place / DESCRIPTION).exists():
+        _require_same(json.loads((place / DESCRIPTION).read_text()), described, place)
+    write_json(place / DESCRIPTION, described)
+    if METHODS[task.run.method].agent == "random":
+        trained: dict[str, Any] = {"validation": [], "seconds": {}}
+    elif (place / TRAINED).exists():
+        trained = json.loads((place / TRAINED).read_text())
+    else:
+        trained = train(task)
+    started = time.monotonic()
+    tested = test(task)
+    minutes = task.checkpoint.minutes if task.checkpoint else None
+    result = {
+        **described,
+        "validation": trained["validation"],
+        "test": tested,
+        "seconds": {
+            "pretraining": None if minutes is None else 60 * minutes,
+            **trained["seconds"],
+            "test": time.monotonic() - started,
+        },
+        "threads": torch.get_num_threads(),
+        "device": task.device,
+        **provenance(),
+        "command": task.command,
+    }
+    write_result(task.result_path, result)
+    score = f"mean test score {np.mean(tested['scores']):.0f}" if tested["scores"] else "not tested"
+    return f"{task.run.name}: {score}, {sum(trained['seconds'].values()) / 60:.1f} min of training and validation"

@@ -1,0 +1,93 @@
+"""Statistics of test scores: the paper's, and those that are better suited to few runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+BOOTSTRAP_SAMPLES, CONFIDENCE = 2000, 0.95
+
+
+class Spread(NamedTuple):
+    """A score and its standard deviation."""
+
+    score: float
+    std: float
+
+
+def median_of_seeds(scores: np.ndarray) -> Spread:
+    """The number of the paper's tables, as the authors' released code has it.
+
+    For each environment seed, the mean over the policies of their mean scores; of the seeds, the one in the middle; its
+    std is the root mean square of the policies' stds over that seed's episodes. Of an even number of seeds, two are in
+    the middle: the lower one counts.
+
+    :param scores: (policies, environment seeds, episodes)
+    """
+    of_seeds = scores.mean(axis=(0, 2))
+    middle = np.argsort(of_seeds, kind="stable")[(len(of_seeds) - 1) // 2]
+    stds = scores[:, middle].std(axis=1)
+    return Spread(float(of_seeds[middle]), float(np.sqrt((stds**2).mean())))
+
+
+def between_runs(scores: np.ndarray) -> Spread:
+    """Mean over all episodes, and the std of the runs' means.
+
+    :param scores: (runs, environment seeds, episodes)
+    """
+    means = scores.mean(axis=(1, 2))
+    return Spread(float(means.mean()), float(means.std()))
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """Mean of the middle half: a quarter of the values, rounded down, is left out at each end."""
+    ordered = np.sort(values, axis=None)
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def human_normalised(score: float, random: float, human: float) -> float:
+    """0 for the random policy, 1 for a human player."""
+    return (score - random) / (human - random)
+
+
+class Interval(NamedTuple):
+    """An interquartile mean with its bootstrap interval."""
+
+    iqm: float
+    low: float
+    high: float
+
+
+def iqm_intervals(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Interquartile means over runs and games with 95 % intervals of a bootstrap over runs, stratified by games.
+
+    :param scores: for each method (runs, games), normalised
+    :raises ImportError: when rliable is not installed
+    """
+    from rliable import library, metrics
+
+    points, intervals = library.get_interval_estimates(
+        dict(scores),
+        lambda values: np.array([metrics.aggregate_iqm(values)]),
+        reps=BOOTSTRAP_SAMPLES,
+        confidence_interval_size=CONFIDENCE,
+        random_state=np.random.RandomState(0),
+    )
+    return {name: Interval(float(points[name][0]), *(float(end) for end in intervals[name][:, 0])) for name in scores}
+
+
+def performance_profiles(
+    scores: Mapping[str, np.ndarray], thresholds: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Share of runs above each threshold (T,), and its bootstrap interval (2, T), for each method.
+
+    :param scores: for each method (runs, games), normalised
+    :param thresholds: T
+    :raises ImportError: when rliable is not installed
+    """
+    from rliable import library
+
+    return library.create_performance_profile(dict(scores), thresholds, reps=BOOTSTRAP_SAMPLES // 10)

@@ -1,0 +1,232 @@
+"""The tables of `benchmarks.report`, as lines of Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.atari100k.methods import METHODS
+from benchmarks.atari100k.results import Result
+from benchmarks.atari100k.statistics import (
+    Spread,
+    between_runs,
+    human_normalised,
+    interquartile_mean,
+    iqm_intervals,
+    median_of_seeds,
+)
+from benchmarks.keypoints import NUM_KEYPOINTS
+
+PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("published_scores.json").read_text())
+TABLE1_COLUMNS = {
+    "rainbow": "Rainbow",
+    "ppo": "PPO",
+    "simple": "SimPLe",
+    "transporter_orig": "Transporter (orig.)",
+    "transporter_cnn": "Transporter + CNN",
+    "transporter_gnn": "Transporter + GNN",
+    "permakey_cnn": "PKey + CNN",
+    "permakey_gnn": "PKey + GNN",
+}
+PAPER_METHODS = {
+    "transporter_cnn": "transporter-cnn",
+    "transporter_gnn": "transporter-gnn",
+    "permakey_cnn": "permakey-cnn",
+    "permakey_gnn": "permakey-gnn",
+}
+"""The paper's columns that are methods here."""
+
+
+class Kind(NamedTuple):
+    """What runs of different seeds have in common."""
+
+    game: str
+    method: str
+    preset: str | None
+    noise: str
+    num_keypoints: int | None
+
+    @property
+    def label(self) -> str:
+        """Method and preset, and what else is not the paper's usual."""
+        label = METHODS[self.method].label
+        if self.preset:
+            label += f" ({self.preset})"
+        if self.num_keypoints not in (None, NUM_KEYPOINTS.get(self.game)):
+            label += f", K={self.num_keypoints}"
+        return f"{label}, noisy" if self.noise != "clean" else label
+
+
+Groups = dict[Kind, list[Result]]
+
+
+def group_runs(results: Sequence[Result]) -> Groups:
+    """Runs by kind, in the order of methods and of seeds.
+
+    :raises ValueError: when runs of one kind had different schedules or settings
+    """
+    groups: Groups = defaultdict(list)
+    names = list(METHODS)
+    for result in sorted(results, key=lambda result: (names.index(result["method"]), result["seed"])):
+        groups[Kind(*(result[name] for name in Kind._fields))].append(result)
+    for kind, runs in groups.items():
+        for name in ("schedule", "settings"):
+            if any(run[name] != runs[0][name] for run in runs):
+                raise ValueError(f"the runs of {kind.label} on {kind.game} had different {name}: report them apart")
+    return dict(groups)
+
+
+def test_scores(runs: Sequence[Result]) -> np.ndarray | None:
+    """Scores (runs, environment seeds, episodes) of the tested ones; None where there are none."""
+    scores = [run["test"]["scores"] for run in runs if run["test"]["scores"]]
+    return np.array(scores) if scores else None
+
+
+def spread_cell(spread: Spread | Sequence[float] | None) -> str:
+    """Score and std."""
+    return "-" if spread is None else f"{spread[0]:.0f} ({spread[1]:.0f})"
+
+
+def measured(groups: Groups, kind: Kind) -> str:
+    """The paper's statistic of n runs made here."""
+    scores = test_scores(groups.get(kind, ()))
+    return "-" if scores is None else f"**{spread_cell(median_of_seeds(scores))}**, n={len(scores)}"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of Markdown."""
+    return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def table1(groups: Groups) -> list[str]:
+    """Table 1 of the paper, with a line for what was measured here under each of its own."""
+    rows = []
+    for game, published in PUBLISHED["table1"].items():
+        rows.append([game, "paper", *(spread_cell(published[column]) for column in TABLE1_COLUMNS), "-"])
+        here = [
+            measured(groups, Kind(game, PAPER_METHODS[column], "paper", "clean", NUM_KEYPOINTS[game]))
+            if column in PAPER_METHODS
+            else "-"
+            for column in TABLE1_COLUMNS
+        ]
+        strong = measured(groups, Kind(game, "permakey-peaks-gnn", "strong", "clean", NUM_KEYPOINTS[game]))
+        rows.append(["", "here", *here, strong])
+    return table(["game", "", *TABLE1_COLUMNS.values(), "PKey peaks + GNN (strong)"], rows)
+
+
+def table2(groups: Groups) -> list[str]:
+    """Table 2: noisy games, both encoders."""
+    rows = []
+    for game, published in PUBLISHED["table2_noisy"].items():
+        rows.append([game, "paper", *(spread_cell(published.get(column)) for column in PAPER_METHODS)])
+        kinds = (Kind(game, method, "paper", "both", NUM_KEYPOINTS[game]) for method in PAPER_METHODS.values())
+        rows.append(["", "here", *(measured(groups, kind) for kind in kinds)])
+    return table(["noisy game", "", *(TABLE1_COLUMNS[column] for column in PAPER_METHODS)], rows)
+
+
+def table3(groups: Groups) -> list[str]:
+    """Table 3: MsPacman with other numbers of keypoints, both encoders."""
+    published = PUBLISHED["table3_mspacman_keypoints"]
+    rows = []
+    for count in sorted({int(count) for counts in published.values() for count in counts}):
+        paper = (spread_cell(published.get(column, {}).get(str(count))) for column in PAPER_METHODS)
+        rows.append([str(count), "paper", *paper])
+        kinds = (Kind("MsPacman", method, "paper", "clean", count) for method in PAPER_METHODS.values())
+        rows.append(["", "here", *(measured(groups, kind) for kind in kinds)])
+    return table(["keypoints", "", *(TABLE1_COLUMNS[column] for column in PAPER_METHODS)], rows)
+
+
+def normalised(game: str, score: float) -> float | None:
+    """Human-normalised score; None for a game without published ends."""
+    ends = PUBLISHED["random_human"].get(game)
+    return None if ends is None else human_normalised(score, *ends)
+
+
+def all_runs_table(groups: Groups) -> list[str]:
+    """Everything measured: both statistics of the test, human-normalised score, validations, time."""
+    rows = []
+    for kind, runs in sorted(groups.items(), key=lambda item: item[0].game):
+        rows.append([kind.game, kind.label, str(len(runs)), *test_cells(kind.game, runs), *validation_cells(runs)])
+    titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "IQM of games"]
+    return table([*titles, "human-normalised", "best validation", "last validation", "hours of a run"], rows)
+
+
+def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
+    """Statistics of the final test."""
+    scores = test_scores(runs)
+    if scores is None:
+        return ["-"] * 5
+    mean = between_runs(scores)
+    share = normalised(game, mean.score)
+    return [
+        spread_cell(median_of_seeds(scores)),
+        spread_cell(mean),
+        ", ".join(f"{run.mean():.0f}" for run in scores),
+        f"{interquartile_mean(scores):.0f}",
+        "-" if share is None else f"{share:.3f}",
+    ]
+
+
+def validation_cells(runs: Sequence[Result]) -> list[str]:
+    """Means over runs of their best and their last validation, and the hours of a run."""
+    curves = [[np.mean(one["scores"]) for one in run["validation"]] for run in runs if run["validation"]]
+    if not curves:
+        return ["-"] * 3
+    best, last = np.mean([max(curve) for curve in curves]), np.mean([curve[-1] for curve in curves])
+    return [f"{best:.0f}", f"{last:.0f}", f"{hours(runs):.1f}"]
+
+
+def hours(runs: Sequence[Result]) -> float:
+    """Mean hours of a run's training and validation."""
+    return (
+        float(np.mean([run["seconds"].get("training", 0) + run["seconds"].get("validation", 0) for run in runs])) / 3600
+    )
+
+
+def normalised_scores(groups: Groups) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """For each method its games and its runs' human-normalised mean scores (runs, games).
+
+    Of clean games with the paper's K. Where games have different numbers of runs, the first of each count.
+    """
+    by_label: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for kind, runs in groups.items():
+        scores = test_scores(runs)
+        usual = kind.noise == "clean" and kind.num_keypoints in (None, NUM_KEYPOINTS.get(kind.game))
+        if scores is not None and usual and kind.game in PUBLISHED["random_human"]:
+            ends = PUBLISHED["random_human"][kind.game]
+            means = scores.mean(axis=(1, 2))
+            by_label[kind.label][kind.game] = np.array([human_normalised(mean, *ends) for mean in means])
+    collected = {}
+    for label, of_games in by_label.items():
+        count = min(len(scores) for scores in of_games.values())
+        games = tuple(game for game in PUBLISHED["table1"] if game in of_games)
+        collected[label] = (games, np.stack([of_games[game][:count] for game in games], axis=1))
+    return collected
+
+
+def aggregate_table(groups: Groups) -> list[str]:
+    """Interquartile means over games with bootstrap intervals."""
+    scores = normalised_scores(groups)
+    if not scores:
+        return ["No tested runs yet."]
+    try:
+        intervals = iqm_intervals({label: values for label, (_, values) in scores.items()})
+    # rliable's own dependencies fail in ways of their own where their versions do not fit.
+    except Exception as error:
+        return [f"Not computed, rliable cannot be used: {error}"]
+    rows = [
+        [
+            label,
+            ", ".join(games),
+            str(len(values)),
+            f"{intervals[label].iqm:.3f}",
+            f"{intervals[label].low:.3f} to {intervals[label].high:.3f}",
+        ]
+        for label, (games, values) in scores.items()
+    ]
+    return table(["method", "games", "runs of each", "IQM", "95 % interval"], rows)

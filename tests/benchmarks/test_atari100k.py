@@ -1,0 +1,358 @@
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MovingSquare
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+from tiny_tasks import tiny_task
+
+from benchmarks.atari100k import benchmark, checkpoints, runs
+from benchmarks.atari100k.benchmark import Atari100kBenchmark, main, make_tasks, threads_of
+from benchmarks.atari100k.checkpoints import WantedCheckpoint, find_checkpoint, pretraining, require_checkpoint
+from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, readout_of
+from benchmarks.atari100k.play import RandomPlayer, play_episodes
+from benchmarks.atari100k.results import CorruptResultWarning, read_result
+from benchmarks.atari100k.runs import (
+    Run,
+    Schedule,
+    do_task,
+    finished,
+    make_envs,
+    make_run,
+)
+from sb3_permakey.common.run_checkpoint import RunCheckpoint
+from sb3_permakey.evaluation import FIRST_TEST_SEED
+from sb3_permakey.keypoints.shipped import CheckpointError
+from sb3_permakey.training import FIRST_VALIDATION_SEED
+
+
+@pytest.fixture(autouse=True)
+def _keep_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def task_of(tmp_path, checkpoint):
+    """Makes tiny tasks."""
+    return partial(tiny_task, tmp_path, checkpoint)
+
+
+@pytest.fixture
+def squares(monkeypatch):
+    """Games of five steps; the settings with which they were made."""
+    made = []
+
+    def make(game, **settings):
+        made.append(settings)
+        env = Monitor(MovingSquare(5))
+        env.reset(seed=settings["seed"])
+        return env
+
+    monkeypatch.setattr(runs, "make_atari_env", make)
+    return made
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_sees_atari_as_its_agent_needs_it(method, task_of):
+    if METHODS[method].points == "true":
+        pytest.importorskip("ocatari")
+    envs = make_envs(task_of(method), [0, 1], training=True)
+    observations = envs.reset()
+    space = envs.observation_space
+    if isinstance(space, spaces.Dict):
+        assert {"keypoints", "features"} <= set(space.spaces)
+        assert ("image" in space.spaces) == method.endswith("-cnn")
+        assert ("confidence" in space.spaces) == ("peaks" in method)
+        assert observations["keypoints"].shape == (2, 4, 2)
+    else:
+        assert space.shape == ((4, 84, 84) if METHODS[method].observes == "gray" else (3, 84, 84))
+    observations, *_ = envs.step([0, 0])
+    parts = observations.items() if isinstance(observations, dict) else [(None, observations)]
+    for name, values in parts:
+        assert (space if name is None else space[name]).contains(values[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    [("permakey-gnn", "paper"), ("permakey-peaks-gnn", "strong"), ("grid-gnn", "strong"), ("dqn-pixels", "paper")],
+)
+def test_a_run_keeps_every_score(method, preset, task_of, squares):
+    task = task_of(method, preset=preset, seed=3)
+    if METHODS[method].points:
+        assert readout_of(METHODS[method], preset) == "peaks"
+    line = do_task(task)
+    assert line.startswith(f"{task.run.name}: mean test score ")
+    result = read_result(task.result_path)
+    assert result["seed"] == 3
+    assert [one["steps"] for one in result["validation"]] == [20, 40]
+    assert all(len(one["scores"]) == 2 for one in result["validation"])
+    assert result["test"]["seeds"] == [FIRST_TEST_SEED, FIRST_TEST_SEED + 1, FIRST_TEST_SEED + 2]
+    assert np.shape(result["test"]["scores"]) == np.shape(result["test"]["episode_steps"]) == (3, 2)
+    assert np.unique(result["test"]["episode_steps"]).tolist() == [5]
+    assert result["settings"]["learning_starts"] == 10
+    assert {"command", "commit", "versions", "machine"} <= set(result)
+    assert min(result["seconds"][phase] for phase in ("training", "validation", "test")) > 0
+    assert result["seconds"]["pretraining"] == (90.0 if METHODS[method].checkpoint else None)
+    assert not (task.place / "run").exists()
+    seeds = {True: set(), False: set()}
+    for settings in squares:
+        seeds[settings["training"]].add(settings["seed"])
+    assert seeds[True] == {3}
+    assert seeds[False] == {*range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + 2), *result["test"]["seeds"]}
+    assert finished(task) == result
+    assert do_task(task).endswith("done before")
+
+
+def test_the_best_checkpoint_of_the_validations_is_tested(task_of, squares, monkeypatch):
+    scores = iter([[5.0, 5.0], [9.0, 9.0], [7.0, 7.0]])
+    monkeypatch.setattr(
+        "stable_baselines3.common.callbacks.evaluate_policy", lambda *args, **kwargs: (next(scores), [5, 5])
+    )
+    tested = []
+    played = runs.play_episodes
+    monkeypatch.setattr(runs, "play_episodes", lambda player, *rest: tested.append(player) or played(player, *rest))
+    do_task(task_of("recurrent-dqn-pixels", steps=36, validate_every=12))
+    assert tested[0].num_timesteps == 24
+
+
+def test_a_killed_run_goes_on(task_of, squares, monkeypatch):
+    task = task_of("permakey-gnn", steps=60)
+
+    def killed(callback):
+        if callback.num_timesteps == 50:
+            raise KeyboardInterrupt
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "_on_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            do_task(task)
+    assert not task.result_path.exists()
+    before = json.loads((task.place / "seconds.json").read_text())
+    starts = []
+    patched = RunCheckpoint._on_training_start
+    monkeypatch.setattr(
+        RunCheckpoint, "_on_training_start", lambda self: starts.append(self.num_timesteps) or patched(self)
+    )
+    do_task(task)
+    assert starts == [40]
+    result = read_result(task.result_path)
+    assert [one["steps"] for one in result["validation"]] == [20, 40, 60]
+    assert result["seconds"]["training"] > before["training"]
+    assert result["seconds"]["validation"] > before["validation"]
+
+
+def test_a_run_killed_in_its_test_does_not_train_again(task_of, squares, monkeypatch):
+    task = task_of("recurrent-dqn-pixels", steps=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "test", lambda task: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            do_task(task)
+    monkeypatch.setattr(runs, "train", lambda task: pytest.fail("trained again"))
+    do_task(task)
+    assert len(read_result(task.result_path)["validation"]) == 1
+
+
+def test_a_killed_run_does_not_go_on_with_other_settings(task_of, squares, monkeypatch):
+    monkeypatch.setattr(runs, "train", lambda task: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        do_task(task_of("permakey-gnn"))
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        do_task(task_of("permakey-gnn", overrides=("gamma=0.9",)))
+
+
+def test_a_result_with_another_schedule_is_an_error_and_a_damaged_one_is_made_again(task_of, squares):
+    task = task_of("random")
+    do_task(task)
+    with pytest.raises(ValueError, match="holds a run with other schedule"):
+        finished(task_of("random", test_episodes=1))
+    content = task.result_path.read_text()
+    task.result_path.write_text(content[:200])
+    with pytest.warns(CorruptResultWarning, match="mspacman-random-clean-0.json is damaged"):
+        do_task(task)
+    assert read_result(task.result_path)["test"] == json.loads(content)["test"]
+
+
+class Countdown(MovingSquare):
+    """Its reward is 1 at each step; its first episode has `length` steps, each later one is a step shorter."""
+
+    def step(self, action):
+        frame, _, terminated, truncated, info = super().step(action)
+        self.length -= terminated
+        return frame, 1.0, terminated, truncated, info
+
+
+class WatchedPlayer(RandomPlayer):
+    def __init__(self):
+        super().__init__(spaces.Discrete(3), 0)
+        self.starts = []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        assert deterministic
+        self.starts.append(episode_start.tolist())
+        return super().predict(observation, state, episode_start, deterministic)
+
+
+def test_episodes_are_whole_in_order_and_as_many_in_each_environment():
+    player = WatchedPlayer()
+    played = play_episodes(player, DummyVecEnv([lambda: Countdown(3), lambda: Countdown(6)]), 2)
+    assert played == {"scores": [[3.0, 2.0], [6.0, 5.0]], "episode_steps": [[3.0, 2.0], [6.0, 5.0]]}
+    assert player.starts[0] == [True, True]
+    assert player.starts[3] == [True, False]
+    assert player.starts[6] == [True, True]
+    assert len(player.starts) == 11
+
+
+def test_presets_and_overrides():
+    assert agent_settings("recurrent-dqn-pixels", "paper") == {}
+    assert agent_settings("permakey-cnn", "paper") == {"policy_kwargs": {"keypoint_encoder": "cnn"}}
+    strong = agent_settings("permakey-peaks-gnn", "strong", ("gamma=0.9", "policy_kwargs.dueling=False"))
+    assert strong["batch_size"] == 32
+    assert strong["gamma"] == 0.9
+    assert strong["policy_kwargs"] == {
+        "dueling": False,
+        "keypoint_encoder": "gnn",
+        "features_extractor_kwargs": {"aggregate": "pool"},
+    }
+    # Nothing of it sticks.
+    assert PRESETS["strong"].agent["policy_kwargs"] == {"dueling": True}
+    assert agent_settings("grid-gnn", "paper", ("recurrent_state=stored",))["recurrent_state"] == "stored"
+    assert agent_settings("random", None, ("gamma=1",)) == {}
+    with pytest.raises(ValueError, match="written like learning_rate=1e-4, not 'gamma'"):
+        agent_settings("grid-gnn", "paper", ("gamma",))
+
+
+def test_runs_leave_out_what_their_method_does_not_know():
+    names = [make_run("MsPacman", method, "strong", "clean", None, 1).name for method in ("random", "dqn-pixels")]
+    assert names == ["mspacman-random-clean-1", "mspacman-dqn-pixels-clean-1"]
+    assert make_run("Seaquest", "grid-gnn", "paper", "both", None, 0).name == "seaquest-grid-gnn-paper-k10-both-0"
+    assert make_run("MsPacman", "recurrent-dqn-pixels", "paper", "clean", 5, 0).num_keypoints is None
+    with pytest.raises(ValueError, match="no number of keypoints for 'Pong'"):
+        make_run("Pong", "permakey-gnn", "paper", "clean", None, 0)
+    with pytest.raises(ValueError, match="seed must be from 0 to 999999"):
+        Run("MsPacman", "random", None, "clean", None, 1_000_000)
+
+
+def test_peaks_take_any_number_from_the_papers_checkpoint_and_pointnets_their_own():
+    def wanted(method, preset):
+        return make_run("MsPacman", method, preset, "clean", 5, 0).wanted_checkpoint
+
+    assert wanted("permakey-peaks-gnn", "paper").num_keypoints == 7
+    assert wanted("permakey-gnn", "paper").num_keypoints == 5
+    assert wanted("true-positions-gnn", "paper").num_keypoints == 5
+    assert wanted("true-positions-gnn", "strong").num_keypoints == 7
+    assert wanted("transporter-cnn", "paper").method == "transporter"
+    assert wanted("random", "paper") is None
+
+
+def test_shipped_checkpoints_are_found_and_missing_ones_named_with_their_commands(tmp_path):
+    found = find_checkpoint(WantedCheckpoint("Seaquest", "transporter", "clean", 10), tmp_path)
+    assert found.path.name == "seaquest-transporter.safetensors"
+    assert found.minutes > 0
+    missing = WantedCheckpoint("MsPacman", "permakey", "both", 5)
+    message = r"no permakey checkpoint of MsPacman \(both frames, 5 keypoints\): add --pretrain, or make it with "
+    with pytest.raises(CheckpointError, match=message) as error:
+        require_checkpoint(missing, tmp_path)
+    assert "sb3-permakey collect --game MsPacman --out" in str(error.value)
+    assert re.search("sb3-permakey pretrain .* --num-keypoints 5 .* --distractor both", str(error.value))
+    path = pretraining(missing, tmp_path).out
+    assert path == tmp_path / "mspacman-permakey-both-k5-0.safetensors"
+    path.touch()
+    assert find_checkpoint(missing, tmp_path) == (path, None)
+
+
+def test_missing_checkpoints_are_trained_when_wanted(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(benchmark, "find_checkpoint", lambda wanted: None)
+    monkeypatch.setattr(
+        benchmark,
+        "pretrain",
+        lambda wanted: made.append(wanted) or checkpoints.Checkpoint(Path("x.safetensors"), 2.0),
+    )
+    tasks = make_tasks(Atari100kBenchmark(games=("MsPacman",), keypoints=(5, 6), pretrain=True))
+    assert [wanted.num_keypoints for wanted in made] == [5, 6]
+    assert len(tasks) == 6
+    assert tasks[0].folder.is_absolute()
+    assert tasks[0].results.is_absolute()
+
+
+def test_the_command_ends_with_the_table_and_does_nothing_twice(squares, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    config = Atari100kBenchmark(
+        games=("ALE/MsPacman-v5",),
+        methods=("random", "permakey-gnn"),
+        seeds=2,
+        schedule=Schedule(40, 20, 1, 2, 2),
+        settings=("learning_starts=10", "buffer_size=100"),
+        folder=tmp_path / "runs",
+        results=tmp_path / "atari100k",
+        pictures=tmp_path,
+        device="cpu",
+    )
+    main(config)
+    table = (tmp_path / "atari100k.md").read_text()
+    assert "| MsPacman | PKey + GNN (paper) | 2 |" in table
+    assert "| MsPacman | random policy | 2 |" in table
+    assert (tmp_path / "atari100k_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.count("mean test score") == 4
+    main(config)
+    assert "mean test score" not in capsys.readouterr().out
+
+
+def test_failed_runs_are_named_at_the_end_and_the_others_done(squares, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+
+    def fails(task):
+        raise ValueError("no luck")
+
+    monkeypatch.setattr(runs, "train", fails)
+    config = Atari100kBenchmark(
+        games=("MsPacman",),
+        methods=("permakey-gnn", "random"),
+        seeds=1,
+        schedule=Schedule(test_seeds=1, test_episodes=1),
+        folder=tmp_path / "runs",
+        results=tmp_path / "atari100k",
+        pictures=tmp_path,
+    )
+    with pytest.raises(SystemExit, match="1 of 2 runs failed: mspacman-permakey-gnn-paper-k7-clean-0"):
+        main(config)
+    assert "failed: no luck" in capsys.readouterr().out
+    assert "| MsPacman | random policy | 1 |" in (tmp_path / "atari100k.md").read_text()
+
+
+def test_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert threads_of(Atari100kBenchmark()) is None
+    assert threads_of(Atari100kBenchmark(workers=3)) == 2
+    assert threads_of(Atari100kBenchmark(workers=16)) == 1
+    assert threads_of(Atari100kBenchmark(backend="ray")) == 1
+    assert threads_of(Atari100kBenchmark(backend="ray", threads=4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": ("permakey",)}, "unknown method 'permakey'; there are permakey-gnn"),
+        ({"preset": "weak"}, "unknown preset 'weak'; there are paper, strong"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+    ],
+)
+def test_bad_input_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Atari100kBenchmark(**settings)
+
+
+def test_settings_that_the_algorithm_does_not_take_are_named():
+    with pytest.raises(ValueError, match="RecurrentDQN has no argument 'sequence'"):
+        make_tasks(Atari100kBenchmark(games=("MsPacman",), settings=("sequence=4",)))
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        Schedule(steps=0)

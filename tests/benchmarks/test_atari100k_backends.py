@@ -1,0 +1,109 @@
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from benchmarks.atari100k import backends
+from benchmarks.atari100k.backends import in_processes, in_this_process, on_ray
+
+
+def die_once(marker: Path) -> str:
+    """Kills its process the first time."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"{marker.name} with {os.environ['OMP_NUM_THREADS']} threads"
+
+
+def fail_on_one(number: int) -> str:
+    if number == 1:
+        raise ValueError("one is not wanted")
+    return str(number)
+
+
+def always_die(_: int) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "never"
+
+
+def test_a_task_that_fails_does_not_stop_the_others():
+    outcomes = list(in_this_process(fail_on_one, [0, 1, 2]))
+    assert [outcome.line for outcome in outcomes] == ["0", None, "2"]
+    assert str(outcomes[1].error) == "one is not wanted"
+
+
+def test_processes_that_die_are_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    outcomes = list(in_processes(die_once, [tmp_path / "a", tmp_path / "b"], 1, 1))
+    assert sorted(outcome.line for outcome in outcomes) == ["a with 1 threads", "b with 1 threads"]
+
+
+def test_a_process_that_always_dies_is_given_up(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(backends, "ATTEMPTS", 2)
+    [outcome] = in_processes(always_die, [7], 1, 1)
+    assert (outcome.task, outcome.line) == (7, None)
+    assert "terminated abruptly" in str(outcome.error)
+
+
+def test_ray_takes_failures_and_dead_workers(tmp_path):
+    pytest.importorskip("ray")
+
+    # Defined here, so that they travel to the workers by value.
+    def work(task):
+        marker, fails = task
+        if fails:
+            raise ValueError("not wanted")
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.environ["OMP_NUM_THREADS"]
+
+    tasks = [(tmp_path / "a", False), (tmp_path / "b", True)]
+    outcomes = {outcome.task[0].name: outcome for outcome in on_ray(work, tasks, threads=1, memory_bytes=10**8)}
+    assert outcomes["a"].line == "1"
+    assert outcomes["a"].error is None
+    assert "not wanted" in str(outcomes["b"].error)
+
+
+def test_a_run_whose_ray_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, checkpoint):
+    pytest.importorskip("ray")
+    # Not above: the processes of the other tests would load it too.
+    from tiny_tasks import tiny_task
+
+    task = tiny_task(tmp_path, checkpoint, "permakey-gnn", steps=60)
+    marker, tests = tmp_path / "killed", str(Path(__file__).parents[1])
+
+    def work(task):
+        import sys
+
+        sys.path.insert(0, tests)
+        from conftest import MovingSquare
+        from stable_baselines3.common.monitor import Monitor
+
+        from benchmarks.atari100k import runs
+        from sb3_permakey.common.run_checkpoint import RunCheckpoint
+
+        def on_step(callback):
+            if callback.num_timesteps == 50 and not marker.exists():
+                marker.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return True
+
+        def on_training_start(callback):
+            start = callback.model.num_timesteps
+            (tmp_path / f"start-{start}").touch()
+            callback._saved_at = start
+
+        RunCheckpoint._on_step, RunCheckpoint._on_training_start = on_step, on_training_start
+        runs.make_atari_env = lambda *args, **kwargs: Monitor(MovingSquare(5))
+        return runs.do_task(task)
+
+    [outcome] = on_ray(work, [task], threads=1)
+    assert outcome.error is None
+    assert marker.exists()
+    assert sorted(path.name for path in tmp_path.glob("start-*")) == ["start-0", "start-40"]
+    result = json.loads(task.result_path.read_text())
+    assert [one["steps"] for one in result["validation"]] == [20, 40, 60]

@@ -1,0 +1,39 @@
+"""Runs of a few dozen steps, for the tests of `benchmarks.atari100k`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import NUM_KEYPOINTS
+
+from benchmarks.atari100k.checkpoints import Checkpoint
+from benchmarks.atari100k.methods import METHODS
+from benchmarks.atari100k.runs import Run, Schedule, Task
+
+TINY_AGENT = ("learning_starts=10", "buffer_size=100", "batch_size=2")
+TINY_SCHEDULE = {"steps": 40, "validate_every": 20, "validation_episodes": 2, "test_seeds": 3, "test_episodes": 2}
+
+
+def tiny_task(
+    folder: Path, checkpoint: Path, method_name: str, *, preset="paper", seed=0, overrides=TINY_AGENT, **schedule
+) -> Task:
+    """A task with the small model's checkpoint."""
+    method = METHODS[method_name]
+    return Task(
+        run=Run(
+            game="MsPacman",
+            method=method_name,
+            preset=preset if method.agent == "recurrent-dqn" else None,
+            noise="clean",
+            num_keypoints=NUM_KEYPOINTS if method.checkpoint else None,
+            seed=seed,
+        ),
+        schedule=Schedule(**{**TINY_SCHEDULE, **schedule}),
+        overrides=overrides,
+        checkpoint=Checkpoint(checkpoint, 1.5) if method.checkpoint else None,
+        folder=folder / "runs",
+        results=folder / "results",
+        device="cpu",
+        threads=1,
+        save_every=20,
+    )
