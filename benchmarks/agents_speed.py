@@ -2,7 +2,7 @@
 
     python -m benchmarks.agents_speed
 
-All play MsPacman; on pixels all have SB3's NatureCNN. They take turns, some hundred steps each, so that whatever else
+All play MsPacman; on pixels all have SB3's NatureCNN. They take turns of some seconds, so that whatever else
 the machine does slows all of them down; the ratio to SB3's DQN is what counts. Each one's peak memory is that of a
 process of its own. Replay bytes are counted, not estimated.
 """
@@ -38,6 +38,8 @@ from sb3_permakey.provenance import provenance
 GAME = "MsPacman"
 REFERENCE = "DQN, pixels"
 WARM_UP_STEPS = 200
+STEPS_AT_ONCE = 40
+"""Steps between two looks at the clock."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class SpeedBenchmark:
 
     agents: tuple[str, ...] = ()
     """Names of the agents; empty: all. SB3's DQN always takes part."""
-    steps: int = 400
-    """Steps of a turn."""
+    turn_s: float = 4.0
+    """Seconds of a turn; acting alone takes a quarter of that."""
     turns: int = 6
     """Turns of each agent; the median counts."""
     threads: int = 2
@@ -105,17 +107,23 @@ def make_agent(name: str, config: SpeedBenchmark) -> BaseAlgorithm:
     return make(env=PermaKeyObservation(env, config.checkpoint, **observation), device=config.device)
 
 
-def turn(agent: BaseAlgorithm, steps: int) -> float:
-    """Steps per second of one turn."""
+def turn(agent: BaseAlgorithm, seconds: float) -> float:
+    """Steps per second of acting and learning for some seconds."""
     before, started = agent.num_timesteps, time.perf_counter()
-    agent.learn(steps, reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]
+    while time.perf_counter() - started < seconds:
+        learn(agent, STEPS_AT_ONCE)
     return (agent.num_timesteps - before) / (time.perf_counter() - started)
+
+
+def learn(agent: BaseAlgorithm, steps: int) -> None:
+    """Let an agent go on."""
+    agent.learn(steps, reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]
 
 
 def peak_memory(name: str, config: SpeedBenchmark) -> float:
     """Peak resident MiB of a process that only makes this agent and lets it learn."""
     torch.set_num_threads(config.threads)
-    make_agent(name, config).learn(WARM_UP_STEPS, log_interval=None)  # type: ignore[arg-type]
+    learn(make_agent(name, config), WARM_UP_STEPS)
     # Not getrusage's figure, which a process inherits from the one that started it.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024
@@ -138,32 +146,33 @@ def sb3_replay_bytes(agent: OffPolicyAlgorithm) -> float:
     return replay_bytes(kind(1000, agent.observation_space, agent.action_space, device="cpu"))
 
 
-def acting_speed(agent: BaseAlgorithm, steps: int) -> float:
+def acting_speed(agent: BaseAlgorithm, seconds: float) -> float:
     """Steps per second of acting alone: the greedy action of every step, with the environment and its keypoints."""
     env = agent.get_env()
     assert env is not None
     observation, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
-    started = time.perf_counter()
-    for _ in range(steps):
+    steps, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        steps += env.num_envs
         actions, state = agent.predict(observation, state, starts, deterministic=True)
         observation, _, starts, _ = env.step(actions)
     # The training environments were reset behind the agent's back.
     agent._last_obs = None
-    return steps * env.num_envs / (time.perf_counter() - started)
+    return steps / (time.perf_counter() - started)
 
 
 def measure(config: SpeedBenchmark) -> dict[str, dict[str, Any]]:
     """Speeds, memory and replay bytes of all agents, by name."""
     names = [REFERENCE, *(name for name in config.agents or (*PIXELS, *KEYPOINTS) if name != REFERENCE)]
     agents = {name: make_agent(name, config) for name in names}
-    for name, agent in agents.items():
-        print(f"{name}: {turn(agent, WARM_UP_STEPS):.0f} steps/s while warming up", flush=True)
+    for agent in agents.values():
+        learn(agent, WARM_UP_STEPS)
     speeds: dict[str, list[float]] = {name: [] for name in names}
     acting: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(config.turns):
         for name, agent in agents.items():
-            speeds[name].append(turn(agent, config.steps))
-            acting[name].append(acting_speed(agent, config.steps // 2))
+            speeds[name].append(turn(agent, config.turn_s))
+            acting[name].append(acting_speed(agent, config.turn_s / 4))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         memory = {name: pool.submit(peak_memory, name, config).result() for name in names}
 

@@ -37,8 +37,8 @@ class ThroughputBenchmark:
 
     games: tuple[str, ...] = tuple(NUM_KEYPOINTS)
     """Games of the detectors."""
-    steps: int = 400
-    """Steps of an agent's turn."""
+    turn_s: float = 4.0
+    """Seconds of an agent's turn."""
     turns: int = 6
     """Turns of each agent; the median counts."""
     rounds: int = 10
@@ -80,8 +80,8 @@ def scaling(benchmark: ThroughputBenchmark) -> dict[str, dict[int, float]]:
             device=benchmark.device,
         )
         agent = agents_speed.off_policy(RecurrentDQN, "PermaKeyPolicy", venv, benchmark.device, gradient_steps=envs)
-        agents_speed.turn(agent, agents_speed.WARM_UP_STEPS)
-        return agents_speed.turn(agent, benchmark.steps)
+        agents_speed.learn(agent, agents_speed.WARM_UP_STEPS)
+        return agents_speed.turn(agent, benchmark.turn_s)
 
     return {
         "keypoints": {count: speed(count, 1) for count in KEYPOINT_COUNTS},
@@ -168,7 +168,7 @@ def main(benchmark: ThroughputBenchmark) -> None:
     keep_freed_memory()
     torch.set_num_threads(benchmark.threads)
     speed = agents_speed.SpeedBenchmark(
-        steps=benchmark.steps, turns=benchmark.turns, threads=benchmark.threads, device=benchmark.device
+        turn_s=benchmark.turn_s, turns=benchmark.turns, threads=benchmark.threads, device=benchmark.device
     )
     result = {
         "detectors": detectors(benchmark),

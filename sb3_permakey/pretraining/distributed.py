@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -66,9 +67,12 @@ class Workers:
         return DistributedDataParallel(LossModule(model, compute))
 
     def leave(self) -> None:
-        """End the group."""
+        """End the group, once all processes have come so far; one that goes early can bring the others down."""
         if dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
+            # What still holds on to the group must go before the interpreter, which its threads would else bring down.
+            gc.collect()
 
 
 class LossModule(nn.Module):

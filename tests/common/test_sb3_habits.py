@@ -132,7 +132,8 @@ def test_acting_and_targets_see_neither_dropout_nor_batch_statistics(agent):
     model.learn(24)
     acting, updating = modes[:24], modes[24:]
     assert set(acting) == {(True, False)}
-    assert updating == [(True, True), (False, False)]
+    # The states learned from, the states after them, and the target network's.
+    assert updating == [(True, True), (True, True), (False, False)]
     observation = model.env.reset()
     actions = [model.predict(observation, deterministic=True)[1][0] for _ in range(3)]
     np.testing.assert_array_equal(actions[0], actions[1])
