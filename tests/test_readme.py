@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from benchmarks.agents_speed import table as speed_table
 from benchmarks.keypoints_report import read_results, report, short_table
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,12 @@ def test_keypoint_scores():
 
 def test_report_is_up_to_date():
     assert (ROOT / "benchmarks" / "results" / "keypoints.md").read_text() == report(read_results(RESULTS))
+
+
+def test_speed_of_the_agents():
+    guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
+    for line in speed_table(result("agents_speed")["agents"]):
+        assert line in guide
 
 
 def test_every_result_names_what_made_it():
