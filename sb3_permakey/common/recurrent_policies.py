@@ -1,6 +1,6 @@
 """Policies of the recurrent agents: online and target network, acting with a recurrent state."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class RecurrentQPolicy(BasePolicy):
     :param lr_schedule: learning rate schedule (may be constant)
     :param net_arch: units of the hidden layers between the recurrent layers and the values; none in the paper
     :param activation_fn: activation of these layers
-    :param features_extractor_class: features extractor to use
+    :param features_extractor_class: features extractor to use; None for the policy's default
     :param features_extractor_kwargs: its arguments besides the observation space
     :param normalize_images: whether images are divided by 255
     :param optimizer_class: optimizer, Adam by default
@@ -41,6 +41,7 @@ class RecurrentQPolicy(BasePolicy):
 
     q_net: RecurrentQNetwork
     q_net_target: RecurrentQNetwork
+    default_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class RecurrentQPolicy(BasePolicy):
         lr_schedule: Schedule,
         net_arch: list[int] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
-        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -60,6 +61,7 @@ class RecurrentQPolicy(BasePolicy):
         dueling: bool = False,
         n_quantiles: int = 1,
     ) -> None:
+        features_extractor_class = features_extractor_class or self.default_extractor
         _check_extractor(observation_space, features_extractor_class)
         if rnn_type not in RNN_TYPES:
             raise ValueError(f"rnn_type must be one of {sorted(RNN_TYPES)}, got {rnn_type!r}.")
@@ -206,35 +208,13 @@ class RecurrentQPolicy(BasePolicy):
 class CnnLstmMixin(RecurrentQPolicy):
     """Images: NatureCNN unless another features extractor is given."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        *,
-        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
-        )
+    default_extractor = NatureCNN
 
 
 class MultiInputLstmMixin(RecurrentQPolicy):
     """Dicts of observations: CombinedExtractor unless another features extractor is given."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        *,
-        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
-        )
+    default_extractor = CombinedExtractor
 
 
 class PermaKeyMixin(MultiInputLstmMixin):
