@@ -81,53 +81,8 @@ class TMaze(gym.Env):
         return observation
 
 
-class RepeatPrevious(gym.Env):
-    """Name the symbol that was seen some steps ago, at every step, while new symbols come.
-
-    As POPGym's RepeatPrevious, https://arxiv.org/abs/2303.01859, with fewer symbols and shorter episodes. Nothing is
-    forgotten for good: `lag` symbols must be held at once.
-
-    Observations: float32 (symbols,), one-hot. Actions: the symbols. Reward: 1 where the action names the symbol of
-    `lag` steps ago, else 0; there is none to name in the first `lag` steps. An episode has `lag + scored` steps.
-
-    :param lag: how many steps ago
-    :param symbols: how many there are, all as likely at each step
-    :param scored: steps of an episode that can bring a reward
-    :raises ValueError: when lag or scored is below 1, or symbols below 2
-    """
-
-    def __init__(self, lag: int = 10, symbols: int = 2, scored: int = 30) -> None:
-        if lag < 1 or scored < 1 or symbols < 2:
-            raise ValueError(
-                "RepeatPrevious needs a lag and scored steps of at least 1 and 2 symbols or more, "
-                f"not {lag}, {scored} and {symbols}"
-            )
-        self.lag, self.symbols, self.scored = lag, symbols, scored
-        self.observation_space = spaces.Box(0, 1, (symbols,), np.float32)
-        self.action_space = spaces.Discrete(symbols)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new row of symbols."""
-        super().reset(seed=seed)
-        self.row = self.np_random.integers(self.symbols, size=self.lag + self.scored + 1)
-        self.time = 0
-        return self._observation(), {}
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Name a symbol, see the next one."""
-        right = self.time >= self.lag and action == self.row[self.time - self.lag]
-        self.time += 1
-        return self._observation(), float(right), self.time == self.lag + self.scored, False, {}
-
-    def _observation(self) -> np.ndarray:
-        return np.eye(self.symbols, dtype=np.float32)[self.row[self.time]]
-
-
 gym.register("CartPoleWithoutVelocities-v0", CartPoleWithoutVelocities, max_episode_steps=CARTPOLE_STEPS)
 gym.register("TMaze-v0", TMaze)
-gym.register("RepeatPrevious-v0", RepeatPrevious)
 
 
 @dataclass(frozen=True)
@@ -169,19 +124,6 @@ def tmaze(length: int) -> Task:
     )
 
 
-def repeat_previous(lag: int, symbols: int = 2, scored: int = 30) -> Task:
-    """RepeatPrevious: an episode's success is the share of symbols named rightly."""
-    return Task(
-        family="repeat",
-        make=lambda: gym.make("RepeatPrevious-v0", lag=lag, symbols=symbols, scored=scored),
-        success=lambda returns: returns / scored,
-        chance=1 / symbols,
-        memoryless=1 / symbols,
-        reward_scale=1.0,
-        episode_steps=lag + scored,
-    )
-
-
 TASKS = {
     "cartpole": Task(
         family="cartpole",
@@ -196,6 +138,4 @@ TASKS = {
     ),
     "tmaze-10": tmaze(10),
     "tmaze-30": tmaze(30),
-    "repeat-10": repeat_previous(10),
-    "repeat-30": repeat_previous(30),
 }

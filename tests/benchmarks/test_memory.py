@@ -112,7 +112,7 @@ def test_training_validation_and_test_seeds_never_meet():
 
 def test_whole_episodes_only_where_they_are_longer_than_windows():
     whole = {run.task for run in wanted_runs(MemoryBenchmark(seeds=(0,))) if run.agent == "recurrent-dqn-whole"}
-    assert whole == {"tmaze-30", "repeat-30"}
+    assert whole == {"tmaze-30"}
     assert AGENTS["recurrent-dqn-whole"].settings(TASKS["tmaze-30"])["sequence_length"] == 31
 
 
