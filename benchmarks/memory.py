@@ -101,14 +101,14 @@ def _is_of_interest(task_name: str, agent: str) -> bool:
 
 def description(run: Run, benchmark: MemoryBenchmark) -> dict[str, Any]:
     """What a run is, as its JSON file has it."""
-    task = TASKS[run.task]
+    task, agent = TASKS[run.task], AGENTS[run.agent]
     return {
         "task": run.task,
         "agent": run.agent,
         "seed": run.seed,
         "steps": benchmark.steps or STEPS[task.family],
-        "reward_scale": task.reward_scale,
-        "settings": json.loads(json.dumps(AGENTS[run.agent].settings(task), default=_class_name)),
+        "reward_scale": agent.reward_scale(task),
+        "settings": json.loads(json.dumps(agent.settings(task), default=_class_name)),
     }
 
 
@@ -132,11 +132,12 @@ def is_done(run: Run, benchmark: MemoryBenchmark) -> bool:
 
 
 def make_envs(task: Task, agent: Agent, count: int, seed: int, *, training: bool) -> VecEnv:
-    """Environments of a task, as the agent sees them; training's have the task's scaled rewards."""
+    """Environments of a task, as the agent sees them; training's have scaled rewards."""
+    scale = agent.reward_scale(task)
 
     def make() -> gym.Env:
         env = task.make()
-        return gym.wrappers.TransformReward(env, lambda reward: task.reward_scale * float(reward)) if training else env
+        return gym.wrappers.TransformReward(env, lambda reward: scale * float(reward)) if training else env
 
     envs = make_vec_env(make, count, seed=seed)
     return VecFrameStack(envs, agent.stacked_frames) if agent.stacked_frames > 1 else envs
@@ -147,8 +148,7 @@ def do_run(run: Run, benchmark: MemoryBenchmark) -> str:
     torch.set_num_threads(1)
     task, agent = TASKS[run.task], AGENTS[run.agent]
     described = description(run, benchmark)
-    settings = dict(agent.settings(task))
-    num_envs, steps = settings.pop("n_envs", 1), described["steps"]
+    num_envs, steps = agent.num_envs(task), described["steps"]
     folder = benchmark.folder / run.name
 
     def evaluation_envs(first_seed: int) -> VecEnv:
@@ -156,7 +156,7 @@ def do_run(run: Run, benchmark: MemoryBenchmark) -> str:
 
     started = time.monotonic()
     envs = make_envs(task, agent, num_envs, run.seed, training=True)
-    model = agent.algorithm(agent.policy, envs, seed=run.seed, device="cpu", **settings)
+    model = agent.algorithm(agent.policy, envs, seed=run.seed, device="cpu", **agent.arguments(task))
     callback = EvalCallback(
         evaluation_envs(FIRST_VALIDATION_SEED),
         n_eval_episodes=VALIDATION_EPISODES,

@@ -27,6 +27,7 @@ def falling_to_zero(progress_remaining: float) -> float:
 
 RECURRENT: dict[str, Settings] = {
     "cartpole": {
+        "reward_scale": 0.03,
         "learning_rate": falling_to_zero,
         "buffer_size": 20_000,
         "learning_starts": 1000,
@@ -52,7 +53,7 @@ RECURRENT: dict[str, Settings] = {
 }
 """RecurrentDQN's and RecurrentQRDQN's settings for each family; train_freq counts steps of all environments at once.
 
-CartPole's were chosen on seeds 10 to 12. The T-maze's windows span the short corridor and not the long one.
+CartPole's were chosen on seeds 10 to 13. The T-maze's windows span the short corridor and not the long one.
 """
 NUM_QUANTILES = 25
 STATES: dict[str, Settings] = {
@@ -101,6 +102,10 @@ ON_POLICY["tmaze"] = {**ON_POLICY["cartpole"], "n_steps": 128}
 (observations and rewards are about one here); elsewhere rollouts that hold whole episodes."""
 
 
+ABOUT_ENVIRONMENTS = ("n_envs", "reward_scale")
+"""Settings that are not the algorithm's."""
+
+
 @dataclass(frozen=True)
 class Agent:
     """An algorithm with its settings for each family of tasks.
@@ -108,7 +113,7 @@ class Agent:
     :param label: its name in tables and pictures
     :param algorithm: its class
     :param policy: its policy's name
-    :param settings: task to the constructor's arguments and "n_envs"
+    :param settings: task to the constructor's arguments, perhaps with `ABOUT_ENVIRONMENTS`
     :param stacked_frames: observations that it sees at once
     """
 
@@ -117,6 +122,18 @@ class Agent:
     policy: str
     settings: Callable[[Task], Settings]
     stacked_frames: int = 1
+
+    def arguments(self, task: Task) -> Settings:
+        """The constructor's arguments alone."""
+        return {name: value for name, value in self.settings(task).items() if name not in ABOUT_ENVIRONMENTS}
+
+    def num_envs(self, task: Task) -> int:
+        """How many environments it learns from at once."""
+        return self.settings(task).get("n_envs", 1)
+
+    def reward_scale(self, task: Task) -> float:
+        """What the task's rewards are multiplied by in training."""
+        return self.settings(task).get("reward_scale", task.reward_scale)
 
 
 def recurrent_settings(algorithm: type[BaseAlgorithm], state: str, task: Task) -> Settings:

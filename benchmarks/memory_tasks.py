@@ -94,7 +94,8 @@ class Task:
     :param success: returns of episodes (E,) to the success of each (E,), from 0 to 1
     :param chance: success rate of the random policy
     :param memoryless: success rate that no policy without memory exceeds; None where it is not known
-    :param reward_scale: training alone multiplies rewards by this; returns near 1 suit the Huber loss
+    :param reward_scale: training alone multiplies rewards by this, unless an agent's settings have a scale of their
+        own; returns near 1 suit the Huber loss
     :param episode_steps: of an episode that takes its course
     :param measure: what tables show
     :param test_episodes: new episodes that the best checkpoint plays

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.keypoints_report import read_results, report, short_table
+from benchmarks.memory_report import read_results as read_memory_results
+from benchmarks.memory_report import table as memory_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "keypoints"
@@ -42,6 +44,12 @@ def test_report_is_up_to_date():
 def test_speed_of_the_agents():
     guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
     for line in speed_table(result("agents_speed")["agents"]):
+        assert line in guide
+
+
+def test_memory_of_the_agents():
+    guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
+    for line in memory_table(read_memory_results(ROOT / "benchmarks" / "results" / "memory")):
         assert line in guide
 
 

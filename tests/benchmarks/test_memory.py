@@ -32,9 +32,8 @@ def benchmark_of(tmp_path, monkeypatch):
 def test_agents_can_be_made_for_every_task(name):
     agent = AGENTS[name]
     for task in TASKS.values():
-        settings = dict(agent.settings(task))
-        envs = make_envs(task, agent, settings.pop("n_envs", 1), 0, training=True)
-        model = agent.algorithm(agent.policy, envs, device="cpu", **settings)
+        envs = make_envs(task, agent, agent.num_envs(task), 0, training=True)
+        model = agent.algorithm(agent.policy, envs, device="cpu", **agent.arguments(task))
         action, _ = model.predict(envs.reset())
         assert action.shape == (envs.num_envs,)
 
@@ -84,9 +83,10 @@ def test_one_command_makes_table_and_picture_and_does_nothing_twice(benchmark_of
     assert written.stat().st_mtime_ns == before
 
 
-def test_training_sees_scaled_rewards_and_evaluation_the_tasks_own():
-    for training, reward in ((True, 0.1), (False, 1.0)):
-        envs = make_envs(TASKS["cartpole"], AGENTS["dqn"], 2, 0, training=training)
+@pytest.mark.parametrize(("agent", "scale"), [("dqn", 0.1), ("recurrent-dqn-burn-in", 0.03)])
+def test_training_sees_scaled_rewards_and_evaluation_the_tasks_own(agent, scale):
+    for training, reward in ((True, scale), (False, 1.0)):
+        envs = make_envs(TASKS["cartpole"], AGENTS[agent], 2, 0, training=training)
         envs.reset()
         assert envs.step(np.zeros(2, int))[1] == pytest.approx([reward, reward])
 
