@@ -22,6 +22,8 @@ from sb3_permakey.files import write_atomically
 RESULTS, TABLE = Path("benchmarks/results/memory"), Path("benchmarks/results/memory.md")
 PICTURE = Path("docs/memory.png")
 MEASURES = {"mean_return": "return", "success": "success rate"}
+SHORT_TABLE = ("recurrent-dqn-burn-in", "recurrent-qrdqn-burn-in", "recurrent-ppo", "dqn-stack", "dqn")
+"""Agents that the README compares on CartPole."""
 Results = dict[str, dict[str, list[dict[str, Any]]]]
 """By task and agent: the runs, one per seed."""
 
@@ -71,6 +73,16 @@ def table(results: Results) -> list[str]:
     return [*lines, f"| the best without memory (by calculation) | {' | '.join(bounds)} |"]
 
 
+def short_table(results: Results) -> list[str]:
+    """CartPole's returns of the agents that the README compares."""
+    rows = [(AGENTS[name].label, results["cartpole"][name]) for name in SHORT_TABLE]
+    return [
+        "| agent | return |",
+        "|---|---|",
+        *(f"| {label} | {cell([run['test']['mean_return'] for run in runs], 0)} |" for label, runs in rows),
+    ]
+
+
 def window_lines(results: Results) -> list[str]:
     """How long windows are beside what must be remembered."""
     families = dict.fromkeys(TASKS[task].family for task in TASKS if task in results)
@@ -80,6 +92,7 @@ def window_lines(results: Results) -> list[str]:
         f"Steps in a window of the recurrent Q-learning agents: {windows}; burn-in {burn_in}. A window that begins",
         "with a zero state lacks all that came before it; a stored state may hold it. But no gradient leaves its",
         "window, so a network learns to keep something for longer only by chance, hence the windows of whole episodes.",
+        "What follows from the table is in the [guide](../../docs/recurrent_agents.md).",
     ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
+from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +50,9 @@ def test_speed_of_the_agents():
 
 def test_memory_of_the_agents():
     guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
-    for line in memory_table(read_memory_results(ROOT / "benchmarks" / "results" / "memory")):
-        assert line in guide
+    results = read_memory_results(ROOT / "benchmarks" / "results" / "memory")
+    assert "\n".join(memory_table(results)) in guide
+    assert "\n".join(short_memory_table(results)) in README
 
 
 def test_every_result_names_what_made_it():

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.memory_report import ReportConfig, cell, draw_curves, read_results, table, write_report
+from benchmarks.memory_report import ReportConfig, cell, draw_curves, read_results, short_table, table, write_report
 
 
 def result(task, agent, seed, value, **changes):
@@ -42,6 +42,13 @@ def test_table_has_a_row_an_agent_with_its_seeds_in_order(results):
     assert "| RecurrentDQN, zero | - | 0.88 (1.00, 0.75) |" in lines
     assert "| DQN | 100 (100) | 0.50 (0.50) |" in lines
     assert lines[-1] == "| the best without memory (by calculation) | - | 0.50 |"
+
+
+def test_short_table_has_cartpole_alone(results):
+    lines = short_table(read_results(results))
+    assert lines[0] == "| agent | return |"
+    assert lines[2] == "| RecurrentDQN, stored + burn-in | - |"
+    assert lines[-1] == "| DQN | 100 (100) |"
 
 
 def test_curves_are_means_with_the_range_over_seeds(results):
