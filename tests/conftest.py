@@ -17,6 +17,20 @@ from sb3_permakey.pretraining.frames import FrameStore, write_store
 NUM_KEYPOINTS = 4
 
 
+@pytest.fixture
+def keep_threads():
+    """The number of torch's threads is afterwards what it was."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread(keep_threads):
+    """The test runs on one of torch's threads."""
+    torch.set_num_threads(1)
+
+
 class MovingSquare(gym.Env):
     """A white square that moves left and right on a grey field; reward for its place; ends after some steps."""
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import MovingSquare
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
@@ -31,12 +30,7 @@ from sb3_permakey.evaluation import FIRST_TEST_SEED
 from sb3_permakey.keypoints.shipped import CheckpointError
 from sb3_permakey.training import FIRST_VALIDATION_SEED
 
-
-@pytest.fixture(autouse=True)
-def _keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("keep_threads")
 
 
 @pytest.fixture

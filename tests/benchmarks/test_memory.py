@@ -2,19 +2,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import memory
 from benchmarks.memory import MemoryBenchmark, Run, do_run, is_done, main, make_envs, wanted_runs
 from benchmarks.memory_agents import AGENTS, RECURRENT, STATES
 from benchmarks.memory_tasks import TASKS
 
-
-@pytest.fixture(autouse=True)
-def _keep_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("keep_threads")
 
 
 @pytest.fixture

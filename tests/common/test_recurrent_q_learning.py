@@ -36,12 +36,7 @@ EVERYTHING = {
 AGENTS = [RecurrentDQN, RecurrentQRDQN]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class CountingEnv(gym.Env):
