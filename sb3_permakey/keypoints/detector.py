@@ -15,6 +15,7 @@ from sb3_permakey.keypoints.folded import FoldedPermaKey, FoldedTransporter
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.permakey import PermaKey
+from sb3_permakey.keypoints.streaming import FrameMemory
 from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import fold_trunk
 from sb3_permakey.precision import place, resolve_device, resolve_precision
@@ -56,8 +57,9 @@ class KeypointDetector:
     :param device: "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it and keypoints allow it
     :param streaming: remember what the LSPN says of patches, so that only those whose surroundings were never seen
-        before are computed. Keypoints are the same within rounding, and those of frames in play come several times as
-        fast. It takes up to 12 MB a layer. A GPU and a Transporter compute everything anyway
+        before are computed, and the keypoints of the last 4096 frames. Keypoints are the same within rounding, and
+        those of frames in play come several times as fast. It takes up to 12 MB a layer and 1.1 MB a keypoint. A GPU
+        and a Transporter compute everything anyway
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
@@ -90,6 +92,7 @@ class KeypointDetector:
             "float32" if precision == "auto" and self.streaming else precision, self.device
         )
         self.network = self._fold(self.precision)
+        self._memory = FrameMemory() if self.streaming else None
         self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None
         if self.readout.readout == "peaks":
             self._permakey()
@@ -107,7 +110,10 @@ class KeypointDetector:
         :raises ValueError: when the frames have another shape or type
         """
         frames = self._checked(frames)
-        keypoints = self._detect(frames)
+        if self._memory is not None and len(frames):
+            keypoints = self._memory.recall(frames, self._detect)
+        else:
+            keypoints = self._detect(frames)
         if self._trial is not None and len(rows := self._trial.rows(len(frames))):
             exact_network = self._fold(torch.float32)
             exact = self._detect(frames[rows], exact_network)

@@ -7,20 +7,28 @@ resets and the order of environments make no difference.
 
 Windows are told apart by 64-bit hashes. Of a million different ones, two have the same with a chance below one in ten
 million.
+
+Whole frames come back as well: games begin alike, and a greedy agent plays the same game again. Their keypoints need
+no computation at all.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 
 import numpy as np
 
 from sb3_permakey.keypoints.layers import IMAGE_SIZE, TrunkShape, same_padding
+from sb3_permakey.keypoints.model import Keypoints
 
 CAPACITY = 2**20
 """Errors that a memory holds, 12 bytes each."""
+FRAMES = 2**12
+"""Frames whose keypoints a memory holds, 264 bytes for each keypoint of 64 channels."""
 WAYS = 4
 """Slots in which an error can lie; the table is a cache of so many ways."""
 SCRAMBLE, OUTSIDE = np.uint64(0xD6E8FEB86659FD93), np.uint64(0x9E3779B97F4A7C15)
@@ -154,6 +162,36 @@ class PatchMemory:
     def _buckets(self, hashes: np.ndarray) -> np.ndarray:
         bits = np.uint64(64 - (len(self.keys) - 1).bit_length())
         return (hashes >> bits).astype(np.int64) if bits < 64 else np.zeros(len(hashes), np.int64)
+
+
+class FrameMemory:
+    """Keypoints of the frames that were seen last; bounded, the frame that was not asked for longest goes first.
+
+    :param capacity: frames it holds
+    """
+
+    def __init__(self, capacity: int = FRAMES) -> None:
+        self.capacity = capacity
+        self.remembered: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
+
+    def recall(self, frames: np.ndarray, detect: Callable[[np.ndarray], Keypoints]) -> Keypoints:
+        """Keypoints of frames, those that are not remembered detected and remembered.
+
+        :param frames: uint8 (B, 84, 84, C)
+        :param detect: gives the keypoints of some of the frames
+        """
+        names = [blake2b(frame, digest_size=16).digest() for frame in np.ascontiguousarray(frames)]
+        new = {name: index for index, name in enumerate(names) if name not in self.remembered}
+        found = {name: self.remembered[name] for name in names if name not in new}
+        if new:
+            arrays = [array for array in detect(frames[list(new.values())]) if array is not None]
+            found |= {name: [array[row].copy() for array in arrays] for row, name in enumerate(new)}
+        for name in names:
+            self.remembered[name] = found[name]
+            self.remembered.move_to_end(name)
+        while len(self.remembered) > self.capacity:
+            self.remembered.popitem(last=False)
+        return Keypoints(*(np.stack(rows) for rows in zip(*(found[name] for name in names), strict=True)))
 
 
 @lru_cache

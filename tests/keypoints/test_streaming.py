@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sb3_permakey.keypoints import KeypointDetector, PermaKey, PermaKeyConfig
 from sb3_permakey.keypoints.folded import FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
-from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, Windows, colour_codes, patch_windows
+from sb3_permakey.keypoints.model import Keypoints
+from sb3_permakey.keypoints.streaming import (
+    FrameMemory,
+    PatchMemory,
+    WindowHasher,
+    Windows,
+    colour_codes,
+    patch_windows,
+)
 
 ENVIRONMENTS = 3
 
@@ -112,6 +120,30 @@ def test_a_full_memory_forgets_and_stays_right(capacity):
     assert memory.keys.size == memory.errors.size == capacity
 
 
+@pytest.mark.parametrize("with_confidence", [True, False])
+def test_frames_seen_before_are_not_detected_again(with_confidence):
+    frames, asked = np.arange(4, dtype=np.uint8).repeat(84 * 84 * 3).reshape(4, 84, 84, 3), []
+
+    def detect(some):
+        numbers = some[:, 0, 0, 0].astype(np.float32)
+        asked.append(numbers.tolist())
+        centers, features = np.tile(numbers[:, None, None], (1, 3, 2)), np.tile(numbers[:, None, None], (1, 3, 5))
+        return Keypoints(centers, features, centers[..., 0] / 10 if with_confidence else None)
+
+    memory = FrameMemory(capacity=2)
+    for rows, new in (([0, 1, 0], [0, 1]), ([1], []), ([0, 2], [2]), ([0], []), ([1, 2], [1]), ([0, 1, 2, 3], [0, 3])):
+        before = len(asked)
+        found = memory.recall(frames[rows], detect)
+        assert sorted(itertools.chain.from_iterable(asked[before:])) == new
+        assert found.centers.shape == (len(rows), 3, 2)
+        assert found.centers[:, 0, 0].tolist() == found.features[:, 2, 4].tolist() == rows
+        assert (found.confidence is not None) == with_confidence
+        if with_confidence:
+            assert found.confidence[:, 1].tolist() == pytest.approx([row / 10 for row in rows])
+        assert len(memory.remembered) <= 2
+        found.centers[:] = found.features[:] = -1  # what the caller does with its arrays is not remembered
+
+
 @pytest.fixture(scope="module")
 def detectors(keypoint_model):
     """Streaming and dense; the streaming one goes from example to example, so that it has much to remember."""
@@ -183,7 +215,7 @@ def test_streaming_computes_only_what_is_new(keypoint_model):
 
     def newly_computed(frames):
         before = [memory.computed for _, memory in detector.network.memories]
-        detector.detect(frames)
+        detector.error_maps(frames)
         return [memory.computed - count for (_, memory), count in zip(detector.network.memories, before, strict=True)]
 
     first, second = newly_computed(frames[:1])
