@@ -24,13 +24,15 @@ PACKAGES = (
     "scipy",
     "ocatari",
 )
+CODE = ("*.py", "*.toml", "*.safetensors")
+"""Files that make results."""
 
 
 def provenance() -> dict[str, Any]:
     """Command line, commit of the source tree, package versions and kind of machine."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": source_commit(Path(__file__).parent),
         "versions": {package: _version(package) for package in PACKAGES},
         "machine": {
             "cpu": _cpu_name(),
@@ -42,21 +44,23 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
-    """Commit of the source tree, marked when files differ from it; None for an installed package."""
-    folder = Path(__file__).parent
+def source_commit(folder: Path) -> str | None:
+    """Commit of a source tree, marked "-dirty" when code or checkpoints differ from it; None without a repository.
+
+    Results and pictures may differ: a benchmark writes its report over the committed one.
+    """
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "diff", "--name-only", "HEAD", "--", *(f":(top){pattern}" for pattern in CODE))
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+    ).stdout.strip()
 
 
 def _version(package: str) -> str | None:

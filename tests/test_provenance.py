@@ -1,0 +1,42 @@
+import subprocess
+
+import pytest
+
+from sb3_permakey.provenance import provenance, source_commit
+
+
+@pytest.fixture
+def repository(tmp_path):
+    def git(*arguments):
+        who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "code.py").write_text("1\n")
+    (tmp_path / "report.md").write_text("1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    return tmp_path
+
+
+def test_only_code_makes_a_commit_dirty(repository):
+    commit = source_commit(repository / "package")
+    assert len(commit) == 12
+    (repository / "report.md").write_text("2\n")
+    (repository / "new.py").write_text("untracked\n")
+    assert source_commit(repository / "package") == commit
+    (repository / "package" / "code.py").write_text("2\n")
+    assert source_commit(repository / "package") == f"{commit}-dirty"
+
+
+def test_there_is_no_commit_without_a_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert source_commit(tmp_path) is None
+
+
+def test_provenance_names_command_versions_and_machine():
+    made = provenance()
+    assert made["versions"]["torch"]
+    assert made["machine"]["cores"] >= 1
+    assert {"command", "commit"} <= made.keys()
