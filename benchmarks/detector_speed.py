@@ -67,11 +67,12 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = None) -> float:
+def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = None, new_frames: float = 1) -> float:
     """Multiplications and additions for one frame.
 
     :param detector: of a PermaKey
     :param patches: patches computed of each LSPN layer; None: all
+    :param new_frames: share of frames that are not remembered as a whole
     """
     network = detector.network
     assert isinstance(network, FoldedPermaKey)
@@ -80,7 +81,7 @@ def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = No
     reads_peaks = detector.readout.readout == "peaks"
     for convolutions in (network.trunk,) if reads_peaks else (network.trunk, network.pointnet):
         for index in range(len(convolutions.strides)):
-            total += 2 * map_cells[index] * convolutions.get_buffer(f"kernel_{index}").numel()
+            total += new_frames * 2 * map_cells[index] * convolutions.get_buffer(f"kernel_{index}").numel()
     for index, (lspn, layer) in enumerate(zip(network.lspns, network.config.layers, strict=True)):
         side = -(-ENCODER.map_sizes()[layer] // network.config.patch_size)
         weights = sum(tensor.numel() for name, tensor in lspn.named_buffers() if name.endswith("weight"))
@@ -88,10 +89,11 @@ def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = No
     return total
 
 
-def computed_patches(detector: KeypointDetector) -> list[int]:
-    """Patches that a streaming detector has computed so far, of each LSPN layer."""
+def computed_so_far(detector: KeypointDetector) -> list[int]:
+    """What a streaming detector has computed: whole frames, and patches of each LSPN layer."""
     assert isinstance(detector.network, FoldedPermaKey)
-    return [memory.computed for _, memory in detector.network.memories]
+    assert detector.memory is not None
+    return [detector.memory.detected, *(memory.computed for _, memory in detector.network.memories)]
 
 
 def time_detection(detector: KeypointDetector, frames: np.ndarray, batch_size: int) -> float:
@@ -102,7 +104,10 @@ def time_detection(detector: KeypointDetector, frames: np.ndarray, batch_size: i
 
 def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
     """A row for each kind of detector and batch size."""
-    frames = np.concatenate([FrameStore(config.frames / game).splits[split] for split in ("test", "valid")])
+    frames = FrameStore(config.frames / game).splits["train"]
+    needed = config.warm_up_frames + config.rounds * config.frames_a_round
+    if len(frames) < needed:
+        raise ValueError(f"{config.frames / game} holds {len(frames)} frames of training, fewer than {needed}")
     checkpoint = game if checkpoint_exists(game) else config.checkpoint
     rows = [
         {"game": game, "checkpoint": checkpoint, "detector": name, "batch_size": batch_size} | settings
@@ -124,10 +129,10 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
             detector.detect(frames[start : start + (32 if streaming else 1)])
         detectors.append(detector)
     timed: list[list[float]] = [[] for _ in rows]
-    before = [computed_patches(detector) if detector.streaming else [] for detector in detectors]
+    before = [computed_so_far(detector) if detector.streaming else [] for detector in detectors]
     start = config.warm_up_frames
     for _ in range(config.rounds):
-        part = frames[np.arange(start, start + config.frames_a_round) % len(frames)]
+        part = np.array(frames[start : start + config.frames_a_round])
         for row, detector, times in zip(rows, detectors, timed, strict=True):
             timed_frames = part if detector.streaming else part[: row["batch_size"]]
             times.append(time_detection(detector, timed_frames, row["batch_size"]) / len(timed_frames))
@@ -135,11 +140,12 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
     for row, detector, times, earlier in zip(rows, detectors, timed, before, strict=True):
         row |= {"frames_per_s": 1 / statistics.median(times), "best_frames_per_s": 1 / min(times)}
         if detector.streaming:
-            row["new_patches_per_frame"] = [
-                (now - then) / (config.rounds * config.frames_a_round)
-                for now, then in zip(computed_patches(detector), earlier, strict=True)
-            ]
-        row["gflop_per_frame"] = flops_per_frame(detector, row.get("new_patches_per_frame")) / 1e9
+            played = config.rounds * config.frames_a_round
+            counts = zip(computed_so_far(detector), earlier, strict=True)
+            row["new_frames_share"], *row["new_patches_per_frame"] = ((now - then) / played for now, then in counts)
+        row["gflop_per_frame"] = (
+            flops_per_frame(detector, row.get("new_patches_per_frame"), row.get("new_frames_share", 1)) / 1e9
+        )
     return rows
 
 

@@ -92,7 +92,7 @@ class KeypointDetector:
             "float32" if precision == "auto" and self.streaming else precision, self.device
         )
         self.network = self._fold(self.precision)
-        self._memory = FrameMemory() if self.streaming else None
+        self.memory = FrameMemory() if self.streaming else None
         self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None
         if self.readout.readout == "peaks":
             self._permakey()
@@ -110,8 +110,8 @@ class KeypointDetector:
         :raises ValueError: when the frames have another shape or type
         """
         frames = self._checked(frames)
-        if self._memory is not None and len(frames):
-            keypoints = self._memory.recall(frames, self._detect)
+        if self.memory is not None and len(frames):
+            keypoints = self.memory.recall(frames, self._detect)
         else:
             keypoints = self._detect(frames)
         if self._trial is not None and len(rows := self._trial.rows(len(frames))):

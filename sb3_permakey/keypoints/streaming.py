@@ -167,12 +167,15 @@ class PatchMemory:
 class FrameMemory:
     """Keypoints of the frames that were seen last; bounded, the frame that was not asked for longest goes first.
 
+    `detected` counts the frames that were not remembered.
+
     :param capacity: frames it holds
     """
 
     def __init__(self, capacity: int = FRAMES) -> None:
         self.capacity = capacity
         self.remembered: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
+        self.detected = 0
 
     def recall(self, frames: np.ndarray, detect: Callable[[np.ndarray], Keypoints]) -> Keypoints:
         """Keypoints of frames, those that are not remembered detected and remembered.
@@ -186,6 +189,7 @@ class FrameMemory:
         if new:
             arrays = [array for array in detect(frames[list(new.values())]) if array is not None]
             found |= {name: [array[row].copy() for array in arrays] for row, name in enumerate(new)}
+            self.detected += len(new)
         for name in names:
             self.remembered[name] = found[name]
             self.remembered.move_to_end(name)
