@@ -137,6 +137,15 @@ class KeypointDetector:
         with torch.inference_mode():
             return network.error_maps(self._checked(frames)).cpu().numpy()
 
+    def layer_error_maps(self, frames: np.ndarray) -> list[np.ndarray]:
+        """Each layer's error maps of frames uint8 (B, 84, 84, C), one value a patch: float32 (B, h, w) in [0, 1].
+
+        :raises ValueError: when the model has none, or the frames have another shape or type
+        """
+        network = self._permakey()
+        with torch.inference_mode():
+            return [layer.cpu().numpy() for layer in network.layer_error_maps(self._checked(frames))]
+
     def check_channels(self, channels: int) -> None:
         """Raise CheckpointError unless the model takes images of that many channels."""
         if channels != self.config.image_channels:

@@ -151,7 +151,11 @@ class FoldedPermaKey(nn.Module):
 
     def error_maps(self, frames: np.ndarray) -> Tensor:
         """Error maps of frames uint8 (B, 84, 84, C), at their size: (B, M, 84, 84) in [0, 1]."""
-        return self._stack(self._error_maps(range(len(self.lspns)), frames, self._maps(frames)))
+        return self._stack(self.layer_error_maps(frames))
+
+    def layer_error_maps(self, frames: np.ndarray) -> list[Tensor]:
+        """Each layer's error maps of frames uint8 (B, 84, 84, C), one value a patch: (B, h, w) in [0, 1]."""
+        return self._error_maps(range(len(self.lspns)), frames, self._maps(frames))
 
     def _maps(self, frames: np.ndarray) -> list[Tensor]:
         return self.trunk.maps(to_images(frames, self.to_keypoints.weight.device))

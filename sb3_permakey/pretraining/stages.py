@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sb3_permakey.files import atomic_array
-from sb3_permakey.keypoints import KeypointModel, PermaKey, PermaKeyLosses, Transporter, TransporterLosses
+from sb3_permakey.keypoints import (
+    KeypointDetector,
+    KeypointModel,
+    PermaKey,
+    PermaKeyLosses,
+    Transporter,
+    TransporterLosses,
+)
 from sb3_permakey.precision import autocast
 from sb3_permakey.pretraining.distributed import Workers
 from sb3_permakey.pretraining.reader import FrameReader
@@ -206,21 +213,21 @@ class ErrorMapStage(Stage):
     def _paths(self, split: str, folder: Path) -> list[Path]:
         return [folder / f"error_maps_{split}_{layer}.npy" for layer in self.model.config.layers]
 
-    @torch.inference_mode()
     def _store_maps(self, split: str, folder: Path, batch_size: int) -> None:
-        """Store a split's error maps, one memory-mapped float16 array (N, h, w) a layer, where they are not there."""
+        """Store a split's error maps, one memory-mapped float16 array (N, h, w) a layer, where they are not there.
+
+        Frames of an episode are much alike, so that the streaming detector leaves most of the work out.
+        """
         paths, count = self._paths(split, folder), self.reader.size(split)
         if all(path.exists() for path in paths):
             return
-        self.model.eval()
+        detector = KeypointDetector(self.model, device=self.reader.device, precision="float32", streaming=True)
         with ExitStack() as files:
             arrays = [
                 files.enter_context(atomic_array(path, np.float16, (count, size, size)))
                 for path, size in zip(paths, self.model.error_map_sizes, strict=True)
             ]
             for start in tqdm(range(0, count, batch_size), desc=f"error maps of {split}", unit="batch", leave=False):
-                images = self.reader.images(split, np.arange(start, min(start + batch_size, count)))
-                with autocast(images.device, self.precision):
-                    maps = self.model.layer_error_maps(images)
-                for array, layer in zip(arrays, maps, strict=True):
-                    array.append(layer.float().cpu().numpy())
+                frames = self.reader.frames(split, np.arange(start, min(start + batch_size, count)))
+                for array, layer in zip(arrays, detector.layer_error_maps(frames), strict=True):
+                    array.append(layer)
