@@ -27,8 +27,8 @@ from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.provenance import provenance
 
 KEYPOINT_COUNTS, ENV_COUNTS = (5, 10, 15, 20, 25), (1, 2, 4, 8, 16)
-FRAMES = 4000
-"""Frames of play of each game: enough for a warm-up and all rounds."""
+FRAMES = 12_000
+"""Frames of play of each game: at least three episodes of the longest, a warm-up and all rounds."""
 
 
 @dataclass(frozen=True)
