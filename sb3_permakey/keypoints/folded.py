@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +21,10 @@ from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, colour_c
 from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import FoldedConvolutions, fold_block, fold_norm
 
-ROWS_AT_ONCE = 4096
-"""Patches whose neighbours are laid out at the same time; a patch takes 2 to 8 KB."""
+PATCHES_AT_ONCE = 4096
+"""Patches whose neighbours are laid out at the same time; a patch takes 2 to 9 KB."""
+AROUND = np.array([(-1, -1, -1, 0, 0, 1, 1, 1, 0), (-1, 0, 1, -1, 1, -1, 0, 1, 0)])[..., None]
+"""Rows and columns, (2, 9, 1), from a patch to its eight neighbours and itself."""
 
 
 def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
@@ -70,42 +74,71 @@ class FoldedLSPN(nn.Module):
         self.register_buffer("last_weight", last.weight.detach().float()[order])
         self.register_buffer("last_bias", last.bias.detach().float()[order])
 
-    def patch_rows(self, features: Tensor) -> Tensor:
-        """Patches of a map (B, C, H, W), framed by zeros: (B, h + 2, w + 2, p p C)."""
+    def relative_errors(self, features: Tensor, places: np.ndarray | None = None) -> Tensor:
+        """Error of each patch relative to its mean activation, as `lspn.error_map` has it.
+
+        :param features: (B, C, H, W), channels last
+        :param places: int64 (n,), indices into the B h w patches; None: all of them
+        :return: (n,), float32
+        """
         cells = features.permute(0, 2, 3, 1)
         size = self.patch_size
         batch, height, width, channels = cells.shape
-        rows, columns = -(-height // size), -(-width // size)
-        if (rows * size, columns * size) != (height, width):
-            cells = F.pad(cells, (0, 0, 0, columns * size - width, 0, rows * size - height))
-        grid = cells.reshape(batch, rows, size, columns, size, channels).transpose(2, 3)
-        framed = cells.new_zeros(batch, rows + 2, columns + 2, size * size * channels)
-        framed[:, 1:-1, 1:-1].unflatten(-1, (size, size, channels)).copy_(grid)
-        return framed
+        grid = Grid(-(-height // size), -(-width // size), size)
+        if (grid.rows * size, grid.columns * size) != (height, width):
+            cells = F.pad(cells, (0, 0, 0, grid.columns * size - width, 0, grid.rows * size - height))
+        strips = cells.reshape(batch * grid.rows * size * grid.columns, size * channels)
+        chosen = all_strips(batch, grid, strips.device) if places is None else some_strips(places, grid, strips.device)
+        return torch.cat([self._errors(strips, *of_some) for of_some in chosen])
 
-    def relative_errors(self, patches: Tensor, places: Tensor) -> Tensor:
-        """Error of each patch relative to its mean activation, as `lspn.error_map` has it.
-
-        :param patches: (B, h + 2, w + 2, p p C) of `patch_rows`
-        :param places: (n,), indices into the B h w patches, int64
-        :return: (n,), float32
-        """
-        height, width = patches.shape[1:3]
-        step = torch.tensor([-1, 0, 1], device=patches.device)
-        around = (step.unsqueeze(1) * width + step).flatten()
-        around = torch.cat([around[:4], around[5:]])
-        inner = (height - 2) * (width - 2)
-        image, place = places // inner, places % inner
-        centers = image * height * width + (place // (width - 2) + 1) * width + place % (width - 2) + 1
-        rows = patches.flatten(0, 2)
-        return torch.cat([self._errors(rows, part, around) for part in centers.split(ROWS_AT_ONCE)])
-
-    def _errors(self, rows: Tensor, centers: Tensor, around: Tensor) -> Tensor:
-        neighbours = rows[(centers.unsqueeze(1) + around).flatten()].view(len(centers), -1)
+    def _errors(self, strips: Tensor, wanted: Tensor, outside: Tensor) -> Tensor:
+        """Errors of the patches that are made of the strips that `some_strips` wants."""
+        gathered = strips.index_select(0, wanted)
+        if len(outside):
+            gathered[outside] = 0
+        patch_values = len(self.last_bias)
+        values = gathered.view(-1, 9 * patch_values)
+        neighbours, seen = values[:, :-patch_values], values[:, -patch_values:].float()
         hidden = F.linear(neighbours, self.first_weight, self.first_bias).relu_()
         hidden = F.linear(hidden, self.second_weight, self.second_bias).relu_()
-        predicted, seen = F.linear(hidden, self.last_weight, self.last_bias).float(), rows[centers].float()
+        predicted = F.linear(hidden, self.last_weight, self.last_bias).float()
         return (predicted - seen).square().mean(dim=1) / (seen.mean(dim=1) + ACTIVATION_FLOOR)
+
+
+class Grid(NamedTuple):
+    """The patches of an image."""
+
+    rows: int
+    columns: int
+    size: int
+    """Side of a patch in cells."""
+
+
+def some_strips(places: np.ndarray, grid: Grid, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """The strips, a patch wide and a cell high, of which patches and their neighbours are made, part by part.
+
+    :param places: int64 (n,), indices into the patches of images
+    :param grid: an image's patches
+    :param device: where the indices are wanted
+    :return: for up to `PATCHES_AT_ONCE` patches each: indices of all strips of all patches, of a patch those of its
+        eight neighbours from the upper left on, then its own; and which of them, counted through, lie outside the image
+    """
+    chosen = []
+    for part in np.split(places, range(PATCHES_AT_ONCE, len(places), PATCHES_AT_ONCE)):
+        image_and_row, column = np.divmod(part, grid.columns)
+        row, columns = image_and_row % grid.rows + AROUND[0], column + AROUND[1]
+        inside = (row >= 0) & (row < grid.rows) & (columns >= 0) & (columns < grid.columns)
+        first = ((image_and_row + AROUND[0]) * grid.size * grid.columns + columns) * inside
+        strips = first.T[..., None] + grid.columns * np.arange(grid.size)
+        outside = np.flatnonzero(np.repeat(~inside.T, grid.size))
+        chosen.append((torch.from_numpy(strips.ravel()).to(device), torch.from_numpy(outside).to(device)))
+    return chosen
+
+
+@lru_cache(maxsize=4)
+def all_strips(batch: int, grid: Grid, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """`some_strips` of all patches of a batch of images."""
+    return some_strips(np.arange(batch * grid.rows * grid.columns), grid, device)
 
 
 class FoldedPermaKey(nn.Module):
@@ -174,7 +207,7 @@ class FoldedPermaKey(nn.Module):
             features = maps[self.config.layers[index]]
             side = -(-features.shape[-1] // self.config.patch_size)
             if codes is None:
-                errors = self._relative_errors(index, features, torch.arange(len(frames) * side**2))
+                errors = self._relative_errors(index, features)
             else:
                 errors = self._remembered_errors(index, features, codes)
             layer_maps.append(normalise_maps(errors.view(-1, side, side)))
@@ -184,14 +217,14 @@ class FoldedPermaKey(nn.Module):
         hasher, memory = self.memories[index]
 
         def compute(places: np.ndarray) -> np.ndarray:
-            return self._relative_errors(index, features, torch.from_numpy(places)).cpu().numpy()
+            return self._relative_errors(index, features, places).cpu().numpy()
 
         return torch.from_numpy(memory.recall(hasher(codes).ravel(), compute)).to(features.device)
 
-    def _relative_errors(self, index: int, features: Tensor, places: Tensor) -> Tensor:
+    def _relative_errors(self, index: int, features: Tensor, places: np.ndarray | None = None) -> Tensor:
         lspn = self.lspns[index]
         assert isinstance(lspn, FoldedLSPN)
-        return lspn.relative_errors(lspn.patch_rows(features.to(self.precision)), places.to(features.device))
+        return lspn.relative_errors(features.to(self.precision), places)
 
 
 class FoldedTransporter(nn.Module):
