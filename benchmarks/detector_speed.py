@@ -60,6 +60,13 @@ def matrix_product_gflops(precision: torch.dtype, repeats: int = 10) -> float:
     return 2 * MATRIX_SIZE**3 / min(seconds(lambda: matrix @ matrix) for _ in range(repeats)) / 1e9
 
 
+def copy_gbytes_per_s(repeats: int = 10) -> float:
+    """Best rate of a copy too large for the caches, bytes read and written, in GB/s."""
+    source = torch.rand(2**26)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / min(seconds(lambda: target.copy_(source)) for _ in range(repeats)) / 1e9
+
+
 def seconds(function: Callable[[], object]) -> float:
     """Wall-clock seconds of a call."""
     started = time.perf_counter()
@@ -87,6 +94,22 @@ def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = No
         weights = sum(tensor.numel() for name, tensor in lspn.named_buffers() if name.endswith("weight"))
         total += 2 * weights * (side**2 if patches is None else patches[index])
     return total
+
+
+def bytes_per_frame(detector: KeypointDetector, batch_size: int, new_frames: float = 1) -> float:
+    """Bytes that the convolutions and the LSPN cannot do without: weights once a call, maps written and read once.
+
+    :param detector: of a PermaKey
+    :param batch_size: frames in a call
+    :param new_frames: share of frames that are not remembered as a whole
+    """
+    network = detector.network
+    assert isinstance(network, FoldedPermaKey)
+    convolutions = [network.trunk] if detector.readout.readout == "peaks" else [network.trunk, network.pointnet]
+    weights = sum(tensor.nbytes for module in (*convolutions, *network.lspns) for tensor in module.buffers())
+    map_values = [size**2 * filters for size, filters in zip(ENCODER.map_sizes(), ENCODER.filters, strict=True)]
+    maps = sum(sum(map_values[: len(stack.strides)]) for stack in convolutions)
+    return new_frames * (weights / batch_size + 2 * 4 * maps)
 
 
 def computed_so_far(detector: KeypointDetector) -> list[int]:
@@ -143,19 +166,26 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
             played = config.rounds * config.frames_a_round
             counts = zip(computed_so_far(detector), earlier, strict=True)
             row["new_frames_share"], *row["new_patches_per_frame"] = ((now - then) / played for now, then in counts)
-        row["gflop_per_frame"] = (
-            flops_per_frame(detector, row.get("new_patches_per_frame"), row.get("new_frames_share", 1)) / 1e9
-        )
+        new_frames = row.get("new_frames_share", 1)
+        row["gflop_per_frame"] = flops_per_frame(detector, row.get("new_patches_per_frame"), new_frames) / 1e9
+        row["gbytes_per_frame"] = bytes_per_frame(detector, row["batch_size"], new_frames) / 1e9
     return rows
 
 
 def measure(config: SpeedBenchmark) -> dict[str, Any]:
-    """Rows of all games, beside the machine's matrix product."""
+    """Rows of all games, each with what arithmetic and memory traffic take at the least on this machine."""
     gflops = {name: matrix_product_gflops(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    bandwidth = copy_gbytes_per_s()
     rows = [row for game in config.games for row in time_game(config, game)]
     for row in rows:
-        row["floor_ms"] = 1000 * row["gflop_per_frame"] / gflops[row["precision"]]
-    return {"rows": rows, "authors_frames_per_s": AUTHORS_FRAMES_PER_S, "matrix_product_gflops": gflops}
+        row["arithmetic_ms"] = 1000 * row["gflop_per_frame"] / gflops[row["precision"]]
+        row["traffic_ms"] = 1000 * row["gbytes_per_frame"] / bandwidth
+    return {
+        "rows": rows,
+        "authors_frames_per_s": AUTHORS_FRAMES_PER_S,
+        "matrix_product_gflops": gflops,
+        "copy_gbytes_per_s": bandwidth,
+    }
 
 
 def main(config: SpeedBenchmark) -> None:
@@ -171,7 +201,7 @@ def main(config: SpeedBenchmark) -> None:
         print(
             f"  {row['game']:<16}{row['detector']:<18}{row['precision']:<10}{row['batch_size']:>3} frame(s)"
             f"{row['frames_per_s']:>8.1f} (best {row['best_frames_per_s']:.1f}), "
-            f"arithmetic alone {1000 / row['floor_ms']:.1f}"
+            f"arithmetic alone {1000 / row['arithmetic_ms']:.1f}"
         )
     print(f"matrix product: {gflops['float32']:.0f} GFLOP/s float32, {gflops['bfloat16']:.0f} bfloat16")
     print(config.out)

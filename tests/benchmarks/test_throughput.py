@@ -12,7 +12,16 @@ AGENT = {"steps_per_s": 100.0, "ratio_to_dqn": 1.0, "acting_steps_per_s": 300.0,
 def result():
     kinds = (("dense", "float32", 40.0), ("streaming", "float32", 200.0))
     rows = [
-        {"game": game, "detector": name, "precision": precision, "batch_size": size, "frames_per_s": rate * size}
+        {
+            "game": game,
+            "detector": name,
+            "precision": precision,
+            "batch_size": size,
+            "frames_per_s": rate * size,
+            "arithmetic_ms": 2.0,
+            "traffic_ms": 0.5,
+            **({"new_frames_share": 0.9, "new_patches_per_frame": [80.0, 50.0]} if name == "streaming" else {}),
+        }
         for game in ("mspacman", "seaquest")
         for name, precision, rate in kinds
         for size in (1, 8)
@@ -22,6 +31,7 @@ def result():
             "rows": rows,
             "authors_frames_per_s": {1: 9.7, 32: 22.9},
             "matrix_product_gflops": {"float32": 180.0},
+            "copy_gbytes_per_s": 20.0,
         },
         "agents": {
             REFERENCE: {**AGENT, "replay_bytes_per_step": 200.0, "share_of_sb3s_buffer": 1.0},
@@ -41,6 +51,8 @@ def test_report_has_every_figure():
     assert f"| {REFERENCE} | 100 | 1.00 | 300 | 400 | 200 | 1.00 |" in text
     assert "| RecurrentPPO | 100 | 1.00 | 300 | 400 | - | - |" in text
     assert "| keypoints | 5 | 10 |" in text
+    assert "| seaquest | dense, float32 | 8 | 3.12 | 2.00 | 0.50 | - | - |" in text
+    assert "| seaquest | streaming, float32 | 1 | 5.00 | 2.00 | 0.50 | 0.90 | 80, 50 |" in text
 
 
 def test_chart_has_three_panels():
