@@ -11,18 +11,17 @@ the steps below, chosen by the time of a step on one CPU thread.
 from __future__ import annotations
 
 import itertools
-import os
 import shlex
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
 
+from benchmarks.backends import in_processes, in_this_process, print_outcomes
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKeyConfig
@@ -135,13 +134,11 @@ def training_command(run: Run, config: PretrainConfig) -> str:
     return shlex.join(["sb3-permakey", "pretrain", *parts])
 
 
-def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None) -> None:
-    """Pretrain, score, write the result."""
+def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) -> str:
+    """Pretrain, score, write the result; a line about it."""
     if threads:
         torch.set_num_threads(threads)
     out = benchmark.results / f"{run.name}.json"
-    if out.exists():
-        return
     config = pretrain_config(run, benchmark)
     started = time.monotonic()
     training = Pretraining(config)
@@ -176,7 +173,7 @@ def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None) -> None
         result["bars_area_share"] = scored["bars_area_share"]
     write_json(out, result)
     f1 = {readout: round(scores["keypoints"]["f1"]["value"], 3) for readout, scores in result["scores"].items()}
-    print(f"{run.name}: F1 {f1}, {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    return f"{run.name}: F1 {f1}, {(time.monotonic() - started) / 60:.1f} min"
 
 
 def main(benchmark: KeypointsBenchmark) -> None:
@@ -191,13 +188,10 @@ def main(benchmark: KeypointsBenchmark) -> None:
     for game in dict.fromkeys(run.game for run in todo):
         collect(CollectConfig(game=game, out=benchmark.folder / "frames" / game.lower(), frames=benchmark.frames))
     if benchmark.workers == 1:
-        for run in todo:
-            do_run(run, benchmark, None)
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(benchmark.workers, mp_context=get_context("spawn")) as pool:
-        for done in [pool.submit(do_run, run, benchmark, 1) for run in todo]:
-            done.result()
+        outcomes = in_this_process(partial(do_run, benchmark=benchmark), todo)
+    else:
+        outcomes = in_processes(partial(do_run, benchmark=benchmark, threads=1), todo, benchmark.workers, threads=1)
+    print_outcomes(outcomes, lambda run: run.name)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
+from benchmarks.backends import in_processes, print_outcomes
 from benchmarks.memory_agents import AGENTS, RECURRENT, STEPS, Agent
 from benchmarks.memory_report import PICTURE, RESULTS, ReportConfig, write_report
 from benchmarks.memory_tasks import TASKS, Task
@@ -196,11 +195,11 @@ def measures(task: Task, returns: np.ndarray) -> dict[str, float]:
 def main(benchmark: MemoryBenchmark) -> None:
     """Do the runs that are not done, then draw table and curves."""
     todo = [run for run in wanted_runs(benchmark) if not is_done(run, benchmark)]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(benchmark.workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(do_run, run, benchmark) for run in todo]):
-            print(done.result(), flush=True)
-    write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.picture))
+    work = partial(do_run, benchmark=benchmark)
+    try:
+        print_outcomes(in_processes(work, todo, benchmark.workers, threads=1), lambda run: run.name)
+    finally:
+        write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.picture))
 
 
 if __name__ == "__main__":

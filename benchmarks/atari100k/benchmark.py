@@ -28,11 +28,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from benchmarks.atari100k.backends import Outcome, in_processes, in_this_process, on_ray
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, find_checkpoint, pretrain, require_checkpoint
 from benchmarks.atari100k.methods import METHODS, PRESETS
 from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run
 from benchmarks.atari100k.tables import all_runs_table, group_runs
+from benchmarks.backends import Outcome, in_processes, in_this_process, on_ray, print_outcomes
 from benchmarks.report import RESULTS, ReportConfig, write_report
 from sb3_permakey.atari import atari_env_id, plain_game_name
 
@@ -48,7 +48,7 @@ class Atari100kBenchmark:
     games: tuple[str, ...] = GAMES
     """Games."""
     methods: tuple[str, ...] = ("permakey-gnn",)
-    """Methods of `benchmarks.atari100k_methods`."""
+    """Methods of `benchmarks.atari100k.methods`."""
     preset: str = "paper"
     """Settings of the recurrent agent: paper or strong."""
     seeds: int = 3
@@ -168,15 +168,9 @@ def main(benchmark: Atari100kBenchmark) -> None:
     """
     tasks = make_tasks(benchmark)
     todo = [task for task in tasks if finished(task) is None]
-    failed = []
-    for outcome in run_tasks(todo, benchmark) if todo else ():
-        if outcome.error is None:
-            print(outcome.line, flush=True)
-        else:
-            failed.append(outcome.task.run.name)
-            print(f"{failed[-1]} failed: {outcome.error}", flush=True)
-    write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.pictures))
-    done = [result for result in map(finished, tasks) if result is not None]
-    print("\n".join(all_runs_table(group_runs(done))))
-    if failed:
-        raise SystemExit(f"{len(failed)} of {len(todo)} runs failed: {', '.join(failed)}")
+    try:
+        print_outcomes(run_tasks(todo, benchmark) if todo else (), lambda task: task.run.name)
+    finally:
+        write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.pictures))
+        done = [result for result in map(finished, tasks) if result is not None]
+        print("\n".join(all_runs_table(group_runs(done))))

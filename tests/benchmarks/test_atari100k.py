@@ -319,7 +319,7 @@ def test_failed_runs_are_named_at_the_end_and_the_others_done(squares, tmp_path,
     )
     with pytest.raises(SystemExit, match="1 of 2 runs failed: mspacman-permakey-gnn-paper-k7-clean-0"):
         main(config)
-    assert "failed: no luck" in capsys.readouterr().out
+    assert "failed: ValueError('no luck')" in capsys.readouterr().out
     assert "| MsPacman | random policy | 1 |" in (tmp_path / "atari100k.md").read_text()
 
 

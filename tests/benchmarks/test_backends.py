@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.atari100k import backends
-from benchmarks.atari100k.backends import in_processes, in_this_process, on_ray
+from benchmarks import backends
+from benchmarks.backends import in_processes, in_this_process, on_ray, print_outcomes
 
 
 def die_once(marker: Path) -> str:
@@ -32,6 +32,17 @@ def test_a_task_that_fails_does_not_stop_the_others():
     outcomes = list(in_this_process(fail_on_one, [0, 1, 2]))
     assert [outcome.line for outcome in outcomes] == ["0", None, "2"]
     assert str(outcomes[1].error) == "one is not wanted"
+
+
+def test_failures_are_named_after_all_tasks(capsys):
+    with pytest.raises(SystemExit, match="1 of 3 runs failed: number 1"):
+        print_outcomes(in_this_process(fail_on_one, [0, 1, 2]), lambda number: f"number {number}")
+    assert capsys.readouterr().out.splitlines() == [
+        "0",
+        "number 1 failed: ValueError('one is not wanted')",
+        "2",
+    ]
+    print_outcomes([], str)
 
 
 def test_processes_that_die_are_tried_again(tmp_path, monkeypatch):

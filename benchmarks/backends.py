@@ -1,13 +1,13 @@
-"""Where the runs of `benchmarks.atari100k` run: in this process, in several local ones, or on a Ray cluster.
+"""Where the benchmarks' runs run: in this process, in several local ones, or on a Ray cluster.
 
-A run that fails does not stop the others. One whose process dies is tried again; since runs keep checkpoints, it goes
+A run that fails does not stop the others. One whose process dies is tried again; where runs keep checkpoints, it goes
 on where it was. On a cluster that takes a folder which all machines share.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -32,6 +32,25 @@ class Outcome(NamedTuple):
 
 
 Function = Callable[[Any], str]
+
+
+def print_outcomes(outcomes: Iterable[Outcome], name: Callable[[Any], str]) -> None:
+    """Print the tasks' lines as they end.
+
+    :param outcomes: of the functions below
+    :param name: a task's name
+    :raises SystemExit: when tasks failed, after all others are done
+    """
+    count, failed = 0, []
+    for outcome in outcomes:
+        count += 1
+        if outcome.error is None:
+            print(outcome.line, flush=True)
+        else:
+            failed.append(name(outcome.task))
+            print(f"{failed[-1]} failed: {outcome.error!r}", flush=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {count} runs failed: {', '.join(failed)}")
 
 
 def in_this_process(function: Function, tasks: Sequence[Any]) -> Iterator[Outcome]:
