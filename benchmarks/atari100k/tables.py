@@ -119,6 +119,32 @@ def table1(groups: Groups) -> list[str]:
     return table(["game", "", *TABLE1_COLUMNS.values(), "PKey peaks + GNN (strong)"], rows)
 
 
+def short_table(groups: Groups) -> list[str]:
+    """The README's table: the mean of all test games, and each run's, beside published figures."""
+
+    def here(game: str, method: str, preset: str | None) -> str:
+        count = None if preset is None else NUM_KEYPOINTS[game]
+        scores = test_scores(groups.get(Kind(game, method, preset, "clean", count), ()))
+        if scores is None:
+            return "-"
+        each = "" if preset is None else f" ({', '.join(f'{run.mean():.0f}' for run in scores)})"
+        return f"**{scores.mean():.0f}**{each}"
+
+    rows = [
+        [
+            game,
+            here(game, "random", None),
+            here(game, "permakey-gnn", "paper"),
+            here(game, "permakey-peaks-gnn", "strong"),
+            spread_cell(published["permakey_gnn"]),
+            *(f"{PUBLISHED['other_100k_agents'][game][agent]:.0f}" for agent in ("spr", "dreamerv3")),
+        ]
+        for game, published in PUBLISHED["table1"].items()
+    ]
+    here_titles = ["random policy", "PKey + GNN", "PKey peaks + GNN (strong)"]
+    return table(["game", *here_titles, "the paper's PKey + GNN", "SPR", "DreamerV3"], rows)
+
+
 def table2(groups: Groups) -> list[str]:
     """Table 2: noisy games, both encoders."""
     rows = []

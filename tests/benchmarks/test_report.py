@@ -20,6 +20,7 @@ from benchmarks.atari100k.tables import (
     group_runs,
     hours,
     normalised_scores,
+    short_table,
     table1,
     table2,
     table3,
@@ -73,6 +74,15 @@ def test_plain_statistics_by_hand():
     assert interquartile_mean(np.array([100.0, 1.0, 2.0, 3.0, -50.0, 4.0, 5.0, 90.0])) == (2 + 3 + 4 + 5) / 4
     assert interquartile_mean(np.array([7.0])) == 7
     assert human_normalised(307.3 + 66.443, 307.3, 6951.6) == pytest.approx(0.01)
+
+
+def test_short_table_has_means_of_all_games_and_of_each_run():
+    other = {"seeds": [1, 2], "scores": [[0.0, 0.0], [0.0, 300.0]], "episode_steps": [[1, 1], [1, 1]]}
+    random = result_of("random", preset=None, num_keypoints=None, test=other)
+    lines = short_table(group_runs([result_of(seed=0), result_of(seed=1, test=other), random]))
+    [row] = [line for line in lines if line.startswith("| MsPacman |")]
+    assert row.startswith("| MsPacman | **75** | **175** (275, 75) | - | 906 (")
+    assert len(lines) == 2 + len(PUBLISHED["table1"])
 
 
 def test_intervals_and_profiles():
