@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sb3_contrib import QRDQN
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_permakey import RecurrentDQN
 
@@ -172,6 +173,20 @@ def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[s
             place = place.setdefault(part, {})
         place[last] = parsed
     return settings
+
+
+def with_schedule(settings: Settings) -> Settings:
+    """Settings as the algorithm takes them: a learning rate such as "lin_2e-4" falls from there to 0, as in RL Zoo."""
+    rate = settings.get("learning_rate")
+    if not isinstance(rate, str):
+        return settings
+    kind, _, start = rate.partition("_")
+    try:
+        if kind != "lin":
+            raise ValueError
+        return {**settings, "learning_rate": LinearSchedule(float(start), 0.0, 1.0)}
+    except ValueError:
+        raise ValueError(f"learning_rate must be a number or like lin_2e-4, not {rate!r}") from None
 
 
 def readout_of(method: Method, preset_name: str | None) -> Readout:

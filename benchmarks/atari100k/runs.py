@@ -25,6 +25,7 @@ from benchmarks.atari100k.methods import (
     STACKED_FRAMES,
     agent_settings,
     readout_of,
+    with_schedule,
 )
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
@@ -157,7 +158,7 @@ def check_settings(task: Task) -> None:
     if agent == "random":
         return
     known = inspect.signature(ALGORITHMS[agent]).parameters
-    unknown = [name for name in task.settings if name not in known]
+    unknown = [name for name in with_schedule(task.settings) if name not in known]
     if unknown:
         raise ValueError(f"{ALGORITHMS[agent].__name__} has no argument {unknown[0]!r}")
 
@@ -279,7 +280,7 @@ def train(task: Task) -> dict[str, Any]:
     else:
         for path in kept:
             path.unlink(missing_ok=True)
-        model = algorithm(method.policy, envs, seed=run.seed, device=task.device, **task.settings)
+        model = algorithm(method.policy, envs, seed=run.seed, device=task.device, **with_schedule(task.settings))
     model.learn(schedule.steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
     validation.lap("training")
     if not (place / BEST_MODEL).exists():

@@ -14,7 +14,7 @@ from tiny_tasks import tiny_task
 from benchmarks.atari100k import benchmark, checkpoints, runs
 from benchmarks.atari100k.benchmark import Atari100kBenchmark, main, make_tasks, threads_of
 from benchmarks.atari100k.checkpoints import WantedCheckpoint, find_checkpoint, pretraining, require_checkpoint
-from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, readout_of
+from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, readout_of, with_schedule
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.results import CorruptResultWarning, read_result
 from benchmarks.atari100k.runs import (
@@ -222,6 +222,16 @@ def test_presets_and_overrides():
     assert agent_settings("random", None, ("gamma=1",)) == {}
     with pytest.raises(ValueError, match="written like learning_rate=1e-4, not 'gamma'"):
         agent_settings("grid-gnn", "paper", ("gamma",))
+
+
+def test_a_learning_rate_may_fall_to_zero():
+    settings = agent_settings("permakey-gnn", "paper", ("learning_rate=lin_2e-4", "gamma=0.9"))
+    rate = with_schedule(settings)["learning_rate"]
+    assert [rate(remaining) for remaining in (1.0, 0.5, 0.0)] == pytest.approx([2e-4, 1e-4, 0])
+    assert with_schedule({"gamma": 0.9}) == {"gamma": 0.9}
+    for wrong in ("2e-4x", "lin_fast", "cos_1e-4"):
+        with pytest.raises(ValueError, match="learning_rate must be a number or like lin_2e-4"):
+            with_schedule({"learning_rate": wrong})
 
 
 def test_runs_leave_out_what_their_method_does_not_know():
