@@ -163,6 +163,23 @@ def floor_table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def short_tables(result: dict[str, Any]) -> list[str]:
+    """The README's two tables: keypoints of one frame at a time by game, and agents that learn."""
+    kinds = (("dense", "bfloat16"), ("streaming", "float32"), ("streaming, peaks", "float32"))
+    rates: dict[str, dict[tuple[str, str], float]] = {}
+    for row in result["detectors"]["rows"]:
+        if row["batch_size"] == 1:
+            rates.setdefault(row["game"], {})[row["detector"], row["precision"]] = row["frames_per_s"]
+    lines = ["| frames/s, one at a time | dense | streaming | streaming, peaks |", "|---|---|---|---|"]
+    lines += [
+        f"| {game} | " + " | ".join(f"{of_game[kind]:.0f}" for kind in kinds) + " |" for game, of_game in rates.items()
+    ]
+    lines += ["", "| agent steps/s, acting and learning | | of DQN's |", "|---|---|---|"]
+    for name, agent in result["agents"].items():
+        lines.append(f"| {name} | {agent['steps_per_s']:.0f} | {agent['ratio_to_dqn']:.2f} |")
+    return lines
+
+
 def draw(result: dict[str, Any]) -> Figure:
     """Three panels: detectors by game, agents, scaling."""
     figure = Figure(figsize=(15, 4.5), layout="constrained")

@@ -3,14 +3,18 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 
 from benchmarks.agents_speed import REFERENCE, replay_bytes, sb3_replay_bytes, table
-from benchmarks.throughput import draw, report
+from benchmarks.throughput import draw, report, short_tables
 from sb3_permakey import RecurrentDQN
 
 AGENT = {"steps_per_s": 100.0, "ratio_to_dqn": 1.0, "acting_steps_per_s": 300.0, "peak_memory_mib": 400.0}
 
 
 def result():
-    kinds = (("dense", "float32", 40.0), ("streaming", "float32", 200.0))
+    kinds = (
+        ("dense", "bfloat16", 40.0),
+        ("streaming", "float32", 200.0),
+        ("streaming, peaks", "float32", 400.0),
+    )
     rows = [
         {
             "game": game,
@@ -20,7 +24,7 @@ def result():
             "frames_per_s": rate * size,
             "arithmetic_ms": 2.0,
             "traffic_ms": 0.5,
-            **({"new_frames_share": 0.9, "new_patches_per_frame": [80.0, 50.0]} if name == "streaming" else {}),
+            **({"new_frames_share": 0.9, "new_patches_per_frame": [80.0, 50.0]} if name != "dense" else {}),
         }
         for game in ("mspacman", "seaquest")
         for name, precision, rate in kinds
@@ -46,18 +50,24 @@ def result():
 
 def test_report_has_every_figure():
     text = report(result())
-    assert "| game | dense, float32, 1 | dense, float32, 8 | streaming, float32, 1 | streaming, float32, 8 |" in text
-    assert "| seaquest | 40 | 320 | 200 | 1600 |" in text
+    assert "| game | dense, bfloat16, 1 | dense, bfloat16, 8 | streaming, float32, 1 |" in text
+    assert "| seaquest | 40 | 320 | 200 | 1600 | 400 | 3200 |" in text
     assert f"| {REFERENCE} | 100 | 1.00 | 300 | 400 | 200 | 1.00 |" in text
     assert "| RecurrentPPO | 100 | 1.00 | 300 | 400 | - | - |" in text
     assert "| keypoints | 5 | 10 |" in text
-    assert "| seaquest | dense, float32 | 8 | 3.12 | 2.00 | 0.50 | - | - |" in text
+    assert "| seaquest | dense, bfloat16 | 8 | 3.12 | 2.00 | 0.50 | - | - |" in text
     assert "| seaquest | streaming, float32 | 1 | 5.00 | 2.00 | 0.50 | 0.90 | 80, 50 |" in text
+
+
+def test_short_tables():
+    lines = short_tables(result())
+    assert "| seaquest | 40 | 200 | 400 |" in lines
+    assert f"| {REFERENCE} | 100 | 1.00 |" in lines
 
 
 def test_chart_has_three_panels():
     panels = draw(result()).axes
-    assert [len(panel.patches) for panel in panels[:2]] == [4, 2]
+    assert [len(panel.patches) for panel in panels[:2]] == [6, 2]
     assert len(panels[2].lines) == 2
 
 
