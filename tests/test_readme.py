@@ -8,6 +8,8 @@ from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
+from benchmarks.throughput import report as throughput_report
+from benchmarks.throughput import short_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "keypoints"
@@ -46,6 +48,12 @@ def test_speed_of_the_agents():
     guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
     for line in speed_table(result("agents_speed")["agents"]):
         assert line in guide
+
+
+def test_throughput():
+    throughput = result("throughput")
+    assert "\n".join(short_tables(throughput)) in README
+    assert throughput_report(throughput) == (ROOT / "benchmarks" / "results" / "throughput.md").read_text()
 
 
 def test_memory_of_the_agents():

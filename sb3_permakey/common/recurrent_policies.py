@@ -36,6 +36,8 @@ class RecurrentQPolicy(BasePolicy):
     :param rnn_type: "lstm" or "gru"
     :param dueling: whether state value and advantages have layers of their own (Wang et al. 2016)
     :param n_quantiles: values of each action
+    :param act_with_target: whether the target network chooses the actions, in training and in use: with a small tau it
+        is a moving average of the online network and changes less from step to step (Schwarzer et al. 2023)
     :raises ValueError: if the features extractor is not one for this kind of observation space, or rnn_type is unknown
     """
 
@@ -60,6 +62,7 @@ class RecurrentQPolicy(BasePolicy):
         rnn_type: Literal["lstm", "gru"] = "lstm",
         dueling: bool = False,
         n_quantiles: int = 1,
+        act_with_target: bool = False,
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
         _check_extractor(observation_space, features_extractor_class)
@@ -83,6 +86,7 @@ class RecurrentQPolicy(BasePolicy):
             "dueling": dueling,
             "n_quantiles": n_quantiles,
         }
+        self.act_with_target = act_with_target
         self.q_net = self.make_q_net()
         self.q_net_target = self.make_q_net()
         self.q_net_target.load_state_dict(self.q_net.state_dict())
@@ -121,7 +125,8 @@ class RecurrentQPolicy(BasePolicy):
         :param episode_starts: (N,) bool, where the state is set to zero first
         :return: (N,) int64, and the new states
         """
-        values, new_states = self.q_net(obs, states, episode_starts)
+        net = self.q_net_target if self.act_with_target else self.q_net
+        values, new_states = net(obs, states, episode_starts)
         return values.mean(dim=-1).argmax(dim=1), new_states
 
     # BasePolicy's abstract method; here it also takes and returns LSTM states.
@@ -197,6 +202,7 @@ class RecurrentQPolicy(BasePolicy):
         return {
             **super()._get_constructor_parameters(),
             **self.net_args,
+            "act_with_target": self.act_with_target,
             "lr_schedule": self._dummy_schedule,
             "features_extractor_class": self.features_extractor_class,
             "features_extractor_kwargs": self.features_extractor_kwargs,

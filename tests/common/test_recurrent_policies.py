@@ -116,6 +116,24 @@ def test_no_burn_in_and_no_stored_state_is_the_zero_state():
     assert cell[0, 0].tolist() == list(range(16, 32))
 
 
+@pytest.mark.parametrize("with_target", [True, False])
+def test_the_network_that_is_asked_for_chooses_the_actions(with_target, tmp_path):
+    policy = make_policy(act_with_target=with_target)
+    target = torch.Generator().manual_seed(1)
+    for parameter in policy.q_net_target.parameters():
+        parameter.data.uniform_(-1, 1, generator=target)
+    policy.save(tmp_path / "policy.pt")
+    observations = draw(VECTOR, 64).numpy()
+    chosen = {}
+    for name, one in (("online", policy.q_net), ("target", policy.q_net_target)):
+        values, _ = one(torch.as_tensor(observations), one.zero_states(64), torch.zeros(64, dtype=torch.bool))
+        chosen[name] = values.mean(dim=-1).argmax(dim=1).numpy()
+    assert (chosen["online"] != chosen["target"]).any()
+    for acting in (policy, type(policy).load(tmp_path / "policy.pt")):
+        actions, _ = acting.predict(observations)
+        assert (actions == chosen["target" if with_target else "online"]).all()
+
+
 def test_dueling_adds_the_state_value_to_centred_advantages():
     head = make_policy(dueling=True).q_net.head
     features = torch.randn(5, 16)
