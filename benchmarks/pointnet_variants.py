@@ -41,6 +41,9 @@ class Variant:
     """Factor on the maps before the softmax, learned from this value on; None has none (paper)."""
     window_std: float = 0.1
     """Width of the windows."""
+    first_window_std: float | None = None
+    """Their width at the beginning, from which it shrinks over the first half of the steps; None has them narrow at
+    once (paper)."""
     scale: Literal["image", "data"] = "image"
     """Error maps scaled to [0, 1] for each image (paper) or by the data set's 99.9 percentile."""
     power: float = 1.0
@@ -49,6 +52,11 @@ class Variant:
     """So many times K keypoints are trained and the K on the highest error are kept."""
     learning_rate: float = 1e-3
     """Adam's learning rate."""
+
+    def window_std_at(self, progress: float) -> float:
+        """Width of the windows when this part of the training is done, from 0 to 1."""
+        wide = self.first_window_std or self.window_std
+        return self.window_std * (wide / self.window_std) ** max(1 - 2 * progress, 0)
 
 
 VARIANTS = {
@@ -62,6 +70,8 @@ VARIANTS = {
     "2K keypoints, K kept": Variant(keypoints_factor=2),
     "plane softmax, power 0.5": Variant(softmax="plane", power=0.5),
     "plane softmax, 2K keypoints, K kept": Variant(softmax="plane", keypoints_factor=2),
+    "plane softmax, power 0.5, windows from 0.4": Variant(softmax="plane", power=0.5, first_window_std=0.4),
+    "plane softmax, power 0.5, lr 3e-4": Variant(softmax="plane", power=0.5, learning_rate=3e-4),
 }
 
 
@@ -139,12 +149,12 @@ def train(model: PermaKey, raw: list[Tensor], variant: Variant, config: Variants
     net = place(net, device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=variant.learning_rate)
     scale, random = scaler(variant, raw), np.random.default_rng(config.seed)
-    for _ in tqdm(range(config.steps), leave=False):
+    for step in tqdm(range(config.steps), leave=False):
         chosen = torch.from_numpy(random.choice(len(raw[0]), config.batch_size, replace=False))
         maps = model.stack_maps(scale([layer[chosen] for layer in raw])).to(device)
         with autocast(device, precision):
             centers = net(maps)
-        loss = pointnet_loss(centers, maps, variant.window_std)
+        loss = pointnet_loss(centers, maps, variant.window_std_at(step / config.steps))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
