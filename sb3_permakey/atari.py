@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import AtariPreprocessing
+from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeEnv, FireResetEnv
 from stable_baselines3.common.monitor import Monitor
 
@@ -68,6 +68,7 @@ def make_atari_env(
     training: bool = True,
     sticky: float = 0.0,
     distractor: DistractorKind | None = None,
+    max_steps: int | None = None,
 ) -> gym.Env:
     """An Atari game with RGB observations, uint8 (84, 84, 3).
 
@@ -83,11 +84,14 @@ def make_atari_env(
     :param training: lost lives end episodes, rewards are clipped
     :param sticky: probability that an action is repeated by the emulator
     :param distractor: bars of noisy Atari: "horizontal", "vertical" or "both"; None: none
+    :param max_steps: agent steps after which a game is cut short; None: the emulator's 27,000 (half an hour)
     :raises UnknownGameError: when there is no such game, with the nearest name
     :raises ValueError: for another kind of distractor
     """
     env: gym.Env = gym.make(atari_env_id(game), frameskip=1, repeat_action_probability=sticky)
     env = AtariPreprocessing(env, terminal_on_life_loss=False, **PREPROCESSING)
+    if max_steps is not None:
+        env = TimeLimit(env, max_steps)
     if distractor is not None:
         env = DistractorBars(env, distractor)
     env = Monitor(env)

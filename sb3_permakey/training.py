@@ -24,6 +24,9 @@ from sb3_permakey.provenance import provenance
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 
 FIRST_VALIDATION_SEED = 1_000_000
+VALIDATION_STEPS = 4500
+"""A game of validation is cut after so many agent steps, five minutes of play: a policy that is stuck where nothing
+threatens it would play on for half an hour."""
 FINAL_MODEL, BEST_MODEL, VALIDATIONS = "final_model.zip", "best_model.zip", "evaluations.npz"
 RUN = "run"
 """Folder of the run's own checkpoints while it lasts."""
@@ -187,10 +190,13 @@ def encoder_settings(config: TrainConfig) -> dict[str, Any] | None:
 
 
 def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: bool) -> VecEnv:
-    """Environments as the agent sees them, seeded from `first_seed` on."""
+    """Environments as the agent sees them, seeded from `first_seed` on; games of validation are cut short."""
+    max_steps = None if training else VALIDATION_STEPS
 
     def maker(seed: int) -> Callable[[], gym.Env]:
-        return lambda: make_atari_env(config.game, seed=seed, training=training, distractor=config.distractor)
+        return lambda: make_atari_env(
+            config.game, seed=seed, training=training, distractor=config.distractor, max_steps=max_steps
+        )
 
     envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
     keep_image = config.encoder == "cnn"

@@ -113,3 +113,15 @@ def test_bars_lie_where_the_info_says_and_the_rest_is_the_clean_game(game, lives
 def test_another_kind_of_distractor_is_named():
     with pytest.raises(ValueError, match="distractor must be one of"):
         make_atari_env("MsPacman", distractor="diagonal")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_games_can_be_cut_short_as_if_they_had_ended(training):
+    env = make_atari_env("Seaquest", training=training, max_steps=40)
+    env.reset(seed=0)
+    terminated = truncated = False
+    while not (terminated or truncated):
+        *_, terminated, truncated, info = env.step(0)
+    assert truncated
+    # With the presses of FIRE after the reset.
+    assert info["episode"]["l"] == 40

@@ -5,10 +5,11 @@
     python -m benchmarks.atari100k --methods grid-gnn true-positions-gnn --games MsPacman --backend ray --address auto
     python -m benchmarks.report
 
-A run trains one agent for 100,000 steps (400,000 frames), validates it every 10,000 on 10 whole games, and tests the
-checkpoint that was best there: 10 whole games without exploration on each of 10 environment seeds that neither training
-nor validation saw, every score kept. It writes one JSON file and is not done again once that is there. A run that was
-killed goes on from its last checkpoint when the same command is given again (SB3's DQN and QRDQN begin anew).
+A run trains one agent for 100,000 steps (400,000 frames), validates it every 10,000 on 10 games (cut after 4,500 steps:
+an early policy can be stuck at a safe place for half an hour), and tests the checkpoint that was best there: 10 whole
+games without exploration on each of 10 environment seeds that neither training nor validation saw, every score kept. It
+writes one JSON file and is not done again once that is there. A run that was killed goes on from its last checkpoint
+when the same command is given again (SB3's DQN and QRDQN begin anew).
 
 Seeds: training has the run's own, from 0; validation 1,000,000 on; the test 2,000,000 on, for all runs the same, as the
 paper's statistic needs it. Settings are chosen by validation alone: `--test-episodes 0` leaves the test out,

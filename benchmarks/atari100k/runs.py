@@ -39,7 +39,14 @@ from sb3_permakey.files import write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.saved_agents import load_agent
-from sb3_permakey.training import BEST_MODEL, FIRST_VALIDATION_SEED, RUN, VALIDATIONS, Validation
+from sb3_permakey.training import (
+    BEST_MODEL,
+    FIRST_VALIDATION_SEED,
+    RUN,
+    VALIDATION_STEPS,
+    VALIDATIONS,
+    Validation,
+)
 
 SECONDS, DESCRIPTION, TRAINED = "seconds.json", "description.json", "trained.json"
 VALIDATION_ENVS = 5
@@ -193,13 +200,13 @@ def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> 
         raise ValueError(f"{path} holds a run with other {', '.join(other)}; move it away or use other folders")
 
 
-def make_envs(task: Task, seeds: Sequence[int], *, training: bool) -> VecEnv:
-    """Environments with these seeds, as the run's agent sees them."""
+def make_envs(task: Task, seeds: Sequence[int], *, training: bool, max_steps: int | None = None) -> VecEnv:
+    """Environments with these seeds, as the run's agent sees them, their games cut after `max_steps` agent steps."""
     run, method = task.run, METHODS[task.run.method]
 
     def maker(seed: int) -> Callable[[], gym.Env]:
         def make() -> gym.Env:
-            env = make_atari_env(run.game, seed=seed, training=training, distractor=run.distractor)
+            env = make_atari_env(run.game, seed=seed, training=training, distractor=run.distractor, max_steps=max_steps)
             if method.points is not None:
                 assert run.num_keypoints is not None
                 return with_points(env, method.points, run.game, run.num_keypoints, seed)
@@ -267,7 +274,7 @@ def train(task: Task) -> dict[str, Any]:
     envs = make_envs(task, [run.seed], training=True)
     validation_seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_ENVS)
     validation = TimedValidation(
-        make_envs(task, validation_seeds[: schedule.validation_episodes], training=False),
+        make_envs(task, validation_seeds[: schedule.validation_episodes], training=False, max_steps=VALIDATION_STEPS),
         place,
         schedule.validate_every,
         schedule.validation_episodes,

@@ -101,6 +101,9 @@ def test_a_run_keeps_every_score(method, preset, task_of, squares):
         seeds[settings["training"]].add(settings["seed"])
     assert seeds[True] == {3}
     assert seeds[False] == {*range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + 2), *result["test"]["seeds"]}
+    validated = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + 2)
+    cut = {settings["seed"] for settings in squares if settings["max_steps"] is not None}
+    assert cut == set(validated)
     assert finished(task) == result
     assert do_task(task).endswith("done before")
 
