@@ -50,7 +50,8 @@ def machines(results: Sequence[Result]) -> list[str]:
         seconds = sum(result["seconds"].get(phase, 0) for phase in ("training", "validation", "test"))
         by_machine.setdefault(f"{name}, threads: {result['threads']}", []).append(seconds / 3600)
     return [
-        f"- {name}, runs: {len(hours)}; {min(hours):.2f} to {max(hours):.2f} hours each, {sum(hours):.1f} in all."
+        f"- {name}, runs: {len(hours)}; with validation and test {min(hours):.2f} to {max(hours):.2f} hours each, "
+        f"{sum(hours):.1f} in all."
         for name, hours in by_machine.items()
     ]
 
@@ -113,11 +114,12 @@ def report(results: Sequence[Result], pictures: dict[str, str]) -> str:
 
 def draw(groups: Groups) -> dict[str, tuple[str, Figure]]:
     """The pictures that the runs allow: file name to title and figure."""
-    if not groups:
+    trained = {kind: runs for kind, runs in groups.items() if any(run["validation"] for run in runs)}
+    if not trained:
         return {}
     figures = {
-        "atari100k_curves.png": ("Validation while learning", learning_curves(groups)),
-        "atari100k_time.png": ("Test scores and hours of a run, with published agents", scores_against_time(groups)),
+        "atari100k_curves.png": ("Validation while learning", learning_curves(trained)),
+        "atari100k_time.png": ("Test scores and hours of a run, with published agents", scores_against_time(trained)),
         "atari100k_profiles.png": ("Performance profiles", profiles_picture(groups)),
     }
     return {name: (title, figure) for name, (title, figure) in figures.items() if figure is not None}

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 from benchmarks.agents_speed import table as speed_table
+from benchmarks.atari100k.results import read_results as read_atari_results
+from benchmarks.atari100k.tables import group_runs
+from benchmarks.atari100k.tables import short_table as short_atari_table
 from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
+from benchmarks.report import machines
 from benchmarks.throughput import report as throughput_report
 from benchmarks.throughput import short_tables
 
@@ -48,6 +52,11 @@ def test_speed_of_the_agents():
     guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
     for line in speed_table(result("agents_speed")["agents"]):
         assert line in guide
+
+
+def test_atari_scores():
+    results = read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
+    assert "\n".join([*short_atari_table(group_runs(results)), "", *machines(results)]) in README
 
 
 def test_throughput():
