@@ -19,8 +19,9 @@ import tyro
 
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
-from sb3_permakey.keypoints.folded import FoldedPermaKey
+from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
+from sb3_permakey.keypoints.trunk import FoldedConvolutions
 from sb3_permakey.precision import keep_freed_memory
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.provenance import provenance
@@ -74,6 +75,16 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def needed_modules(detector: KeypointDetector) -> tuple[list[FoldedConvolutions], list[FoldedLSPN]]:
+    """Convolutions and LSPN layers of a PermaKey that its readout needs: peaks read the first error map alone."""
+    network = detector.network
+    assert isinstance(network, FoldedPermaKey)
+    lspns = [lspn for lspn in network.lspns if isinstance(lspn, FoldedLSPN)]
+    if detector.readout.readout == "peaks":
+        return [network.trunk], lspns[:1]
+    return [network.trunk, network.pointnet], lspns
+
+
 def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = None, new_frames: float = 1) -> float:
     """Multiplications and additions for one frame.
 
@@ -81,16 +92,14 @@ def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = No
     :param patches: patches computed of each LSPN layer; None: all
     :param new_frames: share of frames that are not remembered as a whole
     """
-    network = detector.network
-    assert isinstance(network, FoldedPermaKey)
-    map_cells = [size**2 for size in ENCODER.map_sizes()]
+    stacks, lspns = needed_modules(detector)
+    map_sizes = ENCODER.map_sizes()
     total = 0.0
-    reads_peaks = detector.readout.readout == "peaks"
-    for convolutions in (network.trunk,) if reads_peaks else (network.trunk, network.pointnet):
+    for convolutions in stacks:
         for index in range(len(convolutions.strides)):
-            total += new_frames * 2 * map_cells[index] * convolutions.get_buffer(f"kernel_{index}").numel()
-    for index, (lspn, layer) in enumerate(zip(network.lspns, network.config.layers, strict=True)):
-        side = -(-ENCODER.map_sizes()[layer] // network.config.patch_size)
+            total += new_frames * 2 * map_sizes[index] ** 2 * convolutions.get_buffer(f"kernel_{index}").numel()
+    for index, lspn in enumerate(lspns):
+        side = -(-map_sizes[detector.config.layers[index]] // lspn.patch_size)
         weights = sum(tensor.numel() for name, tensor in lspn.named_buffers() if name.endswith("weight"))
         total += 2 * weights * (side**2 if patches is None else patches[index])
     return total
@@ -103,12 +112,10 @@ def bytes_per_frame(detector: KeypointDetector, batch_size: int, new_frames: flo
     :param batch_size: frames in a call
     :param new_frames: share of frames that are not remembered as a whole
     """
-    network = detector.network
-    assert isinstance(network, FoldedPermaKey)
-    convolutions = [network.trunk] if detector.readout.readout == "peaks" else [network.trunk, network.pointnet]
-    weights = sum(tensor.nbytes for module in (*convolutions, *network.lspns) for tensor in module.buffers())
+    stacks, lspns = needed_modules(detector)
+    weights = sum(tensor.nbytes for module in (*stacks, *lspns) for tensor in module.buffers())
     map_values = [size**2 * filters for size, filters in zip(ENCODER.map_sizes(), ENCODER.filters, strict=True)]
-    maps = sum(sum(map_values[: len(stack.strides)]) for stack in convolutions)
+    maps = sum(sum(map_values[: len(stack.strides)]) for stack in stacks)
     return new_frames * (weights / batch_size + 2 * 4 * maps)
 
 
