@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,14 +13,19 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_permakey import RecurrentDQN
+from sb3_permakey import RecurrentDQN, RecurrentQRDQN
 
 Settings = dict[str, Any]
-AgentName = Literal["recurrent-dqn", "dqn", "qrdqn", "random"]
+AgentName = Literal["recurrent-dqn", "recurrent-qrdqn", "dqn", "qrdqn", "random"]
 Observed = Literal["keypoints", "points", "pixels", "gray"]
 Readout = Literal["pointnet", "peaks"]
 
-ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {"recurrent-dqn": RecurrentDQN, "dqn": DQN, "qrdqn": QRDQN}
+ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {
+    "recurrent-dqn": RecurrentDQN,
+    "recurrent-qrdqn": RecurrentQRDQN,
+    "dqn": DQN,
+    "qrdqn": QRDQN,
+}
 STACKED_FRAMES = 4
 
 
@@ -175,16 +181,37 @@ def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[s
     return settings
 
 
-def with_schedule(settings: Settings) -> Settings:
-    """Settings as the algorithm takes them: a learning rate such as "lin_2e-4" falls from there to 0, as in RL Zoo."""
-    rate = settings.get("learning_rate")
-    if not isinstance(rate, str):
-        return settings
+def algorithm_of(method_name: str, settings: Settings) -> tuple[type[BaseAlgorithm], Settings]:
+    """The algorithm of a method that learns, and its arguments as it takes them.
+
+    A setting "algorithm" names another of `ALGORITHMS` than the method's. A learning rate such as "lin_2e-4" falls from
+    there to 0, as in RL Zoo.
+
+    :param method_name: of `METHODS`
+    :param settings: of `agent_settings`
+    :raises ValueError: for an unknown algorithm, an argument that it does not have, or a learning rate of another form
+    """
+    arguments = dict(settings)
+    name = arguments.pop("algorithm", METHODS[method_name].agent)
+    if name not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {name!r}")
+    algorithm = ALGORITHMS[name]
+    known = inspect.signature(algorithm).parameters
+    unknown = [argument for argument in arguments if argument not in known]
+    if unknown:
+        raise ValueError(f"{algorithm.__name__} has no argument {unknown[0]!r}")
+    rate = arguments.get("learning_rate")
+    if isinstance(rate, str):
+        arguments["learning_rate"] = _schedule(rate)
+    return algorithm, arguments
+
+
+def _schedule(rate: str) -> LinearSchedule:
     kind, _, start = rate.partition("_")
     try:
         if kind != "lin":
             raise ValueError
-        return {**settings, "learning_rate": LinearSchedule(float(start), 0.0, 1.0)}
+        return LinearSchedule(float(start), 0.0, 1.0)
     except ValueError:
         raise ValueError(f"learning_rate must be a number or like lin_2e-4, not {rate!r}") from None
 

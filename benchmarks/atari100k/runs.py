@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import shutil
 import time
@@ -19,13 +18,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, paper_keypoints
 from benchmarks.atari100k.methods import (
-    ALGORITHMS,
     MEMORYLESS,
     METHODS,
     STACKED_FRAMES,
     agent_settings,
+    algorithm_of,
     readout_of,
-    with_schedule,
 )
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
@@ -161,13 +159,8 @@ class Task:
 
 def check_settings(task: Task) -> None:
     """Raise ValueError for settings that the run's algorithm does not take."""
-    agent = METHODS[task.run.method].agent
-    if agent == "random":
-        return
-    known = inspect.signature(ALGORITHMS[agent]).parameters
-    unknown = [name for name in with_schedule(task.settings) if name not in known]
-    if unknown:
-        raise ValueError(f"{ALGORITHMS[agent].__name__} has no argument {unknown[0]!r}")
+    if METHODS[task.run.method].agent != "random":
+        algorithm_of(task.run.method, task.settings)
 
 
 def description(task: Task) -> dict[str, Any]:
@@ -269,7 +262,7 @@ def train(task: Task) -> dict[str, Any]:
     """
     place, schedule, run = task.place, task.schedule, task.run
     method = METHODS[run.method]
-    algorithm = ALGORITHMS[method.agent]
+    algorithm, arguments = algorithm_of(run.method, task.settings)
     kept = (place / BEST_MODEL, place / VALIDATIONS, place / SECONDS)
     envs = make_envs(task, [run.seed], training=True)
     validation_seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_ENVS)
@@ -287,7 +280,7 @@ def train(task: Task) -> dict[str, Any]:
     else:
         for path in kept:
             path.unlink(missing_ok=True)
-        model = algorithm(method.policy, envs, seed=run.seed, device=task.device, **with_schedule(task.settings))
+        model = algorithm(method.policy, envs, seed=run.seed, device=task.device, **arguments)
     model.learn(schedule.steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
     validation.lap("training")
     if not (place / BEST_MODEL).exists():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import MovingSquare
 from gymnasium import spaces
+from stable_baselines3 import DQN
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_tasks import tiny_task
@@ -14,7 +15,7 @@ from tiny_tasks import tiny_task
 from benchmarks.atari100k import benchmark, checkpoints, runs
 from benchmarks.atari100k.benchmark import Atari100kBenchmark, main, make_tasks, threads_of
 from benchmarks.atari100k.checkpoints import WantedCheckpoint, find_checkpoint, pretraining, require_checkpoint
-from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, readout_of, with_schedule
+from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, readout_of
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.results import CorruptResultWarning, read_result
 from benchmarks.atari100k.runs import (
@@ -25,6 +26,7 @@ from benchmarks.atari100k.runs import (
     make_envs,
     make_run,
 )
+from sb3_permakey import RecurrentQRDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.evaluation import FIRST_TEST_SEED
 from sb3_permakey.keypoints.shipped import CheckpointError
@@ -229,12 +231,23 @@ def test_presets_and_overrides():
 
 def test_a_learning_rate_may_fall_to_zero():
     settings = agent_settings("permakey-gnn", "paper", ("learning_rate=lin_2e-4", "gamma=0.9"))
-    rate = with_schedule(settings)["learning_rate"]
+    rate = algorithm_of("permakey-gnn", settings)[1]["learning_rate"]
     assert [rate(remaining) for remaining in (1.0, 0.5, 0.0)] == pytest.approx([2e-4, 1e-4, 0])
-    assert with_schedule({"gamma": 0.9}) == {"gamma": 0.9}
     for wrong in ("2e-4x", "lin_fast", "cos_1e-4"):
         with pytest.raises(ValueError, match="learning_rate must be a number or like lin_2e-4"):
-            with_schedule({"learning_rate": wrong})
+            algorithm_of("permakey-gnn", {"learning_rate": wrong})
+
+
+def test_a_setting_may_name_another_algorithm():
+    assert algorithm_of("dqn-pixels", {"gamma": 0.9}) == (DQN, {"gamma": 0.9})
+    settings = agent_settings("permakey-gnn", "paper", ("algorithm=recurrent-qrdqn", "gamma=0.9"))
+    algorithm, arguments = algorithm_of("permakey-gnn", settings)
+    assert algorithm is RecurrentQRDQN
+    assert arguments == {"gamma": 0.9, "policy_kwargs": {"keypoint_encoder": "gnn"}}
+    with pytest.raises(ValueError, match="algorithm must be one of recurrent-dqn, .* not 'ppo'"):
+        algorithm_of("permakey-gnn", {"algorithm": "ppo"})
+    with pytest.raises(ValueError, match="QRDQN has no argument 'burn_in'"):
+        algorithm_of("qrdqn-pixels", {"burn_in": 3})
 
 
 def test_runs_leave_out_what_their_method_does_not_know():
