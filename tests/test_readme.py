@@ -63,6 +63,9 @@ def test_throughput():
     throughput = result("throughput")
     assert "\n".join(short_tables(throughput)) in README
     assert throughput_report(throughput) == (ROOT / "benchmarks" / "results" / "throughput.md").read_text()
+    run = result("atari100k/mspacman-permakey-gnn-paper-k7-clean-1")
+    assert run["threads"] == 2
+    assert f"100,000 steps of the protocol took {run['seconds']['training'] / 60:.1f} minutes" in README
 
 
 def test_memory_of_the_agents():
