@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
-from sb3_permakey.keypoints.folded import to_images
-from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax
+from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax, to_images
 from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision

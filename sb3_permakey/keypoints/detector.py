@@ -56,10 +56,10 @@ class KeypointDetector:
     :param model_or_path: a keypoint model, which is copied, or the path of a checkpoint
     :param device: "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it and keypoints allow it
-    :param streaming: remember what the LSPN says of patches, so that only those whose surroundings were never seen
-        before are computed, and the keypoints of the last 4096 frames. Keypoints are the same within rounding, and
-        those of frames in play come several times as fast. It takes up to 12 MB a layer and 1.1 MB a keypoint. A GPU
-        and a Transporter compute everything anyway
+    :param streaming: compute features where the frames differ from the last call's, and errors of patches whose
+        surroundings were never seen before; remember the keypoints of the last 4096 frames. Keypoints are the same
+        within rounding, and those of frames in play come several times as fast. It takes up to 12 MB a layer, 1.1 MB a
+        keypoint and 2.4 MB a frame of a call. A GPU and a Transporter compute everything anyway
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
@@ -165,7 +165,7 @@ class KeypointDetector:
         return self.network
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
-        frames = np.asarray(frames)
+        frames = np.ascontiguousarray(frames)
         expected = (IMAGE_SIZE, IMAGE_SIZE)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:3] != expected:
             raise ValueError(f"frames must be uint8 (B, 84, 84, C), not {frames.dtype} {frames.shape}")

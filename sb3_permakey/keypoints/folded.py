@@ -12,12 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, ConvBlock, gaussian_windows, soft_argmax, window_means
+from sb3_permakey.keypoints.layers import (
+    ENCODER,
+    IMAGE_SIZE,
+    ConvBlock,
+    gaussian_windows,
+    soft_argmax,
+    to_images,
+    window_means,
+)
 from sb3_permakey.keypoints.lspn import ACTIVATION_FLOOR, LSPN, normalise_maps, stack_error_maps
 from sb3_permakey.keypoints.model import Keypoints
 from sb3_permakey.keypoints.peaks import error_map_peaks
 from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, colour_codes, patch_windows
+from sb3_permakey.keypoints.streaming_trunk import StreamingTrunk
 from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import FoldedConvolutions, fold_block, fold_norm
 
@@ -25,12 +34,6 @@ PATCHES_AT_ONCE = 4096
 """Patches whose neighbours are laid out at the same time; a patch takes 2 to 9 KB."""
 AROUND = np.array([(-1, -1, -1, 0, 0, 1, 1, 1, 0), (-1, 0, 1, -1, 1, -1, 0, 1, 0)])[..., None]
 """Rows and columns, (2, 9, 1), from a patch to its eight neighbours and itself."""
-
-
-def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
-    """Frames as the networks want them: uint8 (B, 84, 84, C) -> float32 (B, C, 84, 84) in [0, 1], channels last."""
-    tensor = torch.from_numpy(np.require(frames, requirements="W")).to(device)
-    return tensor.permute(0, 3, 1, 2).float().div_(255)
 
 
 def fold_blocks(blocks: Iterable[nn.Module]) -> FoldedConvolutions:
@@ -149,7 +152,7 @@ class FoldedPermaKey(nn.Module):
 
     :param model: the trained model, which is left as it is
     :param precision: of the LSPN
-    :param streaming: remember the errors of patches
+    :param streaming: compute what has changed in the trunk's maps, remember the errors of patches
     """
 
     def __init__(self, model: PermaKey, precision: torch.dtype, *, streaming: bool) -> None:
@@ -161,6 +164,7 @@ class FoldedPermaKey(nn.Module):
         self.to_keypoints = copy.deepcopy(model.pointnet.to_keypoints)
         self.precision = precision
         self.memories: list[tuple[WindowHasher, PatchMemory]] = []
+        self.streaming_trunk = StreamingTrunk(self.trunk) if streaming else None
         if streaming:
             for layer in self.config.layers:
                 windows = patch_windows(ENCODER, layer, self.config.patch_size)
@@ -191,6 +195,8 @@ class FoldedPermaKey(nn.Module):
         return self._error_maps(range(len(self.lspns)), frames, self._maps(frames))
 
     def _maps(self, frames: np.ndarray) -> list[Tensor]:
+        if self.streaming_trunk is not None:
+            return self.streaming_trunk.maps(frames)
         return self.trunk.maps(to_images(frames, self.to_keypoints.weight.device))
 
     def _features_at(self, centers: Tensor, maps: list[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +34,12 @@ class TrunkShape:
 
 ENCODER = TrunkShape(kernels=(4, 3, 3, 3), filters=(32, 64, 64, 128), strides=(1, 2, 2, 1))
 """The encoder of the VAE and of the PointNet (appendix A.2.1): maps of 84, 42, 21 and 21."""
+
+
+def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
+    """Frames as the networks want them: uint8 (B, 84, 84, C) -> float32 (B, C, 84, 84) in [0, 1], channels last."""
+    tensor = torch.from_numpy(np.require(frames, requirements="W")).to(device)
+    return tensor.permute(0, 3, 1, 2).float().div_(255)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

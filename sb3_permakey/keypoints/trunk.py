@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,11 +79,21 @@ class FoldedConvolutions(nn.Module):
             self.register_buffer(f"kernel_{index}", weight.contiguous(memory_format=torch.channels_last))
             self.register_buffer(f"bias_{index}", bias)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.buffers()).device
+
+    def layers(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Weight, bias and stride of each."""
+        tensors = tuple(self.buffers(recurse=False))
+        return zip(tensors[::2], tensors[1::2], self.strides, strict=True)
+
     @torch.no_grad()
     def maps(self, images: Tensor) -> list[Tensor]:
         """Every layer's map of images (B, C, H, W), first layer first."""
-        maps, tensors = [], tuple(self.buffers(recurse=False))
-        for kernel, bias, stride in zip(tensors[::2], tensors[1::2], self.strides, strict=True):
+        maps = []
+        for kernel, bias, stride in self.layers():
             images = same_conv2d(images, kernel, bias, stride).relu_()
             maps.append(images)
         return maps

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sb3_permakey.distractors import DistractorKind, draw_bars, places_by_index
-from sb3_permakey.keypoints.folded import to_images
+from sb3_permakey.keypoints.layers import to_images
 from sb3_permakey.pretraining.frames import SPLITS, FrameStore, FrameStoreError
 
 

@@ -7,8 +7,7 @@ from conftest import NUM_KEYPOINTS, square_frames
 
 from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig
 from sb3_permakey.keypoints.detector import PrecisionTrial, ReadoutConfig
-from sb3_permakey.keypoints.folded import to_images
-from sb3_permakey.keypoints.layers import gaussian_windows
+from sb3_permakey.keypoints.layers import gaussian_windows, to_images
 from sb3_permakey.keypoints.peaks import error_map_peaks
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 from sb3_permakey.keypoints.trunk import FrozenTrunk, fold_trunk
@@ -35,6 +34,13 @@ def test_equals_the_model_itself(keypoint_model):
     found = KeypointDetector(keypoint_model, precision="float32").detect(frames)
     np.testing.assert_allclose(found.centers, expected.centers, atol=1e-5)
     np.testing.assert_allclose(found.features, expected.features, atol=1e-4)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_frames_may_be_a_view_that_runs_backwards(keypoint_model, streaming):
+    detector, frames = KeypointDetector(keypoint_model, precision="float32", streaming=streaming), square_frames(3)
+    backwards, forwards = detector.detect(frames[::-1, :, ::-1]), detector.detect(frames[::-1, :, ::-1].copy())
+    np.testing.assert_allclose(backwards.centers, forwards.centers, atol=1e-6)
 
 
 def test_bfloat16_keeps_keypoints_within_a_quarter_pixel(keypoint_model):
