@@ -7,10 +7,12 @@ the second's (benchmarks/results/variants.md), and the other layers' predictions
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import Keypoints
@@ -34,30 +36,26 @@ def error_map_peaks(
     :param min_distance_px: least distance between the centres of two keypoints' cells, in pixels of the image
     :return: centers (B, K, 2), (y, x) in [-1, 1], and heights (B, K), the values of their cells
     """
-    height, width = error_map.shape[-2:]
-    device = error_map.device
-    # A frame of cells around the map, so that every cell has eight neighbours.
-    free = torch.full((len(error_map), height + 2, width + 2), OUTSIDE, device=device)
-    free[:, 1:-1, 1:-1] = error_map
-    inside, flat = free[:, 1:-1, 1:-1], free.view(len(free), -1)
-    step = torch.tensor([-1, 0, 1], device=device)
-    neighbours = torch.cartesian_prod(step, step)
-    offsets = neighbours[:, 0] * (width + 2) + neighbours[:, 1]
-    squares_y, squares_x = (_squared_distances_px(size, cell_size, device) for size in (height, width))
+    disc = _disc(cell_size, min_distance_px, error_map.device)
+    # A frame around the map, so wide that every cell has all of a disc's cells, and eight neighbours.
+    margin = max(int(min_distance_px // cell_size), 1)
+    free = F.pad(error_map, (margin, margin, margin, margin), value=OUTSIDE)
+    width, flat = free.shape[-1], free.flatten(1)
+    neighbours = _disc(1, 1.5, error_map.device)
+    around, near = (places[:, 0] * width + places[:, 1] for places in (neighbours, disc))
     cells, values = [], []
     for _ in range(num_keypoints):
         # Even a taken cell has a value above the frame's, on which the maximum therefore never lies.
-        cell = flat.argmax(dim=1)
+        cell = flat.argmax(dim=1, keepdim=True)
         cells.append(cell)
-        values.append(flat.gather(1, cell.unsqueeze(1) + offsets))
-        row, column = (cell // (width + 2)) - 1, (cell % (width + 2)) - 1
-        distances = squares_y[row].unsqueeze(2) + squares_x[column].unsqueeze(1)
-        inside.masked_fill_(distances < min_distance_px**2, TAKEN)
-    cell, weights = torch.stack(cells, dim=1), torch.stack(values, dim=1).clamp_min(0)
+        values.append(flat.gather(1, cell + around))
+        taken = cell + near
+        flat.scatter_(1, taken, flat.gather(1, taken).clamp_max(TAKEN))
+    cell, weights = torch.cat(cells, dim=1), torch.stack(values, dim=1).clamp_min(0)
     moments = (weights.unsqueeze(-1) * neighbours).sum(dim=2)
     total = weights.sum(dim=2, keepdim=True)
     shift = moments / torch.where(total > 0, total, 1.0)
-    place = torch.stack([cell // (width + 2), cell % (width + 2)], dim=-1) - 1 + shift
+    place = torch.stack([cell // width, cell % width], dim=-1) - margin + shift
     place_px = place * cell_size + (cell_size - 1) / 2
     return (2 * place_px / (IMAGE_SIZE - 1) - 1).clamp(-1, 1), weights[..., len(neighbours) // 2]
 
@@ -110,7 +108,10 @@ class KeypointTracker:
         self._last_centers = {new: self._last_centers[old] for new, old in enumerate(rows) if old in self._last_centers}
 
 
-def _squared_distances_px(size: int, cell_size: int, device: torch.device) -> Tensor:
-    """Squared distances between the centres of the cells along one axis, (size, size), in pixels."""
-    places = torch.arange(size, device=device, dtype=torch.float32) * cell_size
-    return (places.unsqueeze(1) - places) ** 2
+@lru_cache
+def _disc(cell_size: int, radius_px: float, device: torch.device) -> Tensor:
+    """Rows and columns (n, 2) from a cell to those less than a radius away, itself among them, in reading order."""
+    reach = int(radius_px // cell_size)
+    steps = torch.arange(-reach, reach + 1, device=device)
+    places = torch.cartesian_prod(steps, steps)
+    return places[(places * cell_size).square().sum(dim=1) < radius_px**2]
