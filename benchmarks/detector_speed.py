@@ -21,7 +21,6 @@ from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
 from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
-from sb3_permakey.keypoints.trunk import FoldedConvolutions
 from sb3_permakey.precision import keep_freed_memory
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.provenance import provenance
@@ -75,55 +74,87 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def needed_modules(detector: KeypointDetector) -> tuple[list[FoldedConvolutions], list[FoldedLSPN]]:
-    """Convolutions and LSPN layers of a PermaKey that its readout needs: peaks read the first error map alone."""
-    network = detector.network
-    assert isinstance(network, FoldedPermaKey)
-    lspns = [lspn for lspn in network.lspns if isinstance(lspn, FoldedLSPN)]
-    if detector.readout.readout == "peaks":
-        return [network.trunk], lspns[:1]
-    return [network.trunk, network.pointnet], lspns
+@dataclass(frozen=True)
+class Computed:
+    """What a detector of a PermaKey computes."""
+
+    frames: float
+    """Frames; a streaming detector remembers some as a whole."""
+    cells: list[float]
+    """Cells of each layer of the trunk."""
+    patches: list[float]
+    """Patches of each layer of the LSPN."""
+
+    def since(self, earlier: Computed, frames: int) -> Computed:
+        """What was computed for each of so many frames since then."""
+        cells, patches = (
+            [(now - then) / frames for now, then in zip(after, before, strict=True)]
+            for after, before in ((self.cells, earlier.cells), (self.patches, earlier.patches))
+        )
+        return Computed((self.frames - earlier.frames) / frames, cells, patches)
 
 
-def flops_per_frame(detector: KeypointDetector, patches: list[float] | None = None, new_frames: float = 1) -> float:
+def network_of(detector: KeypointDetector) -> FoldedPermaKey:
+    """A PermaKey's folded network."""
+    assert isinstance(detector.network, FoldedPermaKey)
+    return detector.network
+
+
+def needed_lspns(detector: KeypointDetector) -> list[FoldedLSPN]:
+    """LSPN layers that the readout needs: peaks read the first error map alone."""
+    lspns = [lspn for lspn in network_of(detector).lspns if isinstance(lspn, FoldedLSPN)]
+    return lspns[:1] if detector.readout.readout == "peaks" else lspns
+
+
+def all_of_a_frame(detector: KeypointDetector) -> Computed:
+    """What a dense detector computes for a frame."""
+    sizes = ENCODER.map_sizes()
+    sides = [-(-sizes[layer] // detector.config.patch_size) for layer in detector.config.layers]
+    return Computed(1, [size**2 for size in sizes[: len(network_of(detector).trunk.strides)]], [n**2 for n in sides])
+
+
+def computed_so_far(detector: KeypointDetector) -> Computed:
+    """What a streaming detector has computed."""
+    network = network_of(detector)
+    assert detector.memory is not None
+    assert network.streaming_trunk is not None
+    patches = [float(memory.computed) for _, memory in network.memories]
+    return Computed(detector.memory.detected, list(map(float, network.streaming_trunk.computed)), patches)
+
+
+def flops_per_frame(detector: KeypointDetector, computed: Computed) -> float:
     """Multiplications and additions for one frame.
 
     :param detector: of a PermaKey
-    :param patches: patches computed of each LSPN layer; None: all
-    :param new_frames: share of frames that are not remembered as a whole
+    :param computed: what is computed for a frame
     """
-    stacks, lspns = needed_modules(detector)
-    map_sizes = ENCODER.map_sizes()
-    total = 0.0
-    for convolutions in stacks:
-        for index in range(len(convolutions.strides)):
-            total += new_frames * 2 * map_sizes[index] ** 2 * convolutions.get_buffer(f"kernel_{index}").numel()
-    for index, lspn in enumerate(lspns):
-        side = -(-map_sizes[detector.config.layers[index]] // lspn.patch_size)
+    network = network_of(detector)
+    kernels = [kernel.numel() for kernel, _, _ in network.trunk.layers()]
+    total = sum(cells * weights for cells, weights in zip(computed.cells, kernels, strict=True))
+    if detector.readout.readout == "pointnet":
+        for size, (kernel, _, _) in zip(ENCODER.map_sizes(), network.pointnet.layers(), strict=True):
+            total += computed.frames * size**2 * kernel.numel()
+    for patches, lspn in zip(computed.patches, needed_lspns(detector), strict=False):
         weights = sum(tensor.numel() for name, tensor in lspn.named_buffers() if name.endswith("weight"))
-        total += 2 * weights * (side**2 if patches is None else patches[index])
-    return total
+        total += patches * weights
+    return 2 * total
 
 
-def bytes_per_frame(detector: KeypointDetector, batch_size: int, new_frames: float = 1) -> float:
+def bytes_per_frame(detector: KeypointDetector, computed: Computed, batch_size: int) -> float:
     """Bytes that the convolutions and the LSPN cannot do without: weights once a call, maps written and read once.
 
     :param detector: of a PermaKey
+    :param computed: what is computed for a frame
     :param batch_size: frames in a call
-    :param new_frames: share of frames that are not remembered as a whole
     """
-    stacks, lspns = needed_modules(detector)
-    weights = sum(tensor.nbytes for module in (*stacks, *lspns) for tensor in module.buffers())
-    map_values = [size**2 * filters for size, filters in zip(ENCODER.map_sizes(), ENCODER.filters, strict=True)]
-    maps = sum(sum(map_values[: len(stack.strides)]) for stack in stacks)
-    return new_frames * (weights / batch_size + 2 * 4 * maps)
-
-
-def computed_so_far(detector: KeypointDetector) -> list[int]:
-    """What a streaming detector has computed: whole frames, and patches of each LSPN layer."""
-    assert isinstance(detector.network, FoldedPermaKey)
-    assert detector.memory is not None
-    return [detector.memory.detected, *(memory.computed for _, memory in detector.network.memories)]
+    network, by_pointnet = network_of(detector), detector.readout.readout == "pointnet"
+    stacks = [network.trunk, network.pointnet] if by_pointnet else [network.trunk]
+    weights = sum(tensor.nbytes for module in (*stacks, *needed_lspns(detector)) for tensor in module.buffers())
+    values = sum(cells * filters for cells, filters in zip(computed.cells, ENCODER.filters, strict=False))
+    if by_pointnet:
+        sizes = zip(ENCODER.map_sizes(), ENCODER.filters, strict=True)
+        values += computed.frames * sum(size**2 * filters for size, filters in sizes)
+    return computed.frames * weights / batch_size + 2 * 4 * values
 
 
 def time_detection(detector: KeypointDetector, frames: np.ndarray, batch_size: int) -> float:
@@ -159,7 +190,7 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
             detector.detect(frames[start : start + (32 if streaming else 1)])
         detectors.append(detector)
     timed: list[list[float]] = [[] for _ in rows]
-    before = [computed_so_far(detector) if detector.streaming else [] for detector in detectors]
+    before = [computed_so_far(detector) if detector.streaming else None for detector in detectors]
     start = config.warm_up_frames
     for _ in range(config.rounds):
         part = np.array(frames[start : start + config.frames_a_round])
@@ -169,13 +200,13 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
         start += config.frames_a_round
     for row, detector, times, earlier in zip(rows, detectors, timed, before, strict=True):
         row |= {"frames_per_s": 1 / statistics.median(times), "best_frames_per_s": 1 / min(times)}
-        if detector.streaming:
-            played = config.rounds * config.frames_a_round
-            counts = zip(computed_so_far(detector), earlier, strict=True)
-            row["new_frames_share"], *row["new_patches_per_frame"] = ((now - then) / played for now, then in counts)
-        new_frames = row.get("new_frames_share", 1)
-        row["gflop_per_frame"] = flops_per_frame(detector, row.get("new_patches_per_frame"), new_frames) / 1e9
-        row["gbytes_per_frame"] = bytes_per_frame(detector, row["batch_size"], new_frames) / 1e9
+        computed = all_of_a_frame(detector)
+        if earlier is not None:
+            computed = computed_so_far(detector).since(earlier, config.rounds * config.frames_a_round)
+            row["new_frames_share"] = computed.frames
+            row |= {"new_cells_per_frame": computed.cells, "new_patches_per_frame": computed.patches}
+        row["gflop_per_frame"] = flops_per_frame(detector, computed) / 1e9
+        row["gbytes_per_frame"] = bytes_per_frame(detector, computed, row["batch_size"]) / 1e9
     return rows
 
 

@@ -121,8 +121,9 @@ def report(result: dict[str, Any]) -> str:
         "Milliseconds a frame, measured, and what the multiplications and additions that are left would take at the",
         "rate of the matrix product, and the bytes that must be moved at the rate of a copy, "
         f"{detection['copy_gbytes_per_s']:.0f} GB/s.",
-        "Streaming computes what it has not seen before: of all frames the share that is new as a whole, and the new",
-        "patches of each layer's LSPN, of 1764 and 441.",
+        "Streaming computes what it has not seen before: a share of all frames is new as a whole; of a frame, on",
+        "average, so many of the trunk's 7056 and 1764 cells see a change, and so many of the LSPN's 1764 and 441",
+        "patches are new.",
         "",
         *floor_table(detection["rows"]),
         "",
@@ -146,19 +147,20 @@ def report(result: dict[str, Any]) -> str:
 def floor_table(rows: list[dict[str, Any]]) -> list[str]:
     """Measured times beside their floors: dense in the largest batches, streaming one frame at a time."""
     lines = [
-        "| game | detector | batch | measured | arithmetic | bytes | new frames | new patches a frame |",
-        "|---|---|---|---|---|---|---|---|",
+        "| game | detector | batch | measured | arithmetic | bytes | new frames | new cells | new patches |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     largest = max(row["batch_size"] for row in rows)
     for row in rows:
         if row["batch_size"] == (largest if row["detector"] == "dense" else 1):
-            new = ("new_frames_share" in row) and (
-                f"{row['new_frames_share']:.2f} | {', '.join(f'{count:.0f}' for count in row['new_patches_per_frame'])}"
-            )
+            new = ["-", "-", "-"]
+            if "new_frames_share" in row:
+                counts = (row["new_cells_per_frame"], row["new_patches_per_frame"])
+                new = [f"{row['new_frames_share']:.2f}", *(", ".join(f"{n:.0f}" for n in layers) for layers in counts)]
             lines.append(
                 f"| {row['game']} | {row['detector']}, {row['precision']} | {row['batch_size']} "
                 f"| {1000 / row['frames_per_s']:.2f} | {row['arithmetic_ms']:.2f} | {row['traffic_ms']:.2f} "
-                f"| {new or '- | -'} |"
+                f"| {' | '.join(new)} |"
             )
     return lines
 

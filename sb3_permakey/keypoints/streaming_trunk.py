@@ -6,6 +6,7 @@ frame alone: nothing adds up over time. Frames of other environments, or in anot
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -37,6 +38,8 @@ class CellLayer:
 class StreamingTrunk:
     """Maps of frames, by what has changed since the last call.
 
+    `computed` counts each layer's cells that were computed.
+
     :param trunk: the frozen convolutions
     """
 
@@ -46,6 +49,7 @@ class StreamingTrunk:
             CellLayer(kernel.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), bias, kernel.shape[-1], stride)
             for kernel, bias, stride in trunk.layers()
         ]
+        self.computed = [0 for _ in self.layers]
         self._frames = np.empty((0, 0, 0, 0), np.uint8)
         self._maps: list[Tensor] = []
         self._inputs: list[Tensor] = []
@@ -64,6 +68,7 @@ class StreamingTrunk:
         maps = self.trunk.maps(to_images(frames, self.trunk.device))
         self._maps = [layer_map.contiguous(memory_format=torch.channels_last) for layer_map in maps]
         self._inputs, self._frames = [], frames.copy()
+        self._count(layer_map[:, 0].numel() for layer_map in self._maps)
         return self._maps
 
     def _update(self, frames: np.ndarray, pixels: np.ndarray, changed: list[np.ndarray]) -> None:
@@ -79,6 +84,10 @@ class StreamingTrunk:
             if index + 1 < len(self.layers):
                 self._write(index + 1, cells, values, of_layer.shape)
         self._frames = frames.copy()
+        self._count(int(np.count_nonzero(of_layer)) for of_layer in changed)
+
+    def _count(self, cells: Iterable[int]) -> None:
+        self.computed = [count + new for count, new in zip(self.computed, cells, strict=True)]
 
     def _cells(self, index: int, cells: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         """Values (n, out) of a layer's cells of indices (n,), of maps of a shape (B, H, W)."""
