@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -376,3 +377,18 @@ def test_settings_that_the_algorithm_does_not_take_are_named():
         make_tasks(Atari100kBenchmark(games=("MsPacman",), settings=("sequence=4",)))
     with pytest.raises(ValueError, match="steps must be at least 1"):
         Schedule(steps=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--games", "MsPackman"], "unknown Atari game 'MsPackman'; the nearest name is 'MsPacman'"),
+        (["--games", "MsPacman", "--settings", "algorithm=ppo"], "algorithm must be one of"),
+    ],
+)
+def test_bad_input_ends_the_command_with_a_sentence(flags, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["atari100k", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("benchmarks.atari100k", run_name="__main__")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"atari100k: {sentence}")
