@@ -6,7 +6,6 @@ frame alone: nothing adds up over time. Frames of other environments, or in anot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -21,6 +20,8 @@ from sb3_permakey.keypoints.trunk import FoldedConvolutions
 
 LARGEST_SHARE = 0.3
 """Of the first layer's cells; where more have changed, all maps are computed as a whole, which then takes less time."""
+
+NO_FRAMES = np.empty((0, 0, 0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class StreamingTrunk:
             for kernel, bias, stride in trunk.layers()
         ]
         self.computed = [0 for _ in self.layers]
-        self._frames = np.empty((0, 0, 0, 0), np.uint8)
+        self._frames = NO_FRAMES
         self._maps: list[Tensor] = []
         self._inputs: list[Tensor] = []
 
@@ -59,22 +60,26 @@ class StreamingTrunk:
 
         :param frames: uint8 (B, 84, 84, C)
         """
-        if frames.shape == self._frames.shape:
-            pixels = changed_pixels(frames, self._frames)
+        # Until the maps are those of the new frames, an interrupted call leaves none behind that could pass for theirs.
+        last, self._frames = self._frames, NO_FRAMES
+        if frames.shape == last.shape:
+            pixels = changed_pixels(frames, last)
             _, *cells = accumulate(self.layers, cells_that_see, initial=pixels)
             if np.count_nonzero(cells[0]) <= LARGEST_SHARE * cells[0].size:
-                self._update(frames, pixels, cells)
+                self._update(last, frames, pixels, cells)
+                self._frames = frames.copy()
                 return self._maps
         maps = self.trunk.maps(to_images(frames, self.trunk.device))
         self._maps = [layer_map.contiguous(memory_format=torch.channels_last) for layer_map in maps]
+        for index, layer_map in enumerate(self._maps):
+            self.computed[index] += layer_map[:, 0].numel()
         self._inputs, self._frames = [], frames.copy()
-        self._count(layer_map[:, 0].numel() for layer_map in self._maps)
         return self._maps
 
-    def _update(self, frames: np.ndarray, pixels: np.ndarray, changed: list[np.ndarray]) -> None:
+    def _update(self, last: np.ndarray, frames: np.ndarray, pixels: np.ndarray, changed: list[np.ndarray]) -> None:
         """Compute what has changed: pixels (B, 84, 84), and cells (B, H, W) of each layer."""
         if not self._inputs:
-            inputs = (to_images(self._frames, self.trunk.device), *self._maps[:-1])
+            inputs = (to_images(last, self.trunk.device), *self._maps[:-1])
             self._inputs = [_framed(maps, layer) for maps, layer in zip(inputs, self.layers, strict=True)]
         self._write(0, np.flatnonzero(pixels), torch.from_numpy(frames[pixels]).float().div_(255), pixels.shape)
         for index, of_layer in enumerate(changed):
@@ -83,11 +88,7 @@ class StreamingTrunk:
             _rows(self._maps[index].permute(0, 2, 3, 1)).index_copy_(0, torch.from_numpy(cells), values)
             if index + 1 < len(self.layers):
                 self._write(index + 1, cells, values, of_layer.shape)
-        self._frames = frames.copy()
-        self._count(int(np.count_nonzero(of_layer)) for of_layer in changed)
-
-    def _count(self, cells: Iterable[int]) -> None:
-        self.computed = [count + new for count, new in zip(self.computed, cells, strict=True)]
+            self.computed[index] += len(cells)
 
     def _cells(self, index: int, cells: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         """Values (n, out) of a layer's cells of indices (n,), of maps of a shape (B, H, W)."""

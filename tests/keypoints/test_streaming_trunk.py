@@ -119,3 +119,22 @@ def test_nothing_adds_up():
             trunk.maps(frames)
     assert trunk.trunk.whole_frames == 1
     assert_maps_are_those_of(trunk, frames)
+
+
+def test_an_interrupted_call_leaves_nothing_wrong_behind(monkeypatch):
+    trunk, frames = StreamingTrunk(convolutions()), random_frames(1)
+    assert_maps_are_those_of(trunk, frames)
+    changed = frames.copy()
+    changed[0, 40, 40] += 100
+
+    def interrupted(index, *cells):
+        if index == 1:
+            raise KeyboardInterrupt
+        return whole(index, *cells)
+
+    whole = trunk._cells
+    with monkeypatch.context() as patched, torch.inference_mode():
+        patched.setattr(trunk, "_cells", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trunk.maps(changed)
+    assert_maps_are_those_of(trunk, frames)
