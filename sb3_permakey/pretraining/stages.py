@@ -185,9 +185,11 @@ class ErrorMapStage(Stage):
     ) -> None:
         self.model, self.reader, self.precision, self.learning_rate = model, reader, precision, learning_rate
         self.learning = [model.pointnet]
-        if workers.is_first:
-            for split in SPLITS:
-                self._store_maps(split, folder, batch_size)
+        missing = [split for split in SPLITS if not all(path.exists() for path in self._paths(split, folder))]
+        if workers.is_first and missing:
+            detector = KeypointDetector(model, device=reader.device, precision="float32", streaming=True)
+            for split in missing:
+                self._store_maps(split, folder, batch_size, detector)
         workers.wait()
         self.maps = {split: [np.load(path, mmap_mode="r") for path in self._paths(split, folder)] for split in SPLITS}
 
@@ -213,15 +215,12 @@ class ErrorMapStage(Stage):
     def _paths(self, split: str, folder: Path) -> list[Path]:
         return [folder / f"error_maps_{split}_{layer}.npy" for layer in self.model.config.layers]
 
-    def _store_maps(self, split: str, folder: Path, batch_size: int) -> None:
-        """Store a split's error maps, one memory-mapped float16 array (N, h, w) a layer, where they are not there.
+    def _store_maps(self, split: str, folder: Path, batch_size: int, detector: KeypointDetector) -> None:
+        """Store a split's error maps, one memory-mapped float16 array (N, h, w) a layer.
 
         Frames of an episode are much alike, so that the streaming detector leaves most of the work out.
         """
         paths, count = self._paths(split, folder), self.reader.size(split)
-        if all(path.exists() for path in paths):
-            return
-        detector = KeypointDetector(self.model, device=self.reader.device, precision="float32", streaming=True)
         with ExitStack() as files:
             arrays = [
                 files.enter_context(atomic_array(path, np.float16, (count, size, size)))
