@@ -178,21 +178,22 @@ def all_runs_table(groups: Groups) -> list[str]:
     rows = []
     for kind, runs in sorted(groups.items(), key=lambda item: item[0].game):
         rows.append([kind.game, kind.label, str(len(runs)), *test_cells(kind.game, runs), *validation_cells(runs)])
-    titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "IQM of games"]
-    return table([*titles, "human-normalised", "best validation", "last validation", "hours of a run"], rows)
+    titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "different scores"]
+    return table([*titles, "IQM of games", "human-normalised", "best validation", "last validation", "hours of a run"], rows)
 
 
 def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
     """Statistics of the final test."""
     scores = test_scores(runs)
     if scores is None:
-        return ["-"] * 5
+        return ["-"] * 6
     mean = between_runs(scores)
     share = normalised(game, mean.score)
     return [
         spread_cell(median_of_seeds(scores)),
         spread_cell(mean),
         ", ".join(f"{run.mean():.0f}" for run in scores),
+        ", ".join(str(len(np.unique(run))) for run in scores),
         f"{interquartile_mean(scores):.0f}",
         "-" if share is None else f"{share:.3f}",
     ]

@@ -120,9 +120,12 @@ def test_tables_show_the_papers_numbers_beside_those_measured():
 
 
 def test_the_table_of_all_runs():
-    rows = all_runs_table(group_runs([result_of(seed=0), result_of(seed=1)]))
+    of_two_games = {"scores": [[100.0, 450.0], [100.0, 450.0]]}
+    rows = all_runs_table(group_runs([result_of(seed=0), result_of(seed=1, test=of_two_games)]))
     share = (275 - 307.3) / (6951.6 - 307.3)
-    tested = f"150 (50) | 275 (0) | 275, 275 | 250 | {share:.3f}"
+    # Seed means 212.5 and 337.5 of both runs; stds over the first seed's games 50 and 175.
+    std = np.sqrt((50**2 + 175**2) / 2)
+    tested = f"212 ({std:.0f}) | 275 (0) | 275, 275 | 4, 2 | 262 | {share:.3f}"
     # Validations: 12 and 10 of the first run, 17 and 15 of the second.
     assert rows[2] == f"| MsPacman | PKey + GNN (paper) | 2 | {tested} | 14 | 12 | 1.0 |"
     assert hours([result_of()]) == 1.0
@@ -172,7 +175,7 @@ def test_a_report_of_however_few_runs(tmp_path, count):
     assert ("- a CPU, threads: 1, runs: " in text) == (count > 0)
     assert (" 1.02 to 1.02 hours each" in text) == (count > 0)
     if count == 4:
-        assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | 12 | 10 | 1.0 |" in text
+        assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
 
 
 @pytest.mark.parametrize(
