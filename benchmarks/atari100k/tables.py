@@ -179,7 +179,9 @@ def all_runs_table(groups: Groups) -> list[str]:
     for kind, runs in sorted(groups.items(), key=lambda item: item[0].game):
         rows.append([kind.game, kind.label, str(len(runs)), *test_cells(kind.game, runs), *validation_cells(runs)])
     titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "different scores"]
-    return table([*titles, "IQM of games", "human-normalised", "best validation", "last validation", "hours of a run"], rows)
+    return table(
+        [*titles, "IQM of games", "human-normalised", "best validation", "last validation", "hours of a run"], rows
+    )
 
 
 def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
