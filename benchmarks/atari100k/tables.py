@@ -210,6 +210,28 @@ def validation_cells(runs: Sequence[Result]) -> list[str]:
     return [f"{best:.0f}", f"{last:.0f}", f"{hours(runs):.1f}"]
 
 
+def trials_table(trials: Sequence[Result]) -> list[str]:
+    """Runs that were made to choose settings: validations alone, one line a run."""
+    rows = []
+    for trial in sorted(trials, key=lambda trial: (trial["game"], trial["method"], trial["seed"])):
+        curve = [float(np.mean(one["scores"])) for one in trial["validation"]]
+        later = curve[len(curve) // 2 :]
+        settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
+        seconds = sum(trial["seconds"].get(phase, 0) for phase in ("training", "validation"))
+        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", f"{seconds / 3600:.1f}"]
+        rows.append([trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), f"`{settings}`", *figures])
+    titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best", "hours"]
+    return table(titles, rows)
+
+
+def flat_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of policy and encoder among them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flat_settings(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def hours(runs: Sequence[Result]) -> float:
     """Mean hours of a run's training and validation."""
     return (

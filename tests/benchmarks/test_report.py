@@ -166,6 +166,8 @@ def test_a_report_of_however_few_runs(tmp_path, count):
     if count == 4:
         untested = {"seeds": [], "scores": [], "episode_steps": []}
         write_result(results / "untested.json", result_of("grid-gnn", test=untested))
+        tried = {"gamma": 0.9, "policy_kwargs": {"dueling": True}}
+        write_result(tmp_path / "atari100k_trials" / "dueling.json", result_of(seed=100, settings=tried, test=untested))
     config = ReportConfig(results, tmp_path / "atari100k.md", tmp_path / "docs")
     write_report(config)
     text = config.table.read_text()
@@ -174,6 +176,9 @@ def test_a_report_of_however_few_runs(tmp_path, count):
     assert (tmp_path / "docs" / "atari100k_time.png").exists() == (count > 0)
     assert ("- a CPU, threads: 1, runs: " in text) == (count > 0)
     assert (" 1.02 to 1.02 hours each" in text) == (count > 0)
+    # Validations 12 and 10 of seed 0, 512 and 510 of seed 100: the second is the later half.
+    assert ("| 100 | `gamma=0.9 dueling=True` | 510 | 0 | 512 | 1.0 |" in text) == (count == 4)
+    assert ("None yet." in text) == (count < 4)
     if count == 4:
         assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
 
