@@ -17,10 +17,12 @@ import stable_baselines3
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.keypoints import KeypointDetector
 from sb3_permakey.keypoints.detector import ReadoutConfig
 from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver
 from sb3_permakey.recurrent_dqn import RecurrentDQN
+from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 
 
 class AgentFileError(ValueError):
@@ -29,6 +31,7 @@ class AgentFileError(ValueError):
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "sb3_permakey.recurrent_dqn": RecurrentDQN,
+    "sb3_permakey.recurrent_qrdqn": RecurrentQRDQN,
     "stable_baselines3.dqn": stable_baselines3.DQN,
     "sb3_contrib.qrdqn": sb3_contrib.QRDQN,
     "sb3_contrib.common.recurrent": sb3_contrib.RecurrentPPO,
@@ -78,7 +81,7 @@ def _objects_to_play_with(data: dict[str, Any], algorithm: type[BaseAlgorithm]) 
     schedules = ("learning_rate", "lr_schedule", "clip_range", "exploration_schedule")
     objects: dict[str, Any] = {name: _zero for name in schedules}
     objects |= {"clip_range_vf": None, "_last_obs": None, "_last_original_obs": None, "_last_episode_starts": None}
-    if algorithm is not RecurrentDQN:
+    if not issubclass(algorithm, RecurrentQLearning):
         objects |= {"buffer_size": 1, "optimize_memory_usage": False}
     for name in ("observation_space", "action_space"):
         if data[name][":type:"].startswith("<class 'gym."):

@@ -16,6 +16,7 @@ from stable_baselines3.common.atari_wrappers import WarpFrame
 from stable_baselines3.common.env_util import make_atari_env as make_sb3_atari_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
+from sb3_permakey import RecurrentDQN, RecurrentQRDQN
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, GrayStack, load_agent
 
@@ -158,10 +159,18 @@ def test_the_algorithm_is_found_in_the_file(tmp_path, algorithm):
     assert type(load_agent(tmp_path / "agent.zip")) is algorithm
 
 
-def test_recurrent_ppo_is_found_in_the_file(tmp_path):
-    RecurrentPPO("CnnLstmPolicy", StillImage((84, 84, 3)), n_steps=2, batch_size=2, **SMALL).save(tmp_path / "a.zip")
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        (RecurrentPPO, {"n_steps": 2, "batch_size": 2}),
+        (RecurrentDQN, {"buffer_size": 20}),
+        (RecurrentQRDQN, {"buffer_size": 20}),
+    ],
+)
+def test_recurrent_algorithms_are_found_in_the_file(tmp_path, algorithm, settings):
+    algorithm("CnnLstmPolicy", StillImage((84, 84, 3)), **settings, **SMALL).save(tmp_path / "a.zip")
     agent = FrameAgent(tmp_path / "a.zip", None)
-    assert type(agent.agent) is RecurrentPPO
+    assert type(agent.agent) is algorithm
     assert agent.act(square_frames(2), np.ones(2, bool)).shape == (2,)
 
 

@@ -248,7 +248,7 @@ def played(monkeypatch):
     """Labelled frames that need no game; how often they were made."""
     calls = []
 
-    def make(game, *, episodes, frames, spacing, seed, distractor):
+    def make(game, *, episodes, frames, spacing, seed, distractor, policy, agent_checkpoint, epsilon):
         calls.append(game)
         random = np.random.default_rng(seed)
         pair = (objects((10, 10, 30, 30), (60, 0, 84, 84), displays=(1,)), objects((10, 12, 30, 32)))

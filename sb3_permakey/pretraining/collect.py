@@ -16,7 +16,7 @@ from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind, check_kind, draw_bars, places_by_index
 from sb3_permakey.files import atomic_array, write_json
 from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
-from sb3_permakey.pretraining.players import RANDOM, MinariRecordings, RepeatedActions, Roster, parse_sources
+from sb3_permakey.pretraining.players import RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 
 COLLECTION = "collection.json"
 
@@ -101,10 +101,9 @@ class Player:
             self.recorded = self._recorded(player, number)
             self.frames = [self.recorded[0]]
             return True
-        self.agent = player.with_own_memory() if player else None
         frame, _ = self.env.reset(seed=int(self.random.integers(2**31)))
         self.frames = [frame]
-        self.random_play = RepeatedActions(self.num_actions, self.random)
+        self.actions = EpisodeActions(player, self.num_actions, self.config.epsilon, self.random)
         return True
 
     def step(self) -> bool:
@@ -112,17 +111,9 @@ class Player:
         if self.recorded is not None:
             self.frames.append(self.recorded[len(self.frames)])
             return len(self.frames) == len(self.recorded)
-        frame, _, terminated, truncated, _ = self.env.step(self.choose())
+        frame, _, terminated, truncated, _ = self.env.step(self.actions.next(self.frames[-1]))
         self.frames.append(frame)
         return terminated or truncated or len(self.frames) >= self.config.max_episode_steps
-
-    def choose(self) -> int:
-        """The next action: the agent's, or a random one."""
-        if self.agent is not None:
-            (action,) = self.agent.act(self.frames[-1][None], np.array([len(self.frames) == 1]))
-            explores = self.random.random() < self.config.epsilon
-            return int(self.random.integers(self.num_actions)) if explores else int(action)
-        return self.random_play.next()
 
     def _recorded(self, recordings: MinariRecordings, number: int) -> np.ndarray:
         frames = recordings.frames(number, max(self.config.max_episode_steps, 2))

@@ -99,6 +99,31 @@ class RepeatedActions:
         return self.action
 
 
+class EpisodeActions:
+    """Chooses the actions of one episode: an agent's, some of them replaced by random ones, or `RepeatedActions`.
+
+    :param agent: plays with a memory of its own; None: random actions
+    :param count: number of actions to choose from
+    :param epsilon: probability of a random action beside an agent's
+    :param random: where the choices come from
+    """
+
+    def __init__(self, agent: FrameAgent | None, count: int, epsilon: float, random: np.random.Generator) -> None:
+        self.agent = agent.with_own_memory() if agent else None
+        self.count, self.epsilon, self.random = count, epsilon, random
+        self.repeated = RepeatedActions(count, random)
+        self.is_first = True
+
+    def next(self, frame: np.ndarray) -> int:
+        """The action after the next frame, uint8 (84, 84, 3)."""
+        if self.agent is None:
+            return self.repeated.next()
+        (action,) = self.agent.act(frame[None], np.array([self.is_first]))
+        self.is_first = False
+        explores = self.random.random() < self.epsilon
+        return int(self.random.integers(self.count)) if explores else int(action)
+
+
 class MinariRecordings:
     """Whole games of a Minari Atari data set as frames of this package.
 

@@ -18,6 +18,7 @@ from sb3_permakey.figures import save_png
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import KeypointDetector
 from sb3_permakey.keypoints.peaks import match_keypoints
+from sb3_permakey.pretraining.players import RANDOM, parse_sources
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores.labelled import MOST_EPISODES, LabelledFrames, labelled_frames
 from sb3_permakey.scores.measures import bars_area_share
@@ -43,7 +44,13 @@ class ScoreConfig:
     picture: Path | None = None
     """PNG file: frames with objects and keypoints, bars of the scores."""
     episodes: int = 20
-    """Episodes of random play."""
+    """Episodes to play."""
+    policy: tuple[str, ...] = (RANDOM,)
+    """Who plays them, as in collect: "random", or a saved agent's file or repository, each with a share if wanted."""
+    agent_checkpoint: Path | None = None
+    """Keypoint checkpoint, for a player that sees keypoints."""
+    epsilon: float = 0.1
+    """Probability of a random action beside a player's."""
     frames: int = 500
     """Frames to score at most, an even selection of the episodes."""
     spacing: int = 4
@@ -75,6 +82,9 @@ class ScoreConfig:
             raise ValueError(f"episodes must be at most {MOST_EPISODES}, not {self.episodes}")
         if self.margin_px < 0:
             raise ValueError(f"margin_px must not be negative, not {self.margin_px}")
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
+        parse_sources(self.policy)
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
 
@@ -106,6 +116,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         spacing=config.spacing,
         seed=config.seed,
         distractor=config.distractor,
+        policy=config.policy,
+        agent_checkpoint=config.agent_checkpoint,
+        epsilon=config.epsilon,
     )
     detected = [detect_pairs(detector, labelled.frames) for detector in detectors]
     result = {
@@ -193,6 +206,7 @@ def _settings(config: ScoreConfig, game: str, detectors: list[KeypointDetector])
         del settings[name]
     settings |= {
         "checkpoints": list(config.checkpoints),
+        "agent_checkpoint": str(config.agent_checkpoint) if config.agent_checkpoint else None,
         "tensors_sha256": [_fingerprint(detector) for detector in detectors],
         "game": game,
         "num_keypoints": detectors[0].num_keypoints,

@@ -1,8 +1,10 @@
-"""Frames of random play with the objects that they show."""
+"""Frames of play with the objects that they show."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +12,7 @@ from tqdm import tqdm
 
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import INFO_KEY, BarPlaces, DistractorKind
-from sb3_permakey.pretraining.players import RepeatedActions
+from sb3_permakey.pretraining.players import RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 
 FIRST_SCORING_SEED = 3_000_000
@@ -52,8 +54,11 @@ def labelled_frames(
     spacing: int = 4,
     seed: int = 0,
     distractor: DistractorKind | None = None,
+    policy: Sequence[str] = (RANDOM,),
+    agent_checkpoint: Path | None = None,
+    epsilon: float = 0.1,
 ) -> LabelledFrames:
-    """Play the random policy of frame collection, uniform actions that last 1 to 8 steps, and keep pairs of frames.
+    """Play as frame collection does, usually at random with actions that last 1 to 8 steps, and keep pairs of frames.
 
     Of each episode, cut after 1,000 steps, every `spacing`-th step and the one after it are a pair; of the pairs that
     exceed the episode's share of `frames`, an even selection stays. Episodes too short for their share make the whole
@@ -65,7 +70,11 @@ def labelled_frames(
     :param spacing: steps from a pair to the next
     :param seed: seed of the whole
     :param distractor: bars on the frames
+    :param policy: players as `parse_sources` takes them, but recordings, which have no emulator to read objects from
+    :param agent_checkpoint: keypoint checkpoint, for players that see keypoints
+    :param epsilon: probability of a random action beside a player's
     :raises ImportError: when OCAtari is not installed
+    :raises ValueError: for players that cannot play
     :raises GroundTruthError: when OCAtari does not know the game, or fails on every frame
     """
     for name, value, most in (
@@ -77,12 +86,19 @@ def labelled_frames(
             raise ValueError(f"{name} must be at least 1{f' and at most {most}' if most else ''}, not {value}")
     env = make_atari_env(game, training=False, distractor=distractor)
     truth = GroundTruth(env, game)
+    roster = Roster(parse_sources(policy), game, env.action_space, agent_checkpoint, seed)
     share = -(-frames // episodes)
     kept: list[_Pair] = []
     numbers: list[int] = []
     dropped = 0
     for episode in tqdm(range(episodes), desc=f"playing {truth.game}", unit="episode"):
-        played = _play(env, truth, FIRST_SCORING_SEED + seed * MOST_EPISODES + episode, spacing)
+        player = roster.player(episode)
+        if isinstance(player, MinariRecordings):
+            raise ValueError("recordings cannot be scored: objects are read from the emulator that plays")
+        episode_seed = FIRST_SCORING_SEED + seed * MOST_EPISODES + episode
+        num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
+        actions = EpisodeActions(player, num_actions, epsilon, np.random.default_rng(episode_seed))
+        played = _play(env, truth, episode_seed, actions, spacing)
         good = [pair for pair in played if pair.objects is not None]
         dropped += len(played) - len(good)
         chosen = evenly_spread(len(good), min(share, frames - len(kept)))
@@ -108,22 +124,20 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
     return [(2 * index + 1) * count // (2 * wanted) for index in range(wanted)]
 
 
-def _play(env: gym.Env, truth: GroundTruth, seed: int, spacing: int) -> list[_Pair]:
+def _play(env: gym.Env, truth: GroundTruth, seed: int, actions: EpisodeActions, spacing: int) -> list[_Pair]:
     """The pairs of one episode."""
-    env.reset(seed=seed)
+    frame, _ = env.reset(seed=seed)
     truth.reset()
     pairs: list[_Pair] = []
-    random_play = RepeatedActions(env.action_space.n, np.random.default_rng(seed))  # type: ignore[attr-defined]
-    frame: np.ndarray | None = None
     objects: FrameObjects | None = None
     bars: tuple[int, int] | None = None
     for step in range(1, MAX_EPISODE_STEPS + 1):
-        next_frame, _, terminated, truncated, info = env.step(random_play.next())
+        next_frame, _, terminated, truncated, info = env.step(actions.next(frame))
         if terminated or truncated:
             break
         is_second = step > spacing and (step - 1) % spacing == 0
         next_objects = _objects(truth, wanted=is_second or step % spacing == 0)
-        if frame is not None and is_second:
+        if is_second:
             both = (objects, next_objects) if objects is not None and next_objects is not None else None
             pairs.append(_Pair((frame, next_frame), both, bars))
         places = info.get(INFO_KEY)

@@ -100,8 +100,8 @@ def test_frames_of_other_settings_are_not_overwritten(collected):
 def test_collection_and_acting_see_equal_pixels_for_equal_emulator_states():
     player = playing(CollectConfig(game="Breakout", out="unused", **{"frames": 1}), episode=3)
     actions = []
-    choose = player.choose
-    player.choose = lambda: actions.append(choose()) or actions[-1]
+    choose = player.actions.next
+    player.actions.next = lambda frame: actions.append(choose(frame)) or actions[-1]
     for _ in range(30):
         player.step()
     acting = make_atari_env("Breakout", training=True)

@@ -26,6 +26,7 @@ from sb3_permakey.pretraining.players import (
     sources_of_episodes,
 )
 from sb3_permakey.saved_agents import AgentFileError
+from sb3_permakey.scores import labelled
 
 SHORT = {"game": "Breakout", "frames": 100, "max_episode_steps": 20}
 """Breakout, because its paddle moves from the first step on."""
@@ -167,20 +168,44 @@ def test_a_mixture_does_not_depend_on_a_kill(zoo_agent, tmp_path, monkeypatch):
     assert_equal_episodes(episodes_of(collect(killed)), expected)
 
 
-def test_an_agent_plays_greedily_but_for_epsilon(zoo_agent, tmp_path):
-    """The agent's own choices, made with SB3's wrappers' stacks, give the same game."""
-    config = CollectConfig(out=tmp_path / "frames", policy=(str(zoo_agent),), epsilon=0.0, **SHORT)
-    frames, actions = episodes_of(collect(config))[0], []
+def own_game(zoo_agent, seed, length):
+    """Frames and actions of the agent's own choices, made with SB3's wrappers' stacks."""
     agent, env = DQN.load(zoo_agent), make_atari_env("Breakout", training=False)
-    frame, _ = env.reset(seed=int(np.random.default_rng((0, 0)).integers(2**31)))
+    frames, actions = [env.reset(seed=seed)[0]], []
     stack = np.zeros((4, 84, 84), np.uint8)
-    for expected in frames:
-        np.testing.assert_array_equal(frame, expected)
-        gray = np.rint(frame @ [0.299, 0.587, 0.114]).astype(np.uint8)
+    while len(frames) < length:
+        gray = np.rint(frames[-1] @ [0.299, 0.587, 0.114]).astype(np.uint8)
         stack = np.concatenate([stack[1:], gray[None]])
         actions.append(int(agent.predict(stack, deterministic=True)[0]))
-        frame = env.step(actions[-1])[0]
+        frames.append(env.step(actions[-1])[0])
+    return frames, actions
+
+
+def test_an_agent_plays_greedily_but_for_epsilon(zoo_agent, tmp_path):
+    config = CollectConfig(out=tmp_path / "frames", policy=(str(zoo_agent),), epsilon=0.0, **SHORT)
+    frames = episodes_of(collect(config))[0]
+    expected, actions = own_game(zoo_agent, int(np.random.default_rng((0, 0)).integers(2**31)), len(frames))
+    np.testing.assert_array_equal(frames, expected)
     assert len(set(actions)) > 1
+
+
+def test_frames_to_score_may_be_an_agents_own(zoo_agent, monkeypatch):
+    pytest.importorskip("ocatari")
+    monkeypatch.setattr(labelled, "MAX_EPISODE_STEPS", 20)
+    settings = {"episodes": 1, "frames": 3, "spacing": 5}
+    played = labelled.labelled_frames("Breakout", policy=(str(zoo_agent),), epsilon=0.0, **settings)
+    expected, _ = own_game(zoo_agent, labelled.FIRST_SCORING_SEED, 17)
+    # Pairs are frames 5 and 6, 10 and 11, 15 and 16.
+    np.testing.assert_array_equal(played.frames, np.stack([expected[step : step + 2] for step in (5, 10, 15)]))
+    explored = labelled.labelled_frames("Breakout", policy=(str(zoo_agent),), epsilon=1.0, **settings)
+    assert (explored.frames != played.frames).any()
+
+
+def test_recordings_cannot_be_scored(data_sets):
+    pytest.importorskip("ocatari")
+    data_sets[DATASET] = data_set(recorded_games([5]))
+    with pytest.raises(ValueError, match="recordings cannot be scored: objects are read from the emulator"):
+        labelled.labelled_frames("Breakout", policy=(f"minari:{DATASET}",), episodes=1)
 
 
 def test_agents_come_from_the_hub(zoo_agent, tmp_path, monkeypatch):
