@@ -54,13 +54,16 @@ PRESETS: dict[str, Preset] = {
             "train_freq": 2,
             "exploration_fraction": 0.4,
             "exploration_final_eps": 0.05,
-            "policy_kwargs": {"dueling": True},
+            "recurrent_state": "stored",
+            "burn_in": 4,
+            "policy_kwargs": {"dueling": True, "act_with_target": True},
         },
         gnn={"aggregate": "pool"},
         control_readout="peaks",
     ),
 }
-"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn."""
+"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn; chosen on MsPacman and Seaquest, by the runs in
+"Settings tried" of `benchmarks/results/atari100k.md`."""
 
 WITHOUT_MEMORY: Settings = {
     "learning_rate": 1e-4,

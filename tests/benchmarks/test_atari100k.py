@@ -219,11 +219,12 @@ def test_presets_and_overrides():
     assert strong["gamma"] == 0.9
     assert strong["policy_kwargs"] == {
         "dueling": False,
+        "act_with_target": True,
         "keypoint_encoder": "gnn",
         "features_extractor_kwargs": {"aggregate": "pool"},
     }
     # Nothing of it sticks.
-    assert PRESETS["strong"].agent["policy_kwargs"] == {"dueling": True}
+    assert PRESETS["strong"].agent["policy_kwargs"] == {"dueling": True, "act_with_target": True}
     assert agent_settings("grid-gnn", "paper", ("recurrent_state=stored",))["recurrent_state"] == "stored"
     assert agent_settings("random", None, ("gamma=1",)) == {}
     with pytest.raises(ValueError, match="written like learning_rate=1e-4, not 'gamma'"):
