@@ -95,7 +95,7 @@ class SequenceReplayBuffer(ReplayBuffer):
             raise ValueError(f"SequenceReplayBuffer stores Discrete actions only, got {action_space}.")
         if sequence_length < 1 or lookahead < 1:
             raise ValueError(
-                f"sequence_length and lookahead must be at least 1, got {sequence_length} and {lookahead}."
+                f"sequence_length and n_steps, the lookahead, must be at least 1, got {sequence_length} and {lookahead}."
             )
         if burn_in < 0:
             raise ValueError(f"burn_in must not be negative, got {burn_in}.")
@@ -103,7 +103,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         if self.buffer_size < sequence_length + lookahead:
             raise ValueError(
                 f"buffer_size={buffer_size} leaves {self.buffer_size} observations to each of {n_envs} environments, "
-                f"but one window needs {sequence_length + lookahead} (sequence_length + lookahead)."
+                f"but one window needs {sequence_length + lookahead} (sequence_length + n_steps)."
             )
         self.optimize_memory_usage = False
         self.handle_timeout_termination = True
