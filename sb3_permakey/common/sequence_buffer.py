@@ -95,7 +95,7 @@ class SequenceReplayBuffer(ReplayBuffer):
             raise ValueError(f"SequenceReplayBuffer stores Discrete actions only, got {action_space}.")
         if sequence_length < 1 or lookahead < 1:
             raise ValueError(
-                f"sequence_length and n_steps, the lookahead, must be at least 1, got {sequence_length} and {lookahead}."
+                f"sequence_length and n_steps (lookahead) must be at least 1, not {sequence_length} and {lookahead}."
             )
         if burn_in < 0:
             raise ValueError(f"burn_in must not be negative, got {burn_in}.")

@@ -360,7 +360,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(tmp_path):
         make_model(replay_buffer_class=ReplayBuffer)
     with pytest.raises(ValueError, match="target_update_interval must be at least 1, got 0"):
         make_model(target_update_interval=0)
-    with pytest.raises(ValueError, match="sequence_length and n_steps, the lookahead, must be at least 1"):
+    with pytest.raises(ValueError, match="sequence_length and n_steps .lookahead. must be at least 1"):
         make_model(n_steps=0)
     with pytest.raises(ValueError, match="Dict observations need MultiInputLstmPolicy"):
         make_model(space=MIXED)
