@@ -238,7 +238,7 @@ def test_bad_arguments_are_refused_in_one_sentence():
         make_buffer(optimize_memory_usage=True)
     with pytest.raises(ValueError, match="10 observations to each of 2 environments, but one window needs 11"):
         make_buffer(buffer_size=20, n_envs=2, sequence_length=8)
-    with pytest.raises(ValueError, match="must be at least 1, got 0 and 3"):
+    with pytest.raises(ValueError, match="must be at least 1, not 0 and 3"):
         make_buffer(sequence_length=0)
     with pytest.raises(ValueError, match="Discrete actions only"):
         SequenceReplayBuffer(40, BOX, spaces.Box(-1, 1, (2,)))
