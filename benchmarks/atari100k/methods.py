@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset] = {
         control_readout="peaks",
     ),
 }
-"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn; chosen on MsPacman and Seaquest, by the runs in
+"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn; chosen by the runs in
 "Settings tried" of `benchmarks/results/atari100k.md`."""
 
 WITHOUT_MEMORY: Settings = {
