@@ -12,7 +12,7 @@ FRESH_SEED = 1
 LEAST_SHARE = 0.85
 """Of an index's figure, on so few frames."""
 SLACK = 0.02
-"""A figure may be this much lower, whatever its size: that of keypoints that hit next to nothing is half as much soon."""
+"""A figure may be this much lower, whatever its size: of keypoints that hit next to nothing, chance halves it."""
 
 
 @pytest.mark.parametrize("name", SHIPPED)
