@@ -11,8 +11,8 @@ FRESH_SEED = 1
 """The index was measured with seed 0."""
 LEAST_SHARE = 0.85
 """Of an index's figure, on so few frames."""
-SLACK = 0.02
-"""A figure may be this much lower, whatever its size: of keypoints that hit next to nothing, chance halves it."""
+NEXT_TO_NOTHING, SLACK = 0.1, 0.02
+"""Keypoints below the first figure miss nearly everything, and chance halves it: it may differ by this much."""
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -41,6 +41,8 @@ def test_scores_what_the_index_says_on_fresh_frames(name):
         detector = KeypointDetector(name, readout=readout, streaming=True)
         found = score_keypoints(*detect_pairs(detector, labelled.frames), labelled, detector.config.window_std)
         said = checkpoint.scores[f"{prefix}f1"]
-        if found["f1"].value < said - SLACK:
-            assert found["f1"].high >= said, (readout, found["f1"], said)
-            assert found["f1"].value >= LEAST_SHARE * said
+        if said < NEXT_TO_NOTHING:
+            assert abs(found["f1"].value - said) <= SLACK
+            continue
+        assert found["f1"].high >= said, (readout, found["f1"], said)
+        assert found["f1"].value >= LEAST_SHARE * said

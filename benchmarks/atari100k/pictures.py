@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.atari100k.results import Result
 from benchmarks.atari100k.statistics import performance_profiles
-from benchmarks.atari100k.tables import PUBLISHED, Groups, hours, normalised_scores, test_scores
+from benchmarks.atari100k.tables import PUBLISHED, Groups, hours, normalised_scores, test_scores, validation_means
 
 PANEL_SIZE, LEGEND_ROW = (4.2, 3.6), 0.2
 """Inches."""
@@ -46,7 +46,7 @@ def validation_curves(runs: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
     """Steps (V,) and mean scores (runs, V) of the validations that all runs have."""
     count = min(len(run["validation"]) for run in runs)
     steps = np.array([one["steps"] for one in runs[0]["validation"][:count]])
-    return steps, np.array([[np.mean(one["scores"]) for one in run["validation"][:count]] for run in runs])
+    return steps, np.array([validation_means(run)[:count] for run in runs])
 
 
 def learning_curves(groups: Groups) -> Figure:

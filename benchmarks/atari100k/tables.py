@@ -203,22 +203,26 @@ def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
 
 def validation_cells(runs: Sequence[Result]) -> list[str]:
     """Means over runs of their best and their last validation, and the hours of a run."""
-    curves = [[np.mean(one["scores"]) for one in run["validation"]] for run in runs if run["validation"]]
+    curves = [validation_means(run) for run in runs if run["validation"]]
     if not curves:
         return ["-"] * 3
     best, last = np.mean([max(curve) for curve in curves]), np.mean([curve[-1] for curve in curves])
     return [f"{best:.0f}", f"{last:.0f}", f"{hours(runs):.1f}"]
 
 
+def validation_means(run: Result) -> list[float]:
+    """Mean score of each validation of a run."""
+    return [float(np.mean(one["scores"])) for one in run["validation"]]
+
+
 def trials_table(trials: Sequence[Result]) -> list[str]:
     """Runs that were made to choose settings: validations alone, one line a run."""
     rows = []
     for trial in sorted(trials, key=lambda trial: (trial["game"], trial["method"], trial["seed"])):
-        curve = [float(np.mean(one["scores"])) for one in trial["validation"]]
+        curve = validation_means(trial)
         later = curve[len(curve) // 2 :]
         settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
-        seconds = sum(trial["seconds"].get(phase, 0) for phase in ("training", "validation"))
-        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", f"{seconds / 3600:.1f}"]
+        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", f"{hours([trial]):.1f}"]
         rows.append([trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), f"`{settings}`", *figures])
     titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best", "hours"]
     return table(titles, rows)

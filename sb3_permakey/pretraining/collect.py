@@ -86,7 +86,6 @@ class Player:
     def __init__(self, config: CollectConfig, roster: Roster) -> None:
         self.config, self.roster = config, roster
         self.env = _make_env(config)
-        self.num_actions = int(self.env.action_space.n)  # type: ignore[attr-defined]
 
     def start(self, index: int) -> bool:
         """Begin an episode; False where its recordings are used up."""
@@ -103,7 +102,7 @@ class Player:
             return True
         frame, _ = self.env.reset(seed=int(self.random.integers(2**31)))
         self.frames = [frame]
-        self.actions = EpisodeActions(player, self.num_actions, self.config.epsilon, self.random)
+        self.actions = EpisodeActions(player, self.env.action_space, self.config.epsilon, self.random)
         return True
 
     def step(self) -> bool:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent
@@ -103,15 +104,18 @@ class EpisodeActions:
     """Chooses the actions of one episode: an agent's, some of them replaced by random ones, or `RepeatedActions`.
 
     :param agent: plays with a memory of its own; None: random actions
-    :param count: number of actions to choose from
+    :param action_space: of the game
     :param epsilon: probability of a random action beside an agent's
     :param random: where the choices come from
     """
 
-    def __init__(self, agent: FrameAgent | None, count: int, epsilon: float, random: np.random.Generator) -> None:
+    def __init__(
+        self, agent: FrameAgent | None, action_space: spaces.Space, epsilon: float, random: np.random.Generator
+    ) -> None:
+        assert isinstance(action_space, spaces.Discrete)
         self.agent = agent.with_own_memory() if agent else None
-        self.count, self.epsilon, self.random = count, epsilon, random
-        self.repeated = RepeatedActions(count, random)
+        self.count, self.epsilon, self.random = int(action_space.n), epsilon, random
+        self.repeated = RepeatedActions(self.count, random)
         self.is_first = True
 
     def next(self, frame: np.ndarray) -> int:

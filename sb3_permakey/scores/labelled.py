@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import INFO_KEY, BarPlaces, DistractorKind
-from sb3_permakey.pretraining.players import RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
+from sb3_permakey.pretraining.players import MINARI, RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 
 FIRST_SCORING_SEED = 3_000_000
@@ -86,18 +86,19 @@ def labelled_frames(
             raise ValueError(f"{name} must be at least 1{f' and at most {most}' if most else ''}, not {value}")
     env = make_atari_env(game, training=False, distractor=distractor)
     truth = GroundTruth(env, game)
-    roster = Roster(parse_sources(policy), game, env.action_space, agent_checkpoint, seed)
+    sources = parse_sources(policy)
+    if any(source.name.startswith(MINARI) for source in sources):
+        raise ValueError("recordings cannot be scored: objects are read from the emulator that plays")
+    roster = Roster(sources, game, env.action_space, agent_checkpoint, seed)
     share = -(-frames // episodes)
     kept: list[_Pair] = []
     numbers: list[int] = []
     dropped = 0
     for episode in tqdm(range(episodes), desc=f"playing {truth.game}", unit="episode"):
         player = roster.player(episode)
-        if isinstance(player, MinariRecordings):
-            raise ValueError("recordings cannot be scored: objects are read from the emulator that plays")
+        assert not isinstance(player, MinariRecordings)
         episode_seed = FIRST_SCORING_SEED + seed * MOST_EPISODES + episode
-        num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
-        actions = EpisodeActions(player, num_actions, epsilon, np.random.default_rng(episode_seed))
+        actions = EpisodeActions(player, env.action_space, epsilon, np.random.default_rng(episode_seed))
         played = _play(env, truth, episode_seed, actions, spacing)
         good = [pair for pair in played if pair.objects is not None]
         dropped += len(played) - len(good)
