@@ -118,6 +118,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
+    :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
+        peaks of the error map itself
     :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
@@ -134,6 +136,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         readout: Literal["pointnet", "peaks"] | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
+        surround_px: float | None = None,
     ) -> None:
         super().__init__(env)
         self.observer = make_observer(
@@ -146,6 +149,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
             readout=readout,
             num_keypoints=num_keypoints,
             min_distance_px=min_distance_px,
+            surround_px=surround_px,
         )
         self.detector = self.observer.detector
         self.observation_space = KeypointSpace(self.detector, keep_image)
@@ -177,6 +181,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
+    :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
+        peaks of the error map itself
     :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
@@ -193,6 +199,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         readout: Literal["pointnet", "peaks"] | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
+        surround_px: float | None = None,
     ) -> None:
         self.observer = make_observer(
             venv.observation_space,
@@ -204,6 +211,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
             readout=readout,
             num_keypoints=num_keypoints,
             min_distance_px=min_distance_px,
+            surround_px=surround_px,
         )
         self.detector = self.observer.detector
         super().__init__(venv, observation_space=KeypointSpace(self.detector, keep_image))

@@ -36,6 +36,9 @@ class ReadoutConfig:
     """K; None: as many as the model's config says. Peaks alone may be of another number."""
     min_distance_px: float = 5.0
     """Least distance between two peaks, in pixels."""
+    surround_px: float | None = None
+    """Side of the square that a place's error must stand out from, in pixels (`local_contrast`); None: the peaks of the
+    error map itself."""
 
     def __post_init__(self) -> None:
         if self.readout not in ("pointnet", "peaks"):
@@ -44,6 +47,8 @@ class ReadoutConfig:
             raise ValueError(f"num_keypoints must be at least 1, not {self.num_keypoints}")
         if self.min_distance_px <= 0:
             raise ValueError(f"min_distance_px must be positive, not {self.min_distance_px}")
+        if self.surround_px is not None and self.surround_px <= 0:
+            raise ValueError(f"surround_px must be positive, not {self.surround_px}")
 
 
 class KeypointDetector:
@@ -63,6 +68,8 @@ class KeypointDetector:
     :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
     :param num_keypoints: K of the peaks; None takes the model's
     :param min_distance_px: least distance between two peaks, in pixels
+    :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
+        peaks of the error map itself
     :raises CheckpointError: when the path holds no good checkpoint
     :raises ValueError: when the model cannot be read like that
     """
@@ -77,9 +84,10 @@ class KeypointDetector:
         readout: Literal["pointnet", "peaks"] | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
+        surround_px: float | None = None,
     ) -> None:
         self.source = "the model" if isinstance(model_or_path, KeypointModel) else str(model_or_path)
-        wanted = ReadoutConfig(readout or "pointnet", num_keypoints, min_distance_px)
+        wanted = ReadoutConfig(readout or "pointnet", num_keypoints, min_distance_px, surround_px)
         self.device = resolve_device(device)
         self.model = place(frozen_copy(model_or_path), self.device)
         self.trunk = fold_trunk(self.model)
@@ -177,7 +185,8 @@ class KeypointDetector:
         with torch.inference_mode():
             if self.readout.readout == "peaks":
                 assert isinstance(network, FoldedPermaKey)
-                found = network.peaks(frames, self.num_keypoints, self.readout.min_distance_px)
+                settings = self.readout
+                found = network.peaks(frames, self.num_keypoints, settings.min_distance_px, settings.surround_px)
             else:
                 found = network.keypoints(frames)
             centers, features, confidence = found

@@ -23,7 +23,7 @@ from sb3_permakey.keypoints.layers import (
 )
 from sb3_permakey.keypoints.lspn import ACTIVATION_FLOOR, LSPN, normalise_maps, stack_error_maps
 from sb3_permakey.keypoints.model import Keypoints
-from sb3_permakey.keypoints.peaks import error_map_peaks
+from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
 from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, colour_codes, patch_windows
 from sb3_permakey.keypoints.streaming_trunk import StreamingTrunk
@@ -179,10 +179,14 @@ class FoldedPermaKey(nn.Module):
         centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
         return Keypoints(centers, self._features_at(centers, maps))
 
-    def peaks(self, frames: np.ndarray, num_keypoints: int, min_distance_px: float) -> Keypoints:
-        """Peaks of the first layer's error map, their features as the PointNet's keypoints have them."""
+    def peaks(
+        self, frames: np.ndarray, num_keypoints: int, min_distance_px: float, surround_px: float | None
+    ) -> Keypoints:
+        """Peaks of the first layer's error map, or of its contrast, their features as the PointNet's keypoints have."""
         maps = self._maps(frames)
         (error_map,) = self._error_maps((0,), frames, maps)
+        if surround_px is not None:
+            error_map = local_contrast(error_map, self.cell_sizes[0], surround_px)
         centers, heights = error_map_peaks(error_map, self.cell_sizes[0], num_keypoints, min_distance_px)
         return Keypoints(centers, self._features_at(centers, maps), heights)
 

@@ -60,6 +60,25 @@ def error_map_peaks(
     return (2 * place_px / (IMAGE_SIZE - 1) - 1).clamp(-1, 1), weights[..., len(neighbours) // 2]
 
 
+def local_contrast(error_map: Tensor, cell_size: int, surround_px: float) -> Tensor:
+    """How far each place's error stands out from that around it, so that a spot counts for more than an edge.
+
+    The mean of the 3x3 cells around a cell, less the mean of a square around it; cells outside the map do not count,
+    and what is negative becomes zero. Along an edge the two means differ less than on a spot.
+
+    :param error_map: (B, h, w), not negative
+    :param cell_size: side of a cell, in pixels of the image
+    :param surround_px: side of the square, in pixels of the image; the nearest odd number of cells is taken, at least 5
+    :return: the same shape, not negative
+    """
+    reach = max(round((surround_px / cell_size - 1) / 2), 2)
+
+    def mean(reach: int) -> Tensor:
+        return F.avg_pool2d(error_map, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+
+    return (mean(1) - mean(reach)).clamp_min(0)
+
+
 def match_keypoints(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
     """Which of the current keypoints goes on with each of the previous ones, so that they move least in total.
 

@@ -65,6 +65,8 @@ class ScoreConfig:
     """Number of peaks; None: the model's number of keypoints."""
     min_distance_px: float = 5.0
     """Least distance between two peaks, in pixels."""
+    surround_px: float | None = None
+    """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
     seed: int = 0
     """Seed of episodes, random points and bootstrap."""
     device: str = "auto"
@@ -187,6 +189,7 @@ def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:
         readout=config.readout,
         num_keypoints=config.num_keypoints,
         min_distance_px=config.min_distance_px,
+        surround_px=config.surround_px,
     )
     detector.check_channels(3)
     return detector

@@ -8,7 +8,7 @@ from conftest import NUM_KEYPOINTS, square_frames
 from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig
 from sb3_permakey.keypoints.detector import PrecisionTrial, ReadoutConfig
 from sb3_permakey.keypoints.layers import gaussian_windows, to_images
-from sb3_permakey.keypoints.peaks import error_map_peaks
+from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 from sb3_permakey.keypoints.trunk import FrozenTrunk, fold_trunk
 
@@ -135,6 +135,18 @@ def test_peaks_are_those_of_the_first_layers_error_map(keypoint_model):
     np.testing.assert_allclose(found.features, means, atol=1e-4)
 
 
+def test_peaks_of_the_contrast(keypoint_model):
+    frames = square_frames(2)
+    detector = KeypointDetector(keypoint_model, precision="float32", readout="peaks", surround_px=10.0)
+    error_map = torch.from_numpy(detector.layer_error_maps(frames)[0])
+    centers, heights = error_map_peaks(local_contrast(error_map, 2, 10.0), 2, NUM_KEYPOINTS, 5.0)
+    found = detector.detect(frames)
+    np.testing.assert_allclose(found.centers, centers, atol=1e-5)
+    np.testing.assert_allclose(found.confidence, heights, atol=1e-5)
+    plain = KeypointDetector(keypoint_model, precision="float32", readout="peaks").detect(frames)
+    assert (found.confidence < plain.confidence).all()
+
+
 @pytest.mark.parametrize("layers", [(0,), (2, 3), (0, 1, 2, 3)])
 def test_peaks_of_any_layers(layers):
     model = PermaKey(PermaKeyConfig(num_keypoints=5, layers=layers)).eval()
@@ -171,6 +183,7 @@ def test_a_transporter_is_read_by_its_pointnet_alone():
         ({"readout": "maxima"}, "readout must be 'pointnet' or 'peaks', not 'maxima'"),
         ({"readout": "peaks", "num_keypoints": 0}, "num_keypoints must be at least 1, not 0"),
         ({"readout": "peaks", "min_distance_px": 0.0}, "min_distance_px must be positive, not 0.0"),
+        ({"readout": "peaks", "surround_px": -1.0}, "surround_px must be positive, not -1.0"),
         ({"num_keypoints": 9}, "the model has a PointNet of 4 keypoints, not 9"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sb3_permakey.keypoints import Keypoints
-from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, match_keypoints
+from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, local_contrast, match_keypoints
 
 CELL = 2
 
@@ -100,6 +100,35 @@ def test_equals_the_definition_on_random_maps(cell_size, min_distance_px, levels
         expected_centers, expected_heights = slow_peaks(error_map, cell_size, 20, min_distance_px)
         np.testing.assert_allclose(heights[index], expected_heights, atol=1e-6)
         np.testing.assert_allclose(centers[index], expected_centers, atol=1e-5)
+
+
+def slow_local_contrast(error_map, reach):
+    """The definition, cell by cell."""
+    contrast = np.zeros_like(error_map)
+    for row, column in np.ndindex(*error_map.shape):
+        near, around = (
+            error_map[max(row - r, 0) : row + r + 1, max(column - r, 0) : column + r + 1].mean() for r in (1, reach)
+        )
+        contrast[row, column] = max(near - around, 0)
+    return contrast
+
+
+@pytest.mark.parametrize(("cell_size", "surround_px", "reach"), [(2, 18.0, 4), (2, 10.0, 2), (4, 28.0, 3), (4, 1.0, 2)])
+def test_contrast_equals_the_definition(cell_size, surround_px, reach):
+    maps = np.random.default_rng(2).random((3, 12, 12))
+    contrast = local_contrast(torch.from_numpy(maps), cell_size, surround_px)
+    for error_map, found in zip(maps, contrast.numpy(), strict=True):
+        np.testing.assert_allclose(found, slow_local_contrast(error_map, reach), atol=1e-12)
+
+
+def test_a_spot_stands_out_more_than_a_higher_edge():
+    error_map = torch.zeros(1, 21, 21)
+    error_map[0, 4] = 1.0
+    error_map[0, 12:15, 5:8] = 0.5
+    assert error_map_peaks(error_map, CELL, 1, 5)[1].item() == 1
+    centers, heights = error_map_peaks(local_contrast(error_map, CELL, 18), CELL, 1, 5)
+    np.testing.assert_allclose(centers[0], coordinates((13, 6)), atol=1e-6)
+    np.testing.assert_allclose(heights, [[0.5 - 0.5 * 9 / 81]])
 
 
 def test_matching_moves_least_in_total():
