@@ -1,6 +1,7 @@
 """Which error map shall peaks be read from, and how far apart?
 
-    python -m benchmarks.peak_variants --game Seaquest --checkpoint seaquest.safetensors --out peaks-seaquest.json
+    python -m benchmarks.peak_variants --game Seaquest --checkpoint seaquest --out peaks-seaquest.json
+    python -m benchmarks.peak_variants --game MsPacman --checkpoint mspacman-noisy --distractor both --out noisy.json
 
 Nothing is trained: every variant reads the same checkpoint's error maps.
 """
@@ -18,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.pointnet_variants import figures, raw_error_maps
+from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
+from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.lspn import normalise_maps
-from sb3_permakey.keypoints.peaks import error_map_peaks, match_keypoints
+from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast, match_keypoints
 from sb3_permakey.precision import place, resolve_device, resolve_precision
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores import labelled_frames
@@ -34,8 +37,14 @@ def on_grid_of(fine: Tensor, coarse: Tensor) -> Tensor:
     return repeated[:, : fine.shape[-2], : fine.shape[-1]]
 
 
+def contrast(surround_px: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Reads the first layer's contrast to a square of so many pixels."""
+    return lambda first, second: local_contrast(first, IMAGE_SIZE // first.shape[-1], surround_px)
+
+
 MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "first layer": lambda first, second: first,
+    **{f"first layer's contrast to {side} px": contrast(side) for side in (14, 18, 26)},
     "second layer": lambda first, second: second,
     "mean": lambda first, second: (first + second) / 2,
     "geometric mean": lambda first, second: (first * second).sqrt(),
@@ -55,8 +64,10 @@ class PeaksBenchmark:
     """PermaKey checkpoint of two layers."""
     out: Path
     """JSON file to write."""
-    distances_px: tuple[float, ...] = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
+    distances_px: tuple[float, ...] = (3.0, 5.0, 7.0, 10.0)
     """Least distances between peaks."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari on the frames."""
 
 
 def main(config: PeaksBenchmark) -> None:
@@ -64,7 +75,7 @@ def main(config: PeaksBenchmark) -> None:
     device = resolve_device("auto")
     model = place(load_checkpoint(config.checkpoint), device).eval()
     assert isinstance(model, PermaKey)
-    labelled = labelled_frames(config.game)
+    labelled = labelled_frames(config.game, distractor=config.distractor)
     halves = [raw_error_maps(model, labelled.frames[:, half], resolve_precision("auto", device)) for half in range(2)]
     layers = [[normalise_maps(layer) for layer in raw] for raw in halves]
     variants = {}

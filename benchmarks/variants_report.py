@@ -15,7 +15,7 @@ CHAPTERS = {
     "peak_variants": (
         "Peaks: which map, how far apart",
         "The same error maps, read in several ways; nothing is trained. Used: first layer, 5 px, which needs one\n"
-        "layer's LSPN alone; no other reading is better on every game.",
+        "layer's LSPN alone; no other reading is better on every game. The contrast is the option `surround_px`.",
     ),
     "pointnet_variants": (
         "PointNet",
@@ -48,17 +48,31 @@ def chapter(folder: Path) -> list[str]:
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if not results:
         return []
-    lines = [
-        f"| variant | {' | '.join(result['game'] for result in results)} | mean | mean tracking |",
-        "|" + "---|" * (len(results) + 3),
-    ]
+    noisy = [result for result in results if is_noisy(result)]
+    titles = ["variant", *map(column_title, results), "mean", "mean tracking", *(["on a bar"] if noisy else [])]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for name in dict.fromkeys(name for result in results for name in result["variants"]):
-        found = [result["variants"].get(name) for result in results]
-        f1 = [None if scores is None else value(scores["f1"]) for scores in found]
-        tracking = [None if scores is None else value(scores["tracking"]) for scores in found]
-        lines.append(f"| {name} | {' | '.join(map(cell, (*f1, mean(f1), mean(tracking))))} |")
-    commands = [f"- {result['game']}: `{result['command']}`, commit {result['commit']}" for result in results]
+        f1, tracking = figures_of(results, name, "f1"), figures_of(results, name, "tracking")
+        cells = [*f1, mean(f1), mean(tracking), *([mean(figures_of(noisy, name, "distractor_rate"))] if noisy else [])]
+        lines.append(f"| {name} | {' | '.join(map(cell, cells))} |")
+    commands = [f"- {column_title(result)}: `{result['command']}`, commit {result['commit']}" for result in results]
     return [*lines, "", *commands]
+
+
+def figures_of(results: list[dict[str, Any]], variant: str, figure: str) -> list[float | None]:
+    """A variant's figure on each game, None where it was not tried."""
+    found = [result["variants"].get(variant) for result in results]
+    return [None if scores is None else value(scores[figure]) for scores in found]
+
+
+def is_noisy(result: dict[str, Any]) -> bool:
+    """Whether bars were on the frames."""
+    return bool(result.get("config", {}).get("distractor"))
+
+
+def column_title(result: dict[str, Any]) -> str:
+    """The game, and whether it was noisy."""
+    return result["game"] + (", noisy" if is_noisy(result) else "")
 
 
 def mean(figures: list[float | None]) -> float | None:

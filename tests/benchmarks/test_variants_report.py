@@ -6,9 +6,16 @@ from benchmarks.variants_report import report
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
-def write(folder, game, variants):
+def write(folder, game, variants, distractor=None):
     folder.mkdir(parents=True, exist_ok=True)
-    result = {"game": game, "command": f"variants.py --game {game}", "commit": "abc", "variants": variants}
+    settings = {"distractor": distractor}
+    result = {
+        "game": game,
+        "config": settings,
+        "command": f"variants.py --game {game}",
+        "commit": "abc",
+        "variants": variants,
+    }
     (folder / f"{game.lower()}.json").write_text(json.dumps(result))
 
 
@@ -23,6 +30,17 @@ def test_games_stand_side_by_side(tmp_path):
     assert "| random encoder | 0.50 | - | - | - |" in text
     assert "- Seaquest: `variants.py --game Seaquest`, commit abc" in text
     assert "## PointNet" not in text
+
+
+def test_noisy_games_say_how_many_keypoints_are_on_a_bar(tmp_path):
+    clean = {"f1": [0.5], "tracking": [0.25], "distractor_rate": [float("nan")]}
+    noisy = {"f1": [0.75], "tracking": [0.75], "distractor_rate": [0.125]}
+    write(tmp_path / "peak_variants", "BattleZone", {"first layer": clean})
+    write(tmp_path / "peak_variants", "MsPacman", {"first layer": noisy}, distractor="both")
+    text = report(tmp_path)
+    assert "| variant | BattleZone | MsPacman, noisy | mean | mean tracking | on a bar |" in text
+    assert "| first layer | 0.50 | 0.75 | 0.62 | 0.50 | 0.12 |" in text
+    assert "- MsPacman, noisy: `variants.py" in text
 
 
 def test_report_is_up_to_date():
