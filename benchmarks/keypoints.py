@@ -3,14 +3,16 @@
     python -m benchmarks.keypoints --games MsPacman Seaquest --seeds 0 1 2 --workers 2
     python -m benchmarks.keypoints_report
 
-Each run collects frames where there are none, pretrains, scores every readout and writes one JSON file. A run that is
-done is not done again, one that was killed goes on. Both methods get the same frames and about the same computing time:
+Each run collects frames where there are none, pretrains, scores every reading and writes one JSON file. A run that is
+done is not done again, one that was killed goes on; a reading that a result lacks is scored of the run's checkpoint, or
+of the package's copy of it. Both methods get the same frames and about the same computing time:
 the steps below, chosen by the time of a step on one CPU thread.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import time
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ import tyro
 from benchmarks.backends import in_processes, in_this_process, print_outcomes
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import PermaKeyConfig
+from sb3_permakey.keypoints import PermaKeyConfig, checkpoint_exists
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
@@ -56,10 +58,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "transporter": {"softmax": "plane"},
 }
 """Model settings of each method beside the paper's; what they change is in benchmarks/results/variants.md."""
-READOUTS: dict[str, tuple[Literal["pointnet", "peaks"], ...]] = {
-    "permakey": ("pointnet", "peaks"),
-    "transporter": ("pointnet",),
+READINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "permakey": {
+        "pointnet": {"readout": "pointnet"},
+        "peaks": {"readout": "peaks"},
+        "contrast": {"readout": "peaks", "surround_px": 18.0},
+    },
+    "transporter": {"pointnet": {"readout": "pointnet"}},
 }
+"""How each method's keypoints are read, as `ScoreConfig` takes it."""
+SHIPPED_SEED = 0
+"""Seed of the checkpoints that come with the package."""
 RESULTS = Path("benchmarks/results/keypoints")
 
 
@@ -105,6 +114,11 @@ class Run:
         return None if self.noise == "clean" else self.noise
 
 
+def shipped_name(game: str, method: str, noise: str) -> str:
+    """Name of a run's checkpoint in the package."""
+    return f"{game.lower()}{'' if noise == 'clean' else '-noisy'}{'' if method == 'permakey' else f'-{method}'}"
+
+
 def pretrain_config(run: Run, benchmark: KeypointsBenchmark) -> PretrainConfig:
     """Settings of the run's pretraining."""
     return PretrainConfig(
@@ -134,16 +148,35 @@ def training_command(run: Run, config: PretrainConfig) -> str:
     return shlex.join(["sb3-permakey", "pretrain", *parts])
 
 
-def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) -> str:
-    """Pretrain, score, write the result; a line about it."""
-    if threads:
-        torch.set_num_threads(threads)
+def trained_checkpoint(run: Run, benchmark: KeypointsBenchmark) -> Path | str | None:
+    """A finished run's checkpoint: its own, or, where that has gone, the name of the package's; None without either."""
+    path = pretrain_config(run, benchmark).out
+    if path.exists():
+        return path
+    name = shipped_name(run.game, run.method, run.noise)
+    return name if run.seed == SHIPPED_SEED and checkpoint_exists(name) else None
+
+
+def missing_readings(run: Run, benchmark: KeypointsBenchmark) -> list[str]:
+    """The readings that the run's result, if there is one, does not hold."""
     out = benchmark.results / f"{run.name}.json"
+    scored = json.loads(out.read_text())["scores"] if out.exists() else {}
+    return [name for name in READINGS[run.method] if name not in scored]
+
+
+def is_left(run: Run, benchmark: KeypointsBenchmark) -> bool:
+    """Whether there is anything to train, or anything to score of a checkpoint that is still there."""
+    if not (benchmark.results / f"{run.name}.json").exists():
+        return True
+    return bool(missing_readings(run, benchmark)) and trained_checkpoint(run, benchmark) is not None
+
+
+def pretrain(run: Run, benchmark: KeypointsBenchmark) -> dict[str, Any]:
+    """Train the run's checkpoint; its result without scores."""
     config = pretrain_config(run, benchmark)
-    started = time.monotonic()
     training = Pretraining(config)
-    checkpoint = training.run()
-    result = {
+    training.run()
+    return {
         "game": run.game,
         "method": run.method,
         "noise": run.noise,
@@ -158,21 +191,37 @@ def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) 
         "scores": {},
         **provenance(),
     }
-    for readout in READOUTS[run.method]:
+
+
+def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) -> str:
+    """Pretrain where there is no result, score what it lacks, write it; a line about it.
+
+    What is scored later than the rest, of whichever checkpoint was left, says so under "scored_later".
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    started = time.monotonic()
+    out = benchmark.results / f"{run.name}.json"
+    later = out.exists()
+    result = json.loads(out.read_text()) if later else pretrain(run, benchmark)
+    checkpoint = str(trained_checkpoint(run, benchmark))
+    for name in missing_readings(run, benchmark):
         scored = score(
             ScoreConfig(
-                checkpoints=(str(checkpoint),),
+                checkpoints=(checkpoint,),
                 game=run.game,
                 distractor=run.distractor,
-                readout=readout,
-                picture=benchmark.folder / f"{run.name}-{readout}.png",
+                picture=benchmark.folder / f"{run.name}-{name}.png",
+                **READINGS[run.method][name],
             )
         )
-        result["scores"][readout] = scored["scores"]
+        result["scores"][name] = scored["scores"]
         result["frames_scored"] = scored["frames"]
         result["bars_area_share"] = scored["bars_area_share"]
+        if later:
+            result.setdefault("scored_later", {})[name] = {"checkpoint": checkpoint, **provenance()}
     write_json(out, result)
-    f1 = {readout: round(scores["keypoints"]["f1"]["value"], 3) for readout, scores in result["scores"].items()}
+    f1 = {name: round(scores["keypoints"]["f1"]["value"], 3) for name, scores in result["scores"].items()}
     return f"{run.name}: F1 {f1}, {(time.monotonic() - started) / 60:.1f} min"
 
 
@@ -184,8 +233,9 @@ def main(benchmark: KeypointsBenchmark) -> None:
             benchmark.seeds, benchmark.noise, benchmark.games, benchmark.methods
         )
     ]
-    todo = [run for run in runs if not (benchmark.results / f"{run.name}.json").exists()]
-    for game in dict.fromkeys(run.game for run in todo):
+    todo = [run for run in runs if is_left(run, benchmark)]
+    to_train = [run for run in todo if not (benchmark.results / f"{run.name}.json").exists()]
+    for game in dict.fromkeys(run.game for run in to_train):
         collect(CollectConfig(game=game, out=benchmark.folder / "frames" / game.lower(), frames=benchmark.frames))
     if benchmark.workers == 1:
         outcomes = in_this_process(partial(do_run, benchmark=benchmark), todo)

@@ -16,6 +16,7 @@ from sb3_permakey.files import write_atomically
 
 ROWS = {
     ("permakey", "peaks"): "PermaKey, peaks",
+    ("permakey", "contrast"): "PermaKey, peaks of the contrast",
     ("permakey", "pointnet"): "PermaKey, PointNet",
     ("transporter", "pointnet"): "Transporter",
 }
@@ -63,9 +64,9 @@ def cell(figures: list[dict[str, float | None]]) -> str:
 def game_rows(game: str, methods: dict[str, list[dict[str, Any]]], noisy: bool) -> list[str]:
     """Table rows of one game: methods, then random points and grid."""
     scored = [
-        (label, [run["scores"][readout]["keypoints"] for run in methods[method]])
+        (label, [run["scores"][readout]["keypoints"] for run in methods[method] if readout in run["scores"]])
         for (method, readout), label in ROWS.items()
-        if method in methods
+        if any(readout in run["scores"] for run in methods.get(method, []))
     ]
     first = next(iter(methods.values()))[0]["scores"]["pointnet"]
     scored += [("fixed grid", [first["grid"]]), ("random points", [first["random"]])]
@@ -98,6 +99,11 @@ def table(results: Results, noise: str) -> list[str]:
     return lines
 
 
+def mean_f1(scores: list[dict[str, Any]]) -> float | None:
+    """Mean F1 over seeds."""
+    return float(np.mean([one["keypoints"]["f1"]["value"] for one in scores])) if scores else None
+
+
 def short_table(results: Results) -> list[str]:
     """F1 alone, a row a game: what the README shows."""
     lines = [
@@ -107,9 +113,7 @@ def short_table(results: Results) -> list[str]:
     for (game, noise), methods in sorted(results.items()):
         first = next(iter(methods.values()))[0]["scores"]["pointnet"]
         found = [
-            np.mean([run["scores"][readout]["keypoints"]["f1"]["value"] for run in methods[method]])
-            if method in methods
-            else None
+            mean_f1([run["scores"][readout] for run in methods.get(method, []) if readout in run["scores"]])
             for method, readout in ROWS
         ]
         found += [first["grid"]["f1"]["value"], first["random"]["f1"]["value"]]

@@ -7,19 +7,18 @@ was written (rounding and all) on the benchmark's frames, and enters it in the i
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from benchmarks.keypoints import READOUTS, RESULTS
+from benchmarks.keypoints import READINGS, RESULTS, SHIPPED_SEED, shipped_name
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import ShippedCheckpoint, load_checkpoint, save_for_detection, shipped_checkpoints
 from sb3_permakey.keypoints.shipped import FOLDER, INDEX_FORMAT, INDEX_VERSION
 from sb3_permakey.scores import ScoreConfig, score
 
-SEED = 0
 SHIPPED_SCORES = ("precision", "recall", "f1", "coverage", "distractor_rate")
 MOST_BYTES = 4_500_000
 
@@ -36,40 +35,50 @@ class ShipConfig:
     """Markdown file that lists the package's checkpoints."""
 
 
-def shipped_name(result: dict[str, Any]) -> str:
+def name_of(result: dict[str, Any]) -> str:
     """Name of a run's checkpoint in the package."""
-    noisy = "" if result["noise"] == "clean" else "-noisy"
-    method = "" if result["method"] == "permakey" else f"-{result['method']}"
-    return f"{result['game'].lower()}{noisy}{method}"
+    return shipped_name(result["game"], result["method"], result["noise"])
+
+
+def prefix(reading: str) -> str:
+    """What a reading's scores are called by in the index: those of the PointNet have their plain names."""
+    return "" if reading == "pointnet" else f"{reading}_"
+
+
+def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dict[str, float]:
+    """A shipped checkpoint's scores by the readings that the index does not have."""
+    scores = {}
+    for reading, settings in READINGS[result["method"]].items():
+        if f"{prefix(reading)}f1" in checkpoint.scores:
+            continue
+        scored = score(ScoreConfig((str(checkpoint.path),), result["game"], distractor=checkpoint.noise, **settings))
+        figures = scored["scores"]["keypoints"]
+        scores |= {
+            f"{prefix(reading)}{key}": round(figures[key]["value"], 3)
+            for key in SHIPPED_SCORES
+            if figures[key]["value"] is not None
+        }
+    return scores
 
 
 def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
-    """Write a run's checkpoint into the package and score it."""
-    name, noise = shipped_name(result), None if result["noise"] == "clean" else result["noise"]
+    """Write a run's checkpoint into the package; not scored yet."""
+    name = name_of(result)
     training = result["training"]
     metadata = {"command": training["command"], "commit": str(result["commit"])}
     path = save_for_detection(load_checkpoint(trained), FOLDER / f"{name}.safetensors", metadata=metadata)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")
-    scores = {}
-    for readout in READOUTS[result["method"]]:
-        figures = score(ScoreConfig((str(path),), result["game"], distractor=noise, readout=readout))["scores"]
-        prefix = "" if readout == "pointnet" else f"{readout}_"
-        scores |= {
-            f"{prefix}{key}": round(figures["keypoints"][key]["value"], 3)
-            for key in SHIPPED_SCORES
-            if figures["keypoints"][key]["value"] is not None
-        }
     return ShippedCheckpoint(
         name=name,
         path=path,
         game=result["game"],
         method=result["method"],
-        noise=noise,
+        noise=None if result["noise"] == "clean" else result["noise"],
         num_keypoints=result["num_keypoints"],
         command=training["command"],
         minutes=round(training["minutes"], 1),
-        scores=scores,
+        scores={},
     )
 
 
@@ -94,11 +103,11 @@ def document(checkpoints: list[ShippedCheckpoint]) -> str:
         "and, for PermaKey, as peaks. Minutes are those of the clock, on one thread of a machine that did other work",
         "too.",
         "",
-        "| name | K | bars | precision | recall | F1 | peaks: precision | recall | F1 | minutes of training |",
-        "|" + "---|" * 10,
+        "| name | K | bars | precision | recall | F1 | peaks: precision | recall | F1 | contrast: F1 | minutes |",
+        "|" + "---|" * 11,
     ]
     for one in checkpoints:
-        names = ("precision", "recall", "f1", "peaks_precision", "peaks_recall", "peaks_f1")
+        names = ("precision", "recall", "f1", "peaks_precision", "peaks_recall", "peaks_f1", "contrast_f1")
         cells = [f"{one.scores[name]:.2f}" if name in one.scores else "-" for name in names]
         lines.append(
             f"| {one.name} | {one.num_keypoints} | {one.noise or '-'} | {' | '.join(cells)} | {one.minutes:.0f} |"
@@ -113,14 +122,15 @@ def document(checkpoints: list[ShippedCheckpoint]) -> str:
 
 
 def main(config: ShipConfig) -> None:
-    """Ship what is finished and not shipped yet."""
+    """Ship what is finished and not shipped yet, score what is not scored yet."""
     found = {checkpoint.name: checkpoint for checkpoint in shipped_checkpoints()}
-    for path in sorted(config.results.glob(f"*-{SEED}.json")):
+    for path in sorted(config.results.glob(f"*-{SHIPPED_SEED}.json")):
         result = json.loads(path.read_text())
-        command = found[shipped_name(result)].command if shipped_name(result) in found else None
-        if command != result["training"]["command"]:
+        shipped = found.get(name_of(result))
+        if shipped is None or shipped.command != result["training"]["command"]:
             shipped = ship(result, config.folder / path.with_suffix(".safetensors").name)
-            found[shipped.name] = shipped
+        if scores := missing_scores(shipped, result):
+            found[shipped.name] = shipped = replace(shipped, scores={**shipped.scores, **scores})
             write_index(list(found.values()))
             print(f"{shipped.path.name}: {shipped.scores}", flush=True)
     write_atomically(config.docs, document(shipped_checkpoints()).encode())

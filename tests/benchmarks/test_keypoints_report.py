@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from benchmarks import keypoints
 from benchmarks.keypoints import KeypointsBenchmark as Benchmark
-from benchmarks.keypoints import Run, pretrain_config, training_command
+from benchmarks.keypoints import Run, do_run, is_left, pretrain_config, shipped_name, training_command
 from benchmarks.keypoints_report import cell, read_results, report, short_table
-from benchmarks.ship_checkpoints import shipped_name
 
 
 def figure(value, low=None, high=None):
@@ -46,8 +46,8 @@ def test_report_has_a_row_for_each_kind_of_points(tmp_path):
     assert "| 2 |" in paper
     assert len([line for line in lines if "fixed grid" in line and "0.20" in line]) == 2
     assert "The bars cover 0.120 of a frame." in lines
-    assert "| Seaquest | 0.60 | 0.60 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
-    assert "| Seaquest, noisy | 0.40 | 0.40 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
+    assert "| Seaquest | 0.60 | - | 0.60 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
+    assert "| Seaquest, noisy | 0.40 | - | 0.40 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
 
 
 @pytest.mark.parametrize("method", ["permakey", "transporter"])
@@ -63,6 +63,32 @@ def test_training_command_names_every_setting(method, tmp_path):
     assert ("--map-power" in command) == (method == "permakey")
 
 
+def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, monkeypatch):
+    benchmark, scored = Benchmark(folder=tmp_path / "runs", results=tmp_path), []
+    out = tmp_path / "seaquest-permakey-clean-0.json"
+    out.write_text(json.dumps(result(0, 0.5)))
+
+    def fake_score(config):
+        scored.append(config)
+        return {"scores": result(0, 0.7)["scores"]["peaks"], "frames": 3, "bars_area_share": None}
+
+    monkeypatch.setattr(keypoints, "score", fake_score)
+    monkeypatch.setattr(keypoints, "pretrain", None)
+    run = Run("Seaquest", "permakey", "clean", 0)
+    assert is_left(run, benchmark)
+    assert "'contrast': 0.7" in do_run(run, benchmark)
+    (config,) = scored
+    assert (config.checkpoints, config.readout, config.surround_px) == (("seaquest",), "peaks", 18.0)
+    written = json.loads(out.read_text())
+    assert written["scores"]["peaks"] == result(0, 0.5)["scores"]["peaks"]
+    assert written["scored_later"]["contrast"]["checkpoint"] == "seaquest"
+    assert not is_left(run, benchmark)
+    # Of other seeds the package has no checkpoint.
+    (tmp_path / "seaquest-permakey-clean-1.json").write_text(json.dumps(result(1, 0.5)))
+    assert not is_left(Run("Seaquest", "permakey", "clean", 1), benchmark)
+    assert is_left(Run("Seaquest", "permakey", "clean", 2), benchmark)
+
+
 def test_shipped_names():
-    assert shipped_name(result(0, 0.5)) == "seaquest"
-    assert shipped_name(result(0, 0.5, noise="both", method="transporter")) == "seaquest-noisy-transporter"
+    assert shipped_name("Seaquest", "permakey", "clean") == "seaquest"
+    assert shipped_name("Seaquest", "transporter", "both") == "seaquest-noisy-transporter"
