@@ -11,6 +11,14 @@ FRESH_SEED = 1
 """The index was measured with seed 0."""
 LEAST_SHARE = 0.85
 """Of an index's figure, on so few frames."""
+READINGS = {
+    "": {"readout": "pointnet"},
+    "peaks_": {"readout": "peaks"},
+    "contrast_": {"readout": "peaks", "surround_px": 18.0},
+}
+"""What the index' figures begin with, and the detector's settings that they are of."""
+MARGIN = 2
+"""Half 95 % intervals between fresh figure and index: the index's is of some frames too, and many are compared."""
 NEXT_TO_NOTHING, SLACK = 0.1, 0.02
 """Keypoints below the first figure miss nearly everything, and chance halves it: it may differ by this much."""
 
@@ -35,14 +43,15 @@ def test_scores_what_the_index_says_on_fresh_frames(name):
     labelled = labelled_frames(
         checkpoint.game, episodes=12, frames=60, spacing=8, seed=FRESH_SEED, distractor=checkpoint.noise
     )
-    for readout, prefix in (("pointnet", ""), ("peaks", "peaks_")):
+    for prefix, settings in READINGS.items():
         if f"{prefix}f1" not in checkpoint.scores:
             continue
-        detector = KeypointDetector(name, readout=readout, streaming=True)
+        detector = KeypointDetector(name, streaming=True, **settings)
         found = score_keypoints(*detect_pairs(detector, labelled.frames), labelled, detector.config.window_std)
         said = checkpoint.scores[f"{prefix}f1"]
         if said < NEXT_TO_NOTHING:
             assert abs(found["f1"].value - said) <= SLACK
             continue
-        assert found["f1"].high >= said, (readout, found["f1"], said)
+        margin = MARGIN * (found["f1"].high - found["f1"].value)
+        assert found["f1"].value + margin >= said, (prefix, found["f1"], said)
         assert found["f1"].value >= LEAST_SHARE * said
