@@ -19,13 +19,16 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
 from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax, to_images
 from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
+from sb3_permakey.keypoints.peaks import local_contrast
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.pretraining.frames import FrameStore
+from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores import labelled_frames, score_keypoints
 
@@ -47,6 +50,8 @@ class Variant:
     """Error maps scaled to [0, 1] for each image (paper) or by the data set's 99.9 percentile."""
     power: float = 1.0
     """Exponent of the scaled maps; below 1 it lights up what is dim beside the brightest place."""
+    surround_px: float | None = None
+    """Maps' contrast to a square of this side, in pixels of the image, instead of the maps; None for the maps."""
     keypoints_factor: int = 1
     """So many times K keypoints are trained and the K on the highest error are kept."""
     learning_rate: float = 1e-3
@@ -71,6 +76,8 @@ VARIANTS = {
     "plane softmax, 2K keypoints, K kept": Variant(softmax="plane", keypoints_factor=2),
     "plane softmax, power 0.5, windows from 0.4": Variant(softmax="plane", power=0.5, first_window_std=0.4),
     "plane softmax, power 0.5, lr 3e-4": Variant(softmax="plane", power=0.5, learning_rate=3e-4),
+    "plane softmax, contrast to 18 px": Variant(softmax="plane", surround_px=18.0),
+    "plane softmax, power 0.5, contrast to 18 px": Variant(softmax="plane", power=0.5, surround_px=18.0),
 }
 
 
@@ -94,6 +101,8 @@ class VariantsBenchmark:
     """Training steps."""
     batch_size: int = 16
     """Frames in a batch."""
+    distractor: DistractorKind | None = None
+    """Bars to draw on the frames, in training and score."""
     threads: int = 1
     """CPU threads."""
     seed: int = 0
@@ -131,12 +140,20 @@ def raw_error_maps(model: PermaKey, frames: np.ndarray, precision: torch.dtype, 
     return [torch.cat(kept) for kept in maps]
 
 
-def scaler(variant: Variant, raw: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
+def scaler(model: PermaKey, variant: Variant, raw: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
     """How a variant scales raw error maps; the data's percentiles are those of the maps given."""
+
+    def contrast(maps: list[Tensor]) -> list[Tensor]:
+        if variant.surround_px is None:
+            return maps
+        sizes = model.cell_sizes
+        return [local_contrast(layer, size, variant.surround_px) for layer, size in zip(maps, sizes, strict=True)]
+
     if variant.scale == "image":
-        return lambda maps: [normalise_maps(layer).pow(variant.power) for layer in maps]
-    tops = [float(np.quantile(layer.flatten()[:: max(1, layer.numel() // 1_000_000)].numpy(), 0.999)) for layer in raw]
-    return lambda maps: [(layer / top).clamp(0, 1) for layer, top in zip(maps, tops, strict=True)]
+        return lambda maps: [normalise_maps(layer).pow(variant.power) for layer in contrast(maps)]
+    values = [layer.flatten()[:: max(1, layer.numel() // 1_000_000)].numpy() for layer in contrast(raw)]
+    tops = [float(np.quantile(some, 0.999)) for some in values]
+    return lambda maps: [(layer / top).clamp(0, 1) for layer, top in zip(contrast(maps), tops, strict=True)]
 
 
 def train(model: PermaKey, raw: list[Tensor], variant: Variant, config: VariantsBenchmark) -> VariantPointNet:
@@ -147,7 +164,7 @@ def train(model: PermaKey, raw: list[Tensor], variant: Variant, config: Variants
     net = VariantPointNet(len(raw), model.config.num_keypoints * variant.keypoints_factor, variant)
     net = place(net, device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=variant.learning_rate)
-    scale, random = scaler(variant, raw), np.random.default_rng(config.seed)
+    scale, random = scaler(model, variant, raw), np.random.default_rng(config.seed)
     for step in tqdm(range(config.steps), leave=False):
         chosen = torch.from_numpy(random.choice(len(raw[0]), config.batch_size, replace=False))
         maps = model.stack_maps(scale([layer[chosen] for layer in raw])).to(device)
@@ -163,7 +180,7 @@ def train(model: PermaKey, raw: list[Tensor], variant: Variant, config: Variants
 @torch.inference_mode()
 def keypoints(model: PermaKey, net: VariantPointNet, raw: list[Tensor], variant: Variant, trained_on: list[Tensor]):
     """Keypoints (N, K, 2) of raw error maps; with more than K, those inside whose window the error is highest."""
-    scale, found = scaler(variant, trained_on), []
+    scale, found = scaler(model, variant, trained_on), []
     for start in range(0, len(raw[0]), 32):
         maps = model.stack_maps(scale([layer[start : start + 32] for layer in raw]))
         centers = net(maps)
@@ -189,14 +206,14 @@ def main(config: VariantsBenchmark) -> None:
     precision = resolve_precision("auto", device)
     model = place(load_checkpoint(config.checkpoint), device).eval()
     assert isinstance(model, PermaKey)
-    labelled = labelled_frames(config.game)
+    labelled = labelled_frames(config.game, distractor=config.distractor)
     pairs = [raw_error_maps(model, labelled.frames[:, half], precision) for half in range(2)]
     results = json.loads(config.out.read_text()) if config.out.exists() else {}
     results |= {"game": config.game, "config": json.loads(json.dumps(asdict(config), default=str)), **provenance()}
     results.setdefault("variants", {})
-    store = FrameStore(config.frames).splits["train"]
-    chosen = np.linspace(0, len(store) - 1, config.training_frames).astype(int)
-    raw = raw_error_maps(model, store[chosen], precision)
+    reader = FrameReader(FrameStore(config.frames), device, config.distractor, config.seed)
+    chosen = np.linspace(0, reader.size("train") - 1, config.training_frames).astype(int)
+    raw = raw_error_maps(model, reader.frames("train", chosen), precision)
     for name in config.variants:
         if name in results["variants"]:
             continue
