@@ -19,7 +19,8 @@ CHAPTERS = {
     ),
     "pointnet_variants": (
         "PointNet",
-        "One change at a time, each trained alone on the same stored error maps.",
+        "One change at a time, each trained alone on the same stored error maps. On noisy frames the maps' contrast\n"
+        "keeps more keypoints on objects and halves those on a bar, still twice what random points have.",
     ),
     "feature_variants": (
         "VAE and LSPN",
