@@ -2,7 +2,12 @@
 
     python -m benchmarks.feature_variants --game Seaquest --frames frames/seaquest
 
-Each variant trains VAE and LSPN for the same number of steps on the same frames.
+Each variant trains VAE and LSPN for the same number of steps on the same frames. What better players bring: frames half
+of which a trained agent played, scored on random play and, with another `--out`, on the agent's play:
+
+    sb3-permakey collect --game Seaquest --policy random=0.5 agent.zip=0.5 --checkpoint seaquest --out frames/mixed
+    python -m benchmarks.feature_variants --game Seaquest --frames frames/seaquest --mixed-frames frames/mixed \\
+        --variants "as benchmarked" "half of the frames an agent's" --policy agent.zip --agent-checkpoint seaquest
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from benchmarks.keypoints import NUM_KEYPOINTS
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig
 from sb3_permakey.pretraining.config import PretrainConfig
+from sb3_permakey.pretraining.players import RANDOM
 from sb3_permakey.pretraining.stages import Stage
 from sb3_permakey.pretraining.trainer import Pretraining
 from sb3_permakey.provenance import provenance
@@ -35,6 +41,8 @@ class Variant:
     """The LSPN learns from every so many-th image."""
     encoder_learns: bool = True
     """False: the LSPN predicts the features of a frozen random encoder."""
+    mixed_frames: bool = False
+    """Whether better players are among those who played the frames."""
 
 
 VARIANTS = {
@@ -46,6 +54,7 @@ VARIANTS = {
     "layers (0)": Variant(layers=(0,)),
     "layers (2, 3)": Variant(layers=(2, 3)),
     "layers (0, 1, 2, 3)": Variant(layers=(0, 1, 2, 3)),
+    "half of the frames an agent's": Variant(mixed_frames=True),
 }
 
 
@@ -61,12 +70,25 @@ class FeatureBenchmark:
     """JSON file; variants that it holds already are not trained again."""
     folder: Path = Path("runs/feature_variants")
     """Where checkpoints go."""
-    variants: tuple[str, ...] = tuple(VARIANTS)
+    mixed_frames: Path | None = None
+    """Frames of random play and of better players."""
+    variants: tuple[str, ...] = tuple(name for name, variant in VARIANTS.items() if not variant.mixed_frames)
     """Names of the variants."""
+    policy: tuple[str, ...] = (RANDOM,)
+    """Who plays the frames that are scored, as in `sb3-permakey score`."""
+    agent_checkpoint: Path | None = None
+    """Keypoint checkpoint of an agent that plays them, as in `sb3-permakey score`."""
     steps: int = 600
     """Training steps of 32 images."""
     seed: int = 0
     """Seed of the training."""
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise ValueError(f"unknown variant {name!r}: one of {', '.join(VARIANTS)}")
+            if VARIANTS[name].mixed_frames and self.mixed_frames is None:
+                raise ValueError(f"{name!r} needs mixed_frames, the folder with an agent's frames")
 
 
 class VariantPretraining(Pretraining):
@@ -95,7 +117,7 @@ def train(name: str, variant: Variant, config: FeatureBenchmark) -> Path:
     model = PermaKeyConfig(num_keypoints=NUM_KEYPOINTS[config.game], layers=variant.layers, kl_weight=variant.kl_weight)
     settings = PretrainConfig(
         out=config.folder / f"{config.game.lower()}-{label}.safetensors",
-        frames=config.frames,
+        frames=config.mixed_frames if variant.mixed_frames else config.frames,
         model=model,
         schedule="staged",
         lspn_stride=variant.lspn_stride,
@@ -109,7 +131,13 @@ def main(config: FeatureBenchmark) -> None:
     """Train and score what the JSON file does not hold yet."""
     results = json.loads(config.out.read_text()) if config.out.exists() else {"variants": {}}
     results |= {"game": config.game, "config": json.loads(json.dumps(asdict(config), default=str)), **provenance()}
-    to_score = ScoreConfig(("checkpoint",), config.game, readout="peaks")
+    to_score = ScoreConfig(
+        ("checkpoint",),
+        config.game,
+        readout="peaks",
+        policy=config.policy,
+        agent_checkpoint=config.agent_checkpoint,
+    )
     for name in config.variants:
         if name in results["variants"]:
             continue

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from sb3_permakey.files import write_atomically
+from sb3_permakey.pretraining.players import RANDOM
 
 CHAPTERS = {
     "peak_variants": (
@@ -72,8 +73,11 @@ def is_noisy(result: dict[str, Any]) -> bool:
 
 
 def column_title(result: dict[str, Any]) -> str:
-    """The game, and whether it was noisy."""
-    return result["game"] + (", noisy" if is_noisy(result) else "")
+    """The game, whether it was noisy, and whether others than the random policy played it."""
+    policy = result.get("config", {}).get("policy", [RANDOM])
+    return (
+        result["game"] + (", noisy" if is_noisy(result) else "") + ("" if policy == [RANDOM] else ", an agent's play")
+    )
 
 
 def mean(figures: list[float | None]) -> float | None:

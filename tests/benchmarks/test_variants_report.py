@@ -6,9 +6,8 @@ from benchmarks.variants_report import report
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
-def write(folder, game, variants, distractor=None):
+def write(folder, game, variants, **settings):
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"distractor": distractor}
     result = {
         "game": game,
         "config": settings,
@@ -16,7 +15,7 @@ def write(folder, game, variants, distractor=None):
         "commit": "abc",
         "variants": variants,
     }
-    (folder / f"{game.lower()}.json").write_text(json.dumps(result))
+    (folder / f"{'-'.join([game.lower(), *settings])}.json").write_text(json.dumps(result))
 
 
 def test_games_stand_side_by_side(tmp_path):
@@ -41,6 +40,14 @@ def test_noisy_games_say_how_many_keypoints_are_on_a_bar(tmp_path):
     assert "| variant | BattleZone | MsPacman, noisy | mean | mean tracking | on a bar |" in text
     assert "| first layer | 0.50 | 0.75 | 0.62 | 0.50 | 0.12 |" in text
     assert "- MsPacman, noisy: `variants.py" in text
+
+
+def test_scores_on_an_agents_play_stand_apart_from_those_on_random_play(tmp_path):
+    figures = {"f1": [0.5], "tracking": [0.25]}
+    write(tmp_path / "feature_variants", "MsPacman", {"as benchmarked": figures}, policy=["agent.zip"])
+    write(tmp_path / "feature_variants", "Seaquest", {"as benchmarked": figures}, policy=["random"])
+    text = report(tmp_path)
+    assert "| variant | MsPacman, an agent's play | Seaquest | mean | mean tracking |" in text
 
 
 def test_report_is_up_to_date():
