@@ -14,6 +14,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, paper_keypoints
@@ -46,7 +47,7 @@ from sb3_permakey.training import (
     Validation,
 )
 
-SECONDS, DESCRIPTION, TRAINED = "seconds.json", "description.json", "trained.json"
+SECONDS, GAMES, DESCRIPTION, TRAINED = "seconds.json", "training_games.json", "description.json", "trained.json"
 VALIDATION_ENVS = 5
 
 
@@ -253,17 +254,40 @@ class TimedValidation(Validation):
         return goes_on
 
 
+class TrainingGames(BaseCallback):
+    """Writes after which agent step each whole game of the training ended, and its score.
+
+    :param path: JSON file; one that is there goes on
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def _init_callback(self) -> None:
+        self.games = json.loads(self.path.read_text()) if self.path.exists() else {"steps": [], "scores": []}
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.games["steps"].append(self.num_timesteps)
+                self.games["scores"].append(float(info["episode"]["r"]))
+                write_json(self.path, self.games)
+        return True
+
+
 def train(task: Task) -> dict[str, Any]:
     """Train, or go on with a run that was killed; the best model stays in the run's folder.
 
     SB3's own agents begin anew: their replay buffers cannot be saved but by pickling gigabytes.
 
-    :return: "validation", a list of {"steps", "scores", "episode_steps"}, and "seconds" of each phase
+    :return: "validation", a list of {"steps", "scores", "episode_steps"}; "training_games" with the "steps" at which
+        games of the training ended and their "scores"; "seconds" of each phase
     """
     place, schedule, run = task.place, task.schedule, task.run
     method = METHODS[run.method]
     algorithm, arguments = algorithm_of(run.method, task.settings)
-    kept = (place / BEST_MODEL, place / VALIDATIONS, place / SECONDS)
+    kept = (place / BEST_MODEL, place / VALIDATIONS, place / SECONDS, place / GAMES)
     envs = make_envs(task, [run.seed], training=True)
     validation_seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_ENVS)
     validation = TimedValidation(
@@ -272,7 +296,8 @@ def train(task: Task) -> dict[str, Any]:
         schedule.validate_every,
         schedule.validation_episodes,
     )
-    callbacks: list[Any] = [validation]
+    games = TrainingGames(place / GAMES)
+    callbacks: list[Any] = [validation, games]
     if issubclass(algorithm, RecurrentQLearning):
         callbacks.append(RunCheckpoint(place / RUN, task.save_every, kept))
     if issubclass(algorithm, RecurrentQLearning) and has_run(place / RUN):
@@ -296,6 +321,7 @@ def train(task: Task) -> dict[str, Any]:
             {"steps": int(steps), "scores": _numbers(scores), "episode_steps": _numbers(lengths)}
             for steps, scores, lengths in parts
         ],
+        "training_games": games.games,
         "seconds": validation.seconds,
     }
     write_json(place / TRAINED, trained)
@@ -334,7 +360,7 @@ def do_task(task: Task) -> str:
         _require_same(json.loads((place / DESCRIPTION).read_text()), described, place)
     write_json(place / DESCRIPTION, described)
     if METHODS[task.run.method].agent == "random":
-        trained: dict[str, Any] = {"validation": [], "seconds": {}}
+        trained: dict[str, Any] = {"validation": [], "training_games": {"steps": [], "scores": []}, "seconds": {}}
     elif (place / TRAINED).exists():
         trained = json.loads((place / TRAINED).read_text())
     else:
@@ -345,6 +371,7 @@ def do_task(task: Task) -> str:
     result = {
         **described,
         "validation": trained["validation"],
+        "training_games": trained["training_games"],
         "test": tested,
         "seconds": {
             "pretraining": None if minutes is None else 60 * minutes,

@@ -222,10 +222,24 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
         curve = validation_means(trial)
         later = curve[len(curve) // 2 :]
         settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
-        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", f"{hours([trial]):.1f}"]
+        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", late_games(trial)]
+        figures.append(f"{hours([trial]):.1f}")
         rows.append([trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), f"`{settings}`", *figures])
-    titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best", "hours"]
-    return table(titles, rows)
+    titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best"]
+    return table([*titles, "training games of the second half", "hours"], rows)
+
+
+def late_games(run: Result) -> str:
+    """Mean score of the games that ended in the second half of the training, with its standard error and their number.
+
+    They have no equals, unlike games without exploration; runs of before they were kept have none.
+    """
+    games = run.get("training_games", {"steps": [], "scores": []})
+    half = run["schedule"]["steps"] / 2
+    scores = [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > half]
+    if len(scores) < 2:
+        return "-"
+    return f"{np.mean(scores):.0f} ({np.std(scores, ddof=1) / np.sqrt(len(scores)):.0f}), n={len(scores)}"
 
 
 def flat_settings(settings: dict[str, Any]) -> dict[str, Any]:

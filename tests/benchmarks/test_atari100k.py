@@ -94,6 +94,8 @@ def test_a_run_keeps_every_score(method, preset, task_of, squares):
     assert result["test"]["seeds"] == [FIRST_TEST_SEED, FIRST_TEST_SEED + 1, FIRST_TEST_SEED + 2]
     assert np.shape(result["test"]["scores"]) == np.shape(result["test"]["episode_steps"]) == (3, 2)
     assert np.unique(result["test"]["episode_steps"]).tolist() == [5]
+    assert result["training_games"]["steps"] == list(range(5, 41, 5))
+    assert len(result["training_games"]["scores"]) == 8
     assert result["settings"]["learning_starts"] == 10
     assert {"command", "commit", "versions", "machine"} <= set(result)
     assert min(result["seconds"][phase] for phase in ("training", "validation", "test")) > 0
@@ -146,6 +148,7 @@ def test_a_killed_run_goes_on(task_of, squares, monkeypatch):
     assert starts == [40]
     result = read_result(task.result_path)
     assert [one["steps"] for one in result["validation"]] == [20, 40, 60]
+    assert result["training_games"]["steps"] == list(range(5, 61, 5))
     assert result["seconds"]["training"] > before["training"]
     assert result["seconds"]["validation"] > before["validation"]
 
