@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,19 @@ def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dic
 def mlp(in_features: int, units: int) -> nn.Sequential:
     """The paper's building block: two layers of ReLU units (appendix A.2.3)."""
     return nn.Sequential(nn.Linear(in_features, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU())
+
+
+def with_waves(positions: Tensor, frequencies: int) -> Tensor:
+    """Positions beside their sines and cosines with `frequencies` frequencies pi, 2 pi, 4 pi, ...
+
+    :param positions: (..., D) in [-1, 1]
+    :return: (..., D + 2 D frequencies)
+    """
+    if not frequencies:
+        return positions
+    factors = math.pi * 2.0 ** torch.arange(frequencies, device=positions.device)
+    angles = (positions.unsqueeze(-1) * factors).flatten(-2)
+    return torch.cat([positions, angles.sin(), angles.cos()], dim=-1)
 
 
 class InteractionNetwork(nn.Module):
@@ -81,11 +95,18 @@ class KeypointGNN(BaseFeaturesExtractor):
     confidence where the observations have one; edges start at zero. Encode, one step of an Interaction Network, decode;
     the decoded nodes are concatenated, or their mean and maximum are, into an MLP.
 
+    Two additions to the paper, off by default, let it fit returns in fewer updates (benchmarks/results/encoders.md).
+    Positions as they are tell an MLP little about small differences, so that `position_frequencies` adds their sines
+    and cosines (Tancik et al. 2020, https://arxiv.org/abs/2006.10739). `layer_norm` normalises each keypoint's
+    features, whose channels have a large mean in common, and what goes into the output MLP (Ba et al. 2016).
+
     :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,)
     :param features_dim: units of the output MLP's two layers
     :param units: units of all other layers
     :param aggregate: "concat", as in the paper, or "pool", whose result does not depend on the keypoints' order
-    :raises ValueError: when the space has no keypoints, or the aggregate is unknown
+    :param position_frequencies: number of frequencies pi, 2 pi, 4 pi, ... of sines and cosines beside the position
+    :param layer_norm: whether features and aggregated nodes are normalised
+    :raises ValueError: when the space has no keypoints, the aggregate is unknown, or there are fewer than 0 frequencies
     """
 
     def __init__(
@@ -94,33 +115,45 @@ class KeypointGNN(BaseFeaturesExtractor):
         features_dim: int = 128,
         units: int = 64,
         aggregate: Literal["concat", "pool"] = "concat",
+        position_frequencies: int = 0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__(observation_space, features_dim)
         if aggregate not in ("concat", "pool"):
             raise ValueError(f"aggregate must be 'concat' or 'pool', not {aggregate!r}")
+        if position_frequencies < 0:
+            raise ValueError(f"position_frequencies must be 0 or more, not {position_frequencies}")
         keypoints = require_keypoints(observation_space)
         count, channels = keypoints["features"].shape  # type: ignore[misc]
         self.aggregate = aggregate
         self.has_confidence = "confidence" in keypoints.spaces
-        self.embed_position = nn.Sequential(nn.Linear(2, units), nn.ReLU(), nn.Linear(units, units))
+        self.position_frequencies = position_frequencies
+        position_size = 2 + 4 * position_frequencies
+        self.embed_position = nn.Sequential(nn.Linear(position_size, units), nn.ReLU(), nn.Linear(units, units))
         self.encode_nodes = mlp(channels + units + self.has_confidence, units)
         self.encode_edges = mlp(units, units)
         self.process = InteractionNetwork(units)
         self.decode_nodes = mlp(units, units)
-        self.output = mlp((count if aggregate == "concat" else 2) * units, features_dim)
+        aggregated = (count if aggregate == "concat" else 2) * units
+        self.output = mlp(aggregated, features_dim)
+        self.normalise_features = nn.LayerNorm(channels) if layer_norm else nn.Identity()
+        self.normalise_aggregate = nn.LayerNorm(aggregated) if layer_norm else nn.Identity()
         self.register_buffer("initial_edge", torch.zeros(1, units), persistent=False)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features (B, features_dim)."""
-        parts = [observations["features"], self.embed_position(observations["keypoints"])]
+        positions = with_waves(observations["keypoints"], self.position_frequencies)
+        parts = [self.normalise_features(observations["features"]), self.embed_position(positions)]
         if self.has_confidence:
             parts.append(observations["confidence"].unsqueeze(-1))
         nodes = self.encode_nodes(torch.cat(parts, dim=-1))
         edge = self.encode_edges(self.get_buffer("initial_edge"))
         nodes = self.decode_nodes(self.process(nodes, edge))
         if self.aggregate == "pool":
-            return self.output(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
-        return self.output(nodes.flatten(1))
+            aggregated = torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1)
+        else:
+            aggregated = nodes.flatten(1)
+        return self.output(self.normalise_aggregate(aggregated))
 
 
 class KeypointCNN(BaseFeaturesExtractor):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 
 from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, RecurrentDQN
+from sb3_permakey.extractors import with_waves
 from sb3_permakey.keypoints import save_checkpoint
 from sb3_permakey.keypoints.layers import gaussian_windows
 
@@ -86,9 +89,41 @@ def test_gnn_without_confidence_keeps_its_parameters():
     assert gnn.output[0].weight.shape == (128, 7 * 64)
 
 
+def test_waves_of_a_position_by_hand():
+    # x = 1/2 and y = -1/4, times pi and 2 pi: angles of 90, 180, -45 and -90 degrees.
+    half = math.sqrt(0.5)
+    sines, cosines = [1, 0, -half, -1], [0, -1, half, 0]
+    found = with_waves(torch.tensor([[[0.5, -0.25]]]), 2)
+    assert torch.allclose(found, torch.tensor([[[0.5, -0.25, *sines, *cosines]]]), atol=1e-6)
+    assert torch.equal(with_waves(found, 0), found)
+
+
+@pytest.mark.parametrize("aggregate", ["concat", "pool"])
+def test_normalised_gnn_forgets_mean_and_scale_of_the_features(aggregate):
+    torch.manual_seed(0)
+    observations = observations_of(4, channels=6)
+    scaled = {**observations, "features": 5 + 3 * observations["features"]}
+    for layer_norm in (True, False):
+        gnn = KeypointGNN(keypoint_space(4), aggregate=aggregate, position_frequencies=3, layer_norm=layer_norm)
+        with torch.no_grad():
+            difference = (gnn(observations) - gnn(scaled)).abs().max()
+        assert (difference < 1e-3) == layer_norm
+
+
+def test_nodes_are_normalised_before_the_output():
+    gnn = KeypointGNN(keypoint_space(4), aggregate="pool", layer_norm=True)
+    seen = []
+    gnn.output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    gnn(observations_of(4))
+    assert torch.allclose(seen[0].mean(dim=1), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(seen[0].var(dim=1, unbiased=False), torch.ones(3), atol=0.02)
+
+
 def test_unknown_aggregates_are_refused():
     with pytest.raises(ValueError, match="aggregate must be 'concat' or 'pool', not 'sum'"):
         KeypointGNN(keypoint_space(3), aggregate="sum")
+    with pytest.raises(ValueError, match="position_frequencies must be 0 or more, not -1"):
+        KeypointGNN(keypoint_space(3), position_frequencies=-1)
 
 
 @pytest.mark.parametrize("count", [1, 7, 25])
