@@ -99,6 +99,8 @@ class Figure2(FigureConfig):
     """Transporter's checkpoint."""
     peaks: bool = False
     """Another row: the highest peaks of the error maps instead of the PointNet's keypoints."""
+    surround_px: float | None = None
+    """Another row: peaks of the maps' contrast to a square of this side; None: no such row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,9 @@ def figure2_rows(config: Figure2, frames: np.ndarray) -> list[Row]:
     rows.append(keypoint_row("PermaKey\nkeypoints", permakey, frames))
     if config.peaks:
         rows.append(keypoint_row("PermaKey\npeaks", KeypointDetector(config.permakey, readout="peaks"), frames))
+    if config.surround_px is not None:
+        contrast = KeypointDetector(config.permakey, readout="peaks", surround_px=config.surround_px)
+        rows.append(keypoint_row("PermaKey\npeaks of\ncontrast", contrast, frames))
     return [frame_row(frames), *rows, *error_maps]
 
 

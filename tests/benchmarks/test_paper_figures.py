@@ -71,12 +71,12 @@ def test_help_names_every_figure(capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "num_rows"), [("figure2", 6), ("seeds", 2), ("figure6", 3), ("figure7", 3), ("figure10", 3)]
+    ("command", "num_rows"), [("figure2", 7), ("seeds", 2), ("figure6", 3), ("figure7", 3), ("figure10", 3)]
 )
 def test_each_command_writes_a_picture(command, num_rows, checkpoint, transporter, other_layers, flags, tmp_path):
     assert command in FIGURES
     checkpoints = {
-        "figure2": ["--permakey", checkpoint, "--transporter", transporter, "--peaks"],
+        "figure2": ["--permakey", checkpoint, "--transporter", transporter, "--peaks", "--surround-px", "18"],
         "figure10": ["--checkpoint", transporter],
     }.get(command, ["--checkpoints", checkpoint, other_layers])
     main([command, *map(str, checkpoints), *flags, "--columns", "3"])
