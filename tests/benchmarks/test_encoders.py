@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ import torch
 from conftest import MovingSquare
 
 from benchmarks import encoders
-from benchmarks.encoders import EncoderBenchmark, discounted, explained, main, play
+from benchmarks.encoders import EncoderBenchmark, discounted, explained, main, play, report
 from sb3_permakey import PermaKeyObservation
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @pytest.fixture
@@ -60,3 +63,7 @@ def test_bad_settings_are_named(settings):
         EncoderBenchmark(games=("Pong",))
     with pytest.raises(ValueError, match="updates must be rising"):
         EncoderBenchmark(updates=(5, 2))
+
+
+def test_report_is_up_to_date():
+    assert (RESULTS / "encoders.md").read_text() == report(RESULTS / "encoders")
