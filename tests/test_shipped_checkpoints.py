@@ -19,8 +19,9 @@ READINGS = {
 """What the index' figures begin with, and the detector's settings that they are of."""
 MARGIN = 2
 """Half 95 % intervals between fresh figure and index: the index's is of some frames too, and many are compared."""
-NEXT_TO_NOTHING, SLACK = 0.1, 0.02
-"""Keypoints below the first figure miss nearly everything, and chance halves it: it may differ by this much."""
+NEXT_TO_NOTHING, SLACK = 0.2, 0.04
+"""Keypoints below the first figure hit as much as random points, and chance takes a share of it: it may differ by this
+much either way."""
 
 
 @pytest.mark.parametrize("name", SHIPPED)
