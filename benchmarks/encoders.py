@@ -19,10 +19,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from benchmarks.atari100k.tables import table
 from sb3_permakey import KeypointGNN, PermaKeyObservation, make_atari_env
+from sb3_permakey.extractors import require_keypoints
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import checkpoint_exists
 from sb3_permakey.provenance import provenance
@@ -80,7 +82,7 @@ class EncoderBenchmark:
 class Play(NamedTuple):
     """Steps of play: observations and targets of learning and of judging."""
 
-    observation_space: gym.Space
+    observation_space: spaces.Dict
     learned: dict[str, Tensor]
     learned_targets: Tensor
     judged: dict[str, Tensor]
@@ -127,7 +129,7 @@ def play(env: gym.Env, steps: int, gamma: float) -> Play:
     whole = {name: torch.tensor(np.stack([one[name] for one in observations])) for name in observations[0]}
     wanted = torch.tensor(targets, dtype=torch.float32)
     return Play(
-        env.observation_space,
+        require_keypoints(env.observation_space),
         {name: values[:cut] for name, values in whole.items()},
         wanted[:cut],
         {name: values[cut:] for name, values in whole.items()},
@@ -143,7 +145,7 @@ def explained(predicted: Tensor, wanted: Tensor) -> list[float]:
 def judge(variant: dict[str, Any], data: Play, updates: tuple[int, ...], seed: int) -> list[list[float]]:
     """Train an encoder; the explained shares of the targets after each number of updates."""
     torch.manual_seed(seed)
-    encoder = KeypointGNN(data.observation_space, **variant)  # type: ignore[arg-type]
+    encoder = KeypointGNN(data.observation_space, **variant)
     network = nn.Sequential(encoder, nn.Linear(encoder.features_dim, len(TARGETS)))
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     shares = []
