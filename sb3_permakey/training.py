@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import shutil
@@ -16,6 +17,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import atomic_file, write_json
@@ -31,8 +33,14 @@ FINAL_MODEL, BEST_MODEL, VALIDATIONS = "final_model.zip", "best_model.zip", "eva
 RUN = "run"
 """Folder of the run's own checkpoints while it lasts."""
 
-AGENT = inspect.signature(RecurrentDQN).parameters
-"""The agent's own defaults, which are the flags' too."""
+DEFAULTS: dict[str, Any] = {
+    name: argument.default
+    for name, argument in inspect.signature(RecurrentDQN).parameters.items()
+    if name not in ("policy", "env", "tensorboard_log", "_init_setup_model")
+}
+"""The agent's arguments beside policy, environment and log."""
+PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "strong": STRONG}
+"""The agent's arguments where they are not its defaults."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,19 @@ class TrainConfig:
     checkpoint: Path | None = None
     """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels
     (CnnLstmPolicy)."""
-    readout: Literal["pointnet", "peaks"] = "pointnet"
-    """How keypoints are read: by the PointNet (paper), or as the highest peaks of the first layer's error map."""
+    preset: Literal["paper", "strong"] = "paper"
+    """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
+    sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time."""
+    readout: Literal["pointnet", "peaks"] | None = None
+    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map; empty: the
+    preset's."""
     num_keypoints: int | None = None
     """Number of peaks; empty: the model's number of keypoints."""
     encoder: Literal["gnn", "cnn"] = "gnn"
     """Keypoint encoder."""
-    aggregate: Literal["concat", "pool"] = "concat"
-    """How the GNN joins its nodes: one after another (paper), or their mean and maximum, whatever their order."""
+    aggregate: Literal["concat", "pool"] | None = None
+    """How the GNN joins its nodes: one after another (paper), or their mean and maximum, whatever their order; empty:
+    the preset's."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, in training and validation."""
     steps: int = 100_000
@@ -64,23 +77,23 @@ class TrainConfig:
     """Agent steps between two validations."""
     validation_episodes: int = 10
     """Whole games of each validation."""
-    learning_rate: float = AGENT["learning_rate"].default
-    """Adam's learning rate."""
-    learning_starts: int = AGENT["learning_starts"].default
-    """Random steps before learning starts."""
-    batch_size: int = AGENT["batch_size"].default
-    """Windows in a batch."""
-    sequence_length: int = AGENT["sequence_length"].default
-    """Steps of a window."""
-    train_freq: int = AGENT["train_freq"].default
-    """Agent steps between updates."""
-    exploration_fraction: float = AGENT["exploration_fraction"].default
-    """Part of the training over which epsilon falls."""
-    exploration_final_eps: float = AGENT["exploration_final_eps"].default
-    """Epsilon from then on."""
-    buffer_size: int = AGENT["buffer_size"].default
-    """Steps in the replay buffer."""
-    device: str = AGENT["device"].default
+    learning_rate: float | None = None
+    """Adam's learning rate; empty: the preset's."""
+    learning_starts: int | None = None
+    """Random steps before learning starts; empty: the preset's."""
+    batch_size: int | None = None
+    """Windows in a batch; empty: the preset's."""
+    sequence_length: int | None = None
+    """Steps of a window; empty: the preset's."""
+    train_freq: int | None = None
+    """Agent steps between updates; empty: the preset's."""
+    exploration_fraction: float | None = None
+    """Part of the training over which epsilon falls; empty: the preset's."""
+    exploration_final_eps: float | None = None
+    """Epsilon from then on; empty: the preset's."""
+    buffer_size: int | None = None
+    """Steps in the replay buffer; empty: the preset's."""
+    device: str = "auto"
     """Where to train."""
     save_every: int = 10_000
     """Agent steps between two checkpoints of the run, from which --resume goes on."""
@@ -116,7 +129,8 @@ def train(config: TrainConfig) -> Path:
         model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
     else:
         model = new_agent(config, env)
-        write_json(out / "config.json", {**json.loads(json.dumps(asdict(config), default=str)), **provenance()})
+        settings = {**asdict(config), "readout": readout(config), **DEFAULTS, **agent_arguments(config)}
+        write_json(out / "config.json", {**json.loads(json.dumps(settings, default=str)), **provenance()})
     model.learn(
         config.steps - model.num_timesteps,
         callback=[
@@ -138,12 +152,25 @@ def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
     return RecurrentDQN(
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
-        policy_kwargs=encoder_settings(config),
         tensorboard_log=str(config.out / "tensorboard"),
-        seed=config.seed,
-        device=config.device,
-        **{name: getattr(config, name) for name in AGENT if hasattr(config, name) and name not in ("seed", "device")},
+        **agent_arguments(config),
     )
+
+
+def agent_arguments(config: TrainConfig) -> dict[str, Any]:
+    """The agent's arguments: the preset's, and whatever the settings say themselves."""
+    arguments = copy.deepcopy(PRESETS[config.preset])
+    for name in DEFAULTS:
+        if getattr(config, name, None) is not None:
+            arguments[name] = getattr(config, name)
+    policy = arguments.setdefault("policy_kwargs", {})
+    of_encoder = policy.pop("features_extractor_kwargs", {})
+    if config.checkpoint:
+        policy["keypoint_encoder"] = config.encoder
+        if config.encoder == "gnn":
+            aggregate = {} if config.aggregate is None else {"aggregate": config.aggregate}
+            policy["features_extractor_kwargs"] = {**of_encoder, **aggregate}
+    return arguments
 
 
 class Validation(EvalCallback):
@@ -179,14 +206,9 @@ def validation_envs(config: TrainConfig) -> VecEnv:
     return make_envs(config, min(config.validation_episodes, 5), FIRST_VALIDATION_SEED, training=False)
 
 
-def encoder_settings(config: TrainConfig) -> dict[str, Any] | None:
-    """What the policy takes about its keypoint encoder; None for pixels."""
-    if config.checkpoint is None:
-        return None
-    settings: dict[str, Any] = {"keypoint_encoder": config.encoder}
-    if config.encoder == "gnn":
-        settings["features_extractor_kwargs"] = {"aggregate": config.aggregate}
-    return settings
+def readout(config: TrainConfig) -> Literal["pointnet", "peaks"]:
+    """How keypoints are read: as the settings say, or else the preset."""
+    return config.readout or ("peaks" if config.preset == "strong" else "pointnet")
 
 
 def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: bool) -> VecEnv:
@@ -206,7 +228,7 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
             config.checkpoint,
             keep_image=keep_image,
             device=config.device,
-            readout=config.readout,
+            readout=readout(config),
             num_keypoints=config.num_keypoints,
         )
     return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs

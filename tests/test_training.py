@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from sb3_permakey import RecurrentDQN
+from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
-from sb3_permakey.training import TrainConfig, make_envs, train, validation_scores
+from sb3_permakey.training import TrainConfig, agent_arguments, make_envs, train, validation_scores
 
 SHORT = {"game": "MsPacman", "steps": 30, "learning_starts": 10, "batch_size": 2, "buffer_size": 100}
 
@@ -42,6 +43,41 @@ def test_the_cnn_encoder_with_validation(checkpoint, tmp_path):
     assert isinstance(load_agent(best).q_net.features_extractor, KeypointCNN)
     with pytest.raises(AgentFileError, match="sees keypoints: name the checkpoint"):
         FrameAgent(best, None)
+
+
+def test_a_preset_is_the_agent_where_no_flag_says_otherwise(checkpoint, tmp_path):
+    def arguments(**settings):
+        return agent_arguments(TrainConfig(game="MsPacman", out=tmp_path, **settings))
+
+    paper = {"device": "auto", "seed": 0}
+    assert arguments() == {**paper, "policy_kwargs": {}}
+    assert arguments(checkpoint=checkpoint, learning_rate=1e-3) == {
+        **paper,
+        "learning_rate": 1e-3,
+        "policy_kwargs": {"keypoint_encoder": "gnn", "features_extractor_kwargs": {}},
+    }
+    strong = arguments(checkpoint=checkpoint, preset="strong", batch_size=4, aggregate="concat")
+    assert strong["batch_size"] == 4
+    assert strong["burn_in"] == STRONG["burn_in"]
+    of_gnn = STRONG["policy_kwargs"]["features_extractor_kwargs"]
+    assert strong["policy_kwargs"]["features_extractor_kwargs"] == {**of_gnn, "aggregate": "concat"}
+    assert STRONG["batch_size"] != 4
+    for other in ({}, {"checkpoint": checkpoint, "encoder": "cnn"}):
+        policy = arguments(preset="strong", **other)["policy_kwargs"]
+        assert policy["dueling"] is True
+        assert "features_extractor_kwargs" not in policy
+
+
+@pytest.mark.parametrize("readout", [None, "pointnet"])
+def test_the_strong_preset_reads_peaks_unless_told_otherwise(checkpoint, tmp_path, readout):
+    settings = {**SHORT, "steps": 14, "learning_starts": 12}
+    config = TrainConfig(out=tmp_path, checkpoint=checkpoint, preset="strong", readout=readout, **settings)
+    space = load_agent(train(config)).observation_space
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["readout"] == (readout or "peaks")
+    assert (written["burn_in"], written["learning_starts"], written["n_steps"]) == (STRONG["burn_in"], 12, 3)
+    assert ("confidence" in space.spaces) == (readout is None)
+    assert space.readout.readout == (readout or "peaks")
 
 
 def test_a_killed_run_is_resumed(tmp_path, monkeypatch):

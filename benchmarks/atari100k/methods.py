@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_permakey import RecurrentDQN, RecurrentQRDQN
+from sb3_permakey.common.presets import STRONG
 
 Settings = dict[str, Any]
 AgentName = Literal["recurrent-dqn", "recurrent-qrdqn", "dqn", "qrdqn", "random"]
@@ -33,37 +34,20 @@ STACKED_FRAMES = 4
 class Preset:
     """Settings of the recurrent agent.
 
-    :param agent: RecurrentDQN's arguments beside its defaults
-    :param gnn: KeypointGNN's arguments beside its defaults
+    :param agent: RecurrentDQN's arguments beside its defaults, those of KeypointGNN among them
     :param control_readout: the readout whose observations the controls on other points imitate: with those of "peaks"
         comes a confidence
     """
 
     agent: Settings
-    gnn: Settings
     control_readout: Readout
 
 
 PRESETS: dict[str, Preset] = {
-    "paper": Preset(agent={}, gnn={}, control_readout="pointnet"),
-    "strong": Preset(
-        agent={
-            "learning_rate": 2e-4,
-            "batch_size": 32,
-            "sequence_length": 8,
-            "train_freq": 2,
-            "exploration_fraction": 0.4,
-            "exploration_final_eps": 0.05,
-            "recurrent_state": "stored",
-            "burn_in": 4,
-            "policy_kwargs": {"dueling": True, "act_with_target": True},
-        },
-        gnn={"aggregate": "pool"},
-        control_readout="peaks",
-    ),
+    "paper": Preset(agent={}, control_readout="pointnet"),
+    "strong": Preset(agent=STRONG, control_readout="peaks"),
 }
-"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn; chosen by the runs in
-"Settings tried" of `benchmarks/results/atari100k.md`."""
+"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn."""
 
 WITHOUT_MEMORY: Settings = {
     "learning_rate": 1e-4,
@@ -161,13 +145,11 @@ def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[s
         return {}
     settings: Settings = copy.deepcopy(WITHOUT_MEMORY)
     if preset_name is not None:
-        preset = PRESETS[preset_name]
-        settings = copy.deepcopy(preset.agent)
+        settings = copy.deepcopy(PRESETS[preset_name].agent)
         if method.encoder:
-            policy = settings.setdefault("policy_kwargs", {})
-            policy["keypoint_encoder"] = method.encoder
-            if method.encoder == "gnn" and preset.gnn:
-                policy["features_extractor_kwargs"] = dict(preset.gnn)
+            settings.setdefault("policy_kwargs", {})["keypoint_encoder"] = method.encoder
+        if method.encoder != "gnn":
+            settings.get("policy_kwargs", {}).pop("features_extractor_kwargs", None)
     for override in overrides:
         name, equals, value = override.partition("=")
         *places, last = name.split(".")

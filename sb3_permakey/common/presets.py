@@ -1,4 +1,4 @@
-"""Arguments of published recurrent Q-learning agents."""
+"""Arguments of recurrent Q-learning agents: a published one, and the strongest found here for keypoints on Atari."""
 
 from typing import Any
 
@@ -31,4 +31,26 @@ Horgan et al. 2018). Its buffer, exploration and 256 actors are left to the user
 action and reward, which `PreviousActionReward` adds.
 
     RecurrentDQN("MultiInputLstmPolicy", PreviousActionReward(env), **R2D2)
+"""
+
+STRONG: dict[str, Any] = {
+    "learning_rate": 2e-4,
+    "batch_size": 32,
+    "sequence_length": 8,
+    "train_freq": 2,
+    "exploration_fraction": 0.4,
+    "exploration_final_eps": 0.05,
+    "recurrent_state": "stored",
+    "burn_in": 4,
+    "policy_kwargs": {
+        "dueling": True,
+        "act_with_target": True,
+        "features_extractor_kwargs": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 4},
+    },
+}
+"""More and larger updates than the paper's agent makes, which is `RecurrentDQN`'s defaults, and a GNN that learns
+sooner, for peaks on Atari; chosen by the runs under "Settings tried" in benchmarks/results/atari100k.md.
+
+    env = PermaKeyObservation(make_atari_env("MsPacman"), "mspacman", readout="peaks")
+    RecurrentDQN("PermaKeyPolicy", env, **STRONG)
 """

@@ -224,10 +224,17 @@ def test_presets_and_overrides():
         "dueling": False,
         "act_with_target": True,
         "keypoint_encoder": "gnn",
-        "features_extractor_kwargs": {"aggregate": "pool"},
+        "features_extractor_kwargs": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 4},
     }
     # Nothing of it sticks.
-    assert PRESETS["strong"].agent["policy_kwargs"] == {"dueling": True, "act_with_target": True}
+    assert PRESETS["strong"].agent["policy_kwargs"]["dueling"] is True
+    assert "keypoint_encoder" not in PRESETS["strong"].agent["policy_kwargs"]
+    # Only the GNN has its settings.
+    assert "features_extractor_kwargs" not in agent_settings("permakey-peaks-cnn", "strong")["policy_kwargs"]
+    assert agent_settings("recurrent-dqn-pixels", "strong")["policy_kwargs"] == {
+        "dueling": True,
+        "act_with_target": True,
+    }
     assert agent_settings("grid-gnn", "paper", ("recurrent_state=stored",))["recurrent_state"] == "stored"
     assert agent_settings("random", None, ("gamma=1",)) == {}
     with pytest.raises(ValueError, match="written like learning_rate=1e-4, not 'gamma'"):
