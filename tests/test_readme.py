@@ -44,6 +44,22 @@ def test_keypoint_scores():
         assert line in README
 
 
+def test_keypoints_on_bars():
+    text = " ".join(README.split())
+
+    def percentages(method: str, reading: str, which: str = "keypoints") -> list[str]:
+        of_games = (result(f"keypoints/{game}-{method}-both-0") for game in ("mspacman", "seaquest"))
+        return [f"{100 * scores['scores'][reading][which]['distractor_rate']['value']:.0f}" for scores in of_games]
+
+    mspacman, seaquest = percentages("transporter", "pointnet")
+    assert f"{mspacman} % lie on a bar on MsPacman, {seaquest} % on Seaquest" in text
+    assert f"Of PermaKey's PointNet it is {' and '.join(percentages('permakey', 'pointnet'))} %" in text
+    assert f"of the contrast's peaks {' and '.join(percentages('permakey', 'contrast'))} %" in text
+    random, same = percentages("permakey", "contrast", "random")
+    assert random == same
+    assert f"of random points {random} %." in text
+
+
 def test_report_is_up_to_date():
     assert (ROOT / "benchmarks" / "results" / "keypoints.md").read_text() == report(read_results(RESULTS))
 
