@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import mean
 
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
@@ -73,6 +74,19 @@ def test_speed_of_the_agents():
 def test_atari_scores():
     results = read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
     assert "\n".join([*short_atari_table(group_runs(results)), "", *machines(results)]) in README
+
+
+def test_atari_scores_on_other_points():
+    def games(method: str) -> list[float]:
+        tested = result(f"atari100k/mspacman-{method}-gnn-paper-k7-clean-0")["test"]["scores"]
+        return [score for of_seed in tested for score in of_seed]
+
+    grid, true, transporter = (games(method) for method in ("grid", "true-positions", "transporter"))
+    text = " ".join(README.split())
+    assert f"scores {mean(grid):.0f} on a fixed grid of points, {mean(true):.0f} on OCAtari's true positions" in text
+    assert f"and {mean(transporter):.0f} on the Transporter's keypoints, one run each" in text
+    assert len(set(transporter)) == 4
+    assert f"from {min(transporter):.0f} to {max(transporter):.0f}." in text
 
 
 def test_throughput():
