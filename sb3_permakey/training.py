@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -25,6 +25,9 @@ from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 
+Encoder = Literal["gnn", "cnn"]
+Readout = Literal["pointnet", "peaks"]
+
 FIRST_VALIDATION_SEED = 1_000_000
 VALIDATION_STEPS = 4500
 """A game of validation is cut after so many agent steps, five minutes of play: a policy that is stuck where nothing
@@ -39,8 +42,20 @@ DEFAULTS: dict[str, Any] = {
     if name not in ("policy", "env", "tensorboard_log", "_init_setup_model")
 }
 """The agent's arguments beside policy, environment and log."""
-PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "strong": STRONG}
-"""The agent's arguments where they are not its defaults."""
+
+
+class Preset(NamedTuple):
+    """An agent on keypoints.
+
+    :param agent: RecurrentDQN's arguments beside its defaults, those of KeypointGNN among them
+    :param readout: how its keypoints are read
+    """
+
+    agent: dict[str, Any]
+    readout: Readout
+
+
+PRESETS = {"paper": Preset({}, "pointnet"), "strong": Preset(STRONG, "peaks")}
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,12 @@ class TrainConfig:
     preset: Literal["paper", "strong"] = "paper"
     """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
     sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time."""
-    readout: Literal["pointnet", "peaks"] | None = None
+    readout: Readout | None = None
     """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map; empty: the
     preset's."""
     num_keypoints: int | None = None
     """Number of peaks; empty: the model's number of keypoints."""
-    encoder: Literal["gnn", "cnn"] = "gnn"
+    encoder: Encoder = "gnn"
     """Keypoint encoder."""
     aggregate: Literal["concat", "pool"] | None = None
     """How the GNN joins its nodes: one after another (paper), or their mean and maximum, whatever their order; empty:
@@ -129,7 +144,7 @@ def train(config: TrainConfig) -> Path:
         model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
     else:
         model = new_agent(config, env)
-        settings = {**asdict(config), "readout": readout(config), **DEFAULTS, **agent_arguments(config)}
+        settings = {**asdict(config), "readout": readout_of(config), **DEFAULTS, **agent_arguments(config)}
         write_json(out / "config.json", {**json.loads(json.dumps(settings, default=str)), **provenance()})
     model.learn(
         config.steps - model.num_timesteps,
@@ -157,19 +172,27 @@ def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
     )
 
 
+def preset_arguments(preset: str, encoder: Encoder | None) -> dict[str, Any]:
+    """RecurrentDQN's arguments beside its defaults.
+
+    :param preset: of `PRESETS`
+    :param encoder: of keypoints; None for an agent that sees pixels
+    """
+    arguments = copy.deepcopy(PRESETS[preset].agent)
+    if encoder:
+        arguments.setdefault("policy_kwargs", {})["keypoint_encoder"] = encoder
+    if encoder != "gnn":
+        arguments.get("policy_kwargs", {}).pop("features_extractor_kwargs", None)
+    return arguments
+
+
 def agent_arguments(config: TrainConfig) -> dict[str, Any]:
-    """The agent's arguments: the preset's, and whatever the settings say themselves."""
-    arguments = copy.deepcopy(PRESETS[config.preset])
-    for name in DEFAULTS:
-        if getattr(config, name, None) is not None:
-            arguments[name] = getattr(config, name)
-    policy = arguments.setdefault("policy_kwargs", {})
-    of_encoder = policy.pop("features_extractor_kwargs", {})
-    if config.checkpoint:
-        policy["keypoint_encoder"] = config.encoder
-        if config.encoder == "gnn":
-            aggregate = {} if config.aggregate is None else {"aggregate": config.aggregate}
-            policy["features_extractor_kwargs"] = {**of_encoder, **aggregate}
+    """The agent's arguments beside its defaults: the preset's, and whatever the settings say themselves."""
+    encoder = config.encoder if config.checkpoint else None
+    arguments = preset_arguments(config.preset, encoder)
+    arguments |= {name: getattr(config, name) for name in DEFAULTS if getattr(config, name, None) is not None}
+    if encoder == "gnn" and config.aggregate:
+        arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["aggregate"] = config.aggregate
     return arguments
 
 
@@ -206,9 +229,9 @@ def validation_envs(config: TrainConfig) -> VecEnv:
     return make_envs(config, min(config.validation_episodes, 5), FIRST_VALIDATION_SEED, training=False)
 
 
-def readout(config: TrainConfig) -> Literal["pointnet", "peaks"]:
+def readout_of(config: TrainConfig) -> Readout:
     """How keypoints are read: as the settings say, or else the preset."""
-    return config.readout or ("peaks" if config.preset == "strong" else "pointnet")
+    return config.readout or PRESETS[config.preset].readout
 
 
 def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: bool) -> VecEnv:
@@ -228,7 +251,7 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
             config.checkpoint,
             keep_image=keep_image,
             device=config.device,
-            readout=readout(config),
+            readout=readout_of(config),
             num_keypoints=config.num_keypoints,
         )
     return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs

@@ -50,11 +50,11 @@ def test_a_preset_is_the_agent_where_no_flag_says_otherwise(checkpoint, tmp_path
         return agent_arguments(TrainConfig(game="MsPacman", out=tmp_path, **settings))
 
     paper = {"device": "auto", "seed": 0}
-    assert arguments() == {**paper, "policy_kwargs": {}}
+    assert arguments() == paper
     assert arguments(checkpoint=checkpoint, learning_rate=1e-3) == {
         **paper,
         "learning_rate": 1e-3,
-        "policy_kwargs": {"keypoint_encoder": "gnn", "features_extractor_kwargs": {}},
+        "policy_kwargs": {"keypoint_encoder": "gnn"},
     }
     strong = arguments(checkpoint=checkpoint, preset="strong", batch_size=4, aggregate="concat")
     assert strong["batch_size"] == 4

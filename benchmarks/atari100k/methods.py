@@ -14,12 +14,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_permakey import RecurrentDQN, RecurrentQRDQN
-from sb3_permakey.common.presets import STRONG
+from sb3_permakey.training import PRESETS, Encoder, Readout, preset_arguments
 
 Settings = dict[str, Any]
 AgentName = Literal["recurrent-dqn", "recurrent-qrdqn", "dqn", "qrdqn", "random"]
 Observed = Literal["keypoints", "points", "pixels", "gray"]
-Readout = Literal["pointnet", "peaks"]
 
 ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {
     "recurrent-dqn": RecurrentDQN,
@@ -29,25 +28,6 @@ ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {
 }
 STACKED_FRAMES = 4
 
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings of the recurrent agent.
-
-    :param agent: RecurrentDQN's arguments beside its defaults, those of KeypointGNN among them
-    :param control_readout: the readout whose observations the controls on other points imitate: with those of "peaks"
-        comes a confidence
-    """
-
-    agent: Settings
-    control_readout: Readout
-
-
-PRESETS: dict[str, Preset] = {
-    "paper": Preset(agent={}, control_readout="pointnet"),
-    "strong": Preset(agent=STRONG, control_readout="peaks"),
-}
-"""paper: the agent's own defaults. strong: made for permakey-peaks-gnn."""
 
 WITHOUT_MEMORY: Settings = {
     "learning_rate": 1e-4,
@@ -81,7 +61,7 @@ class Method:
     observes: Observed
     checkpoint: Literal["permakey", "transporter"] | None = None
     readout: Readout | None = None
-    encoder: Literal["gnn", "cnn"] | None = None
+    encoder: Encoder | None = None
     points: Literal["grid", "random", "true"] | None = None
 
     @property
@@ -104,7 +84,7 @@ def keypoint_methods() -> dict[str, Method]:
         ("permakey-peaks", "PKey peaks", "permakey", "peaks"),
         ("transporter", "Transporter", "transporter", "pointnet"),
     )
-    encoders: tuple[Literal["gnn", "cnn"], ...] = ("gnn", "cnn")
+    encoders: tuple[Encoder, ...] = ("gnn", "cnn")
     return {
         f"{name}-{encoder}": Method(
             f"{label} + {encoder.upper()}", "recurrent-dqn", "keypoints", checkpoint, readout, encoder
@@ -145,11 +125,7 @@ def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[s
         return {}
     settings: Settings = copy.deepcopy(WITHOUT_MEMORY)
     if preset_name is not None:
-        settings = copy.deepcopy(PRESETS[preset_name].agent)
-        if method.encoder:
-            settings.setdefault("policy_kwargs", {})["keypoint_encoder"] = method.encoder
-        if method.encoder != "gnn":
-            settings.get("policy_kwargs", {}).pop("features_extractor_kwargs", None)
+        settings = preset_arguments(preset_name, method.encoder)
     for override in overrides:
         name, equals, value = override.partition("=")
         *places, last = name.split(".")
@@ -205,4 +181,4 @@ def readout_of(method: Method, preset_name: str | None) -> Readout:
     """How the detector reads, or whose observations a control imitates."""
     if method.readout is not None or preset_name is None:
         return method.readout or "pointnet"
-    return PRESETS[preset_name].control_readout
+    return PRESETS[preset_name].readout
