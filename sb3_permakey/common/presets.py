@@ -1,4 +1,4 @@
-"""Arguments of recurrent Q-learning agents: a published one, and the strongest found here for keypoints on Atari."""
+"""Arguments of recurrent Q-learning agents: a published one, and one for keypoints on Atari."""
 
 from typing import Any
 

@@ -227,8 +227,11 @@ def test_presets_and_overrides():
         "features_extractor_kwargs": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 4},
     }
     # Nothing of it sticks.
-    assert PRESETS["strong"].agent["policy_kwargs"]["dueling"] is True
-    assert "keypoint_encoder" not in PRESETS["strong"].agent["policy_kwargs"]
+    assert PRESETS["strong"].agent["policy_kwargs"] == {
+        "dueling": True,
+        "act_with_target": True,
+        "features_extractor_kwargs": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 4},
+    }
     # Only the GNN has its settings.
     assert "features_extractor_kwargs" not in agent_settings("permakey-peaks-cnn", "strong")["policy_kwargs"]
     assert agent_settings("recurrent-dqn-pixels", "strong")["policy_kwargs"] == {
