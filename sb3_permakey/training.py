@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import tyro
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
@@ -20,6 +21,7 @@ from sb3_permakey.atari import atari_env_id, make_atari_env
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.extractors import KeypointGNN
 from sb3_permakey.files import atomic_file, write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
@@ -58,6 +60,24 @@ class Preset(NamedTuple):
 PRESETS = {"paper": Preset({}, "pointnet"), "strong": Preset(STRONG, "peaks")}
 
 
+def values_of_presets(value: Callable[[Preset], Any]) -> Any:
+    """What the help says of a flag that is empty by default: the value in each preset."""
+    return tyro.conf.arg(
+        help_behavior_hint="(" + ", ".join(f"{name}: {value(preset)}" for name, preset in PRESETS.items()) + ")"
+    )
+
+
+def aggregate_of(preset: Preset) -> str:
+    """How the preset's GNN joins its nodes."""
+    encoder = preset.agent.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
+    return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
+
+
+def values_of_argument(name: str) -> Any:
+    """The same for one of RecurrentDQN's arguments."""
+    return values_of_presets(lambda preset: preset.agent.get(name, DEFAULTS[name]))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a recurrent DQN on an Atari game."""
@@ -72,16 +92,14 @@ class TrainConfig:
     preset: Literal["paper", "strong"] = "paper"
     """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
     sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time."""
-    readout: Readout | None = None
-    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map; empty: the
-    preset's."""
-    num_keypoints: int | None = None
-    """Number of peaks; empty: the model's number of keypoints."""
+    readout: Annotated[Readout | None, values_of_presets(lambda preset: preset.readout)] = None
+    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map."""
+    num_keypoints: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(the model's number of keypoints)")] = None
+    """Number of peaks."""
     encoder: Encoder = "gnn"
     """Keypoint encoder."""
-    aggregate: Literal["concat", "pool"] | None = None
-    """How the GNN joins its nodes: one after another (paper), or their mean and maximum, whatever their order; empty:
-    the preset's."""
+    aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
+    """How the GNN joins its nodes: one after another, or their mean and maximum, whatever their order."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, in training and validation."""
     steps: int = 100_000
@@ -92,22 +110,22 @@ class TrainConfig:
     """Agent steps between two validations."""
     validation_episodes: int = 10
     """Whole games of each validation."""
-    learning_rate: float | None = None
-    """Adam's learning rate; empty: the preset's."""
-    learning_starts: int | None = None
-    """Random steps before learning starts; empty: the preset's."""
-    batch_size: int | None = None
-    """Windows in a batch; empty: the preset's."""
-    sequence_length: int | None = None
-    """Steps of a window; empty: the preset's."""
-    train_freq: int | None = None
-    """Agent steps between updates; empty: the preset's."""
-    exploration_fraction: float | None = None
-    """Part of the training over which epsilon falls; empty: the preset's."""
-    exploration_final_eps: float | None = None
-    """Epsilon from then on; empty: the preset's."""
-    buffer_size: int | None = None
-    """Steps in the replay buffer; empty: the preset's."""
+    learning_rate: Annotated[float | None, values_of_argument("learning_rate")] = None
+    """Adam's learning rate."""
+    learning_starts: Annotated[int | None, values_of_argument("learning_starts")] = None
+    """Random steps before learning starts."""
+    batch_size: Annotated[int | None, values_of_argument("batch_size")] = None
+    """Windows in a batch."""
+    sequence_length: Annotated[int | None, values_of_argument("sequence_length")] = None
+    """Steps of a window."""
+    train_freq: Annotated[int | None, values_of_argument("train_freq")] = None
+    """Agent steps between updates."""
+    exploration_fraction: Annotated[float | None, values_of_argument("exploration_fraction")] = None
+    """Part of the training over which epsilon falls."""
+    exploration_final_eps: Annotated[float | None, values_of_argument("exploration_final_eps")] = None
+    """Epsilon from then on."""
+    buffer_size: Annotated[int | None, values_of_argument("buffer_size")] = None
+    """Steps in the replay buffer."""
     device: str = "auto"
     """Where to train."""
     save_every: int = 10_000
