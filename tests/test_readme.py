@@ -6,7 +6,7 @@ from statistics import mean
 
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
-from benchmarks.atari100k.tables import group_runs
+from benchmarks.atari100k.tables import group_runs, late_games
 from benchmarks.atari100k.tables import short_table as short_atari_table
 from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
@@ -77,16 +77,26 @@ def test_atari_scores():
 
 
 def test_atari_scores_on_other_points():
-    def games(method: str) -> list[float]:
-        tested = result(f"atari100k/mspacman-{method}-gnn-paper-k7-clean-0")["test"]["scores"]
-        return [score for of_seed in tested for score in of_seed]
+    results = read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
 
-    grid, true, transporter = (games(method) for method in ("grid", "true-positions", "transporter"))
+    def runs(method: str) -> list:
+        return [run for run in results if (run["game"], run["method"]) == ("MsPacman", method)]
+
+    def games(run: dict) -> list[float]:
+        return [score for of_seed in run["test"]["scores"] for score in of_seed]
+
+    (grid,), (true,), transporter = (runs(f"{points}-gnn") for points in ("grid", "true-positions", "transporter"))
+    each = [games(run) for run in transporter]
     text = " ".join(README.split())
-    assert f"scores {mean(grid):.0f} on a fixed grid of points, {mean(true):.0f} on OCAtari's true positions" in text
-    assert f"and {mean(transporter):.0f} on the Transporter's keypoints, one run each" in text
-    assert len(set(transporter)) == 4
-    assert f"from {min(transporter):.0f} to {max(transporter):.0f}." in text
+    assert f"scores {mean(games(grid)):.0f} on a fixed grid of points and {mean(games(true)):.0f} on OCAtari's" in text
+    assert f"{mean(map(mean, each)):.0f} ({', '.join(f'{mean(run):.0f}' for run in each)}) on the Transporter's" in text
+    assert [len(set(run)) for run in each] == [4] * len(each)
+    assert f"from {min(map(min, each)):.0f} to {max(map(max, each)):.0f}." in text
+
+    makes, error, *_ = late_games(*transporter).split()
+    assert f"it makes {makes} (standard error {error.strip('(),')}), and on PermaKey's" in text
+    makes, error, *_ = late_games(*runs("permakey-gnn")).split()
+    assert f"keypoints {makes} ({error.strip('(),')}, one run)." in text
 
 
 def test_throughput():

@@ -23,6 +23,7 @@ from benchmarks.atari100k.statistics import (
 from benchmarks.keypoints import NUM_KEYPOINTS
 
 PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("published_scores.json").read_text())
+LATE_GAMES = "training games of the second half"
 TABLE1_COLUMNS = {
     "rainbow": "Rainbow",
     "ppo": "PPO",
@@ -177,11 +178,11 @@ def all_runs_table(groups: Groups) -> list[str]:
     """Everything measured: both statistics of the test, human-normalised score, validations, time."""
     rows = []
     for kind, runs in sorted(groups.items(), key=lambda item: item[0].game):
-        rows.append([kind.game, kind.label, str(len(runs)), *test_cells(kind.game, runs), *validation_cells(runs)])
+        cells = [*test_cells(kind.game, runs), late_games(*runs), *validation_cells(runs)]
+        rows.append([kind.game, kind.label, str(len(runs)), *cells])
     titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "different scores"]
-    return table(
-        [*titles, "IQM of games", "human-normalised", "best validation", "last validation", "hours of a run"], rows
-    )
+    titles += ["IQM of games", "human-normalised", LATE_GAMES, "best validation", "last validation", "hours of a run"]
+    return table(titles, rows)
 
 
 def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
@@ -226,17 +227,19 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
         figures.append(f"{hours([trial]):.1f}")
         rows.append([trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), f"`{settings}`", *figures])
     titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best"]
-    return table([*titles, "training games of the second half", "hours"], rows)
+    return table([*titles, LATE_GAMES, "hours"], rows)
 
 
-def late_games(run: Result) -> str:
+def late_games(*runs: Result) -> str:
     """Mean score of the games that ended in the second half of the training, with its standard error and their number.
 
     They have no equals, unlike games without exploration; runs of before they were kept have none.
     """
-    games = run.get("training_games", {"steps": [], "scores": []})
-    half = run["schedule"]["steps"] / 2
-    scores = [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > half]
+    scores = []
+    for run in runs:
+        games = run.get("training_games", {"steps": [], "scores": []})
+        half = run["schedule"]["steps"] / 2
+        scores += [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > half]
     if len(scores) < 2:
         return "-"
     return f"{np.mean(scores):.0f} ({np.std(scores, ddof=1) / np.sqrt(len(scores)):.0f}), n={len(scores)}"

@@ -59,6 +59,9 @@ def test_later_training_games_by_hand():
     # The run has 20,000 steps; scores 2, 4 and 9 count: mean 5, std sqrt(13), standard error sqrt(13 / 3) = 2.08.
     games = {"steps": [500, 10_000, 10_001, 15_000, 19_999], "scores": [100.0, 100.0, 2.0, 4.0, 9.0]}
     assert late_games(result_of(training_games=games)) == "5 (2), n=3"
+    # Of two runs 2, 4, 9 and 1: mean 4, std sqrt(38 / 3), standard error sqrt(38 / 12) = 1.78.
+    other = {"steps": [9_000, 12_000], "scores": [100.0, 1.0]}
+    assert late_games(result_of(training_games=games), result_of(training_games=other)) == "4 (2), n=4"
     assert late_games(result_of()) == "-"
 
 
@@ -135,7 +138,7 @@ def test_the_table_of_all_runs():
     std = np.sqrt((50**2 + 175**2) / 2)
     tested = f"212 ({std:.0f}) | 275 (0) | 275, 275 | 4, 2 | 262 | {share:.3f}"
     # Validations: 12 and 10 of the first run, 17 and 15 of the second.
-    assert rows[2] == f"| MsPacman | PKey + GNN (paper) | 2 | {tested} | 14 | 12 | 1.0 |"
+    assert rows[2] == f"| MsPacman | PKey + GNN (paper) | 2 | {tested} | - | 14 | 12 | 1.0 |"
     assert hours([result_of()]) == 1.0
 
 
@@ -188,7 +191,7 @@ def test_a_report_of_however_few_runs(tmp_path, count):
     assert ("| 100 | `gamma=0.9 dueling=True` | 510 | 0 | 512 | - | 1.0 |" in text) == (count == 4)
     assert ("None yet." in text) == (count < 4)
     if count == 4:
-        assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
+        assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
 
 
 @pytest.mark.parametrize(
