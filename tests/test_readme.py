@@ -90,7 +90,7 @@ def test_atari_scores_on_other_points():
     text = " ".join(README.split())
     assert f"scores {mean(games(grid)):.0f} on a fixed grid of points and {mean(games(true)):.0f} on OCAtari's" in text
     assert f"{mean(map(mean, each)):.0f} ({', '.join(f'{mean(run):.0f}' for run in each)}) on the Transporter's" in text
-    assert [len(set(run)) for run in each] == [4] * len(each)
+    assert {len(set(run)) for run in each} == {3, 4}
     assert f"from {min(map(min, each)):.0f} to {max(map(max, each)):.0f}." in text
 
     makes, error, *_ = late_games(*transporter).split()
