@@ -67,15 +67,15 @@ def values_of_presets(value: Callable[[Preset], Any]) -> Any:
     )
 
 
+def values_of_argument(name: str) -> Any:
+    """The same for one of RecurrentDQN's arguments."""
+    return values_of_presets(lambda preset: preset.agent.get(name, DEFAULTS[name]))
+
+
 def aggregate_of(preset: Preset) -> str:
     """How the preset's GNN joins its nodes."""
     encoder = preset.agent.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
     return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
-
-
-def values_of_argument(name: str) -> Any:
-    """The same for one of RecurrentDQN's arguments."""
-    return values_of_presets(lambda preset: preset.agent.get(name, DEFAULTS[name]))
 
 
 @dataclass(frozen=True)
