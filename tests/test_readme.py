@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from statistics import mean
 
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
-from benchmarks.atari100k.tables import group_runs, late_games
+from benchmarks.atari100k.tables import Kind, group_runs, late_games
 from benchmarks.atari100k.tables import short_table as short_atari_table
+from benchmarks.atari100k.tables import test_scores as scores_of_tests
 from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
@@ -77,25 +77,23 @@ def test_atari_scores():
 
 
 def test_atari_scores_on_other_points():
-    results = read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
-
-    def runs(method: str) -> list:
-        return [run for run in results if (run["game"], run["method"]) == ("MsPacman", method)]
-
-    def games(run: dict) -> list[float]:
-        return [score for of_seed in run["test"]["scores"] for score in of_seed]
-
-    (grid,), (true,), transporter = (runs(f"{points}-gnn") for points in ("grid", "true-positions", "transporter"))
-    each = [games(run) for run in transporter]
+    groups = group_runs(read_atari_results(ROOT / "benchmarks" / "results" / "atari100k"))
+    grid, true, transporter, permakey = (
+        groups[Kind("MsPacman", f"{points}-gnn", "paper", "clean", 7)]
+        for points in ("grid", "true-positions", "transporter", "permakey")
+    )
+    (of_grid,), (of_true,), each = map(scores_of_tests, (grid, true, transporter))
     text = " ".join(README.split())
-    assert f"scores {mean(games(grid)):.0f} on a fixed grid of points and {mean(games(true)):.0f} on OCAtari's" in text
-    assert f"{mean(map(mean, each)):.0f} ({', '.join(f'{mean(run):.0f}' for run in each)}) on the Transporter's" in text
-    assert {len(set(run)) for run in each} == {3, 4}
-    assert f"from {min(map(min, each)):.0f} to {max(map(max, each)):.0f}." in text
+    assert f"scores {of_grid.mean():.0f} on a fixed grid of points and {of_true.mean():.0f} on OCAtari's" in text
+    scores = ", ".join(f"{run.mean():.0f}" for run in each)
+    assert f"{each.mean():.0f} ({scores}) on the Transporter's" in text
+    assert {len(set(run.flat)) for run in each} == {3, 4}
+    assert f"from {each.min():.0f} to {each.max():.0f}." in text
 
     makes, error, *_ = late_games(*transporter).split()
     assert f"it makes {makes} (standard error {error.strip('(),')}), and on PermaKey's" in text
-    makes, error, *_ = late_games(*runs("permakey-gnn")).split()
+    makes, error, *_ = late_games(*permakey).split()
+    assert sum(late_games(run) != "-" for run in permakey) == 1
     assert f"keypoints {makes} ({error.strip('(),')}, one run)." in text
 
 
