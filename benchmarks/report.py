@@ -50,11 +50,13 @@ def machines(results: Sequence[Result]) -> list[str]:
         name = f"{machine['gpu']}" if result["device"] != "cpu" and machine["gpu"] else machine["cpu"]
         seconds = sum(result["seconds"].get(phase, 0) for phase in ("training", "validation", "test"))
         by_machine.setdefault(f"{name}, threads: {result['threads']}", []).append(seconds / 3600)
-    return [
-        f"- {name}, runs: {len(hours)}; with validation and test {min(hours):.2f} to {max(hours):.2f} hours each, "
-        f"{sum(hours):.1f} in all."
-        for name, hours in by_machine.items()
-    ]
+    lines = []
+    for name, hours in by_machine.items():
+        took = f"{hours[0]:.2f} hours"
+        if len(hours) > 1:
+            took = f"{min(hours):.2f} to {max(hours):.2f} hours each, {sum(hours):.1f} in all"
+        lines.append(f"- {name}, runs: {len(hours)}; with validation and test {took}.")
+    return lines
 
 
 def report(results: Sequence[Result], trials: Sequence[Result], pictures: dict[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -32,13 +33,13 @@ def median_of_seeds(scores: np.ndarray) -> Spread:
     return Spread(float(of_seeds[middle]), float(np.sqrt((stds**2).mean())))
 
 
-def between_runs(scores: np.ndarray) -> Spread:
-    """Mean over all episodes, and the std of the runs' means.
+def between_runs(scores: np.ndarray) -> tuple[float, float | None]:
+    """Mean over all episodes, and the sample std of the runs' means: None where one run says nothing about others.
 
     :param scores: (runs, environment seeds, episodes)
     """
     means = scores.mean(axis=(1, 2))
-    return Spread(float(means.mean()), float(means.std()))
+    return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else None
 
 
 def interquartile_mean(values: np.ndarray) -> float:
@@ -61,6 +62,17 @@ class Interval(NamedTuple):
     high: float
 
 
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Numpy's global random state set to the same seed within: rliable draws from it, whatever `random_state` says."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
 def iqm_intervals(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     """Interquartile means over runs and games with 95 % intervals of a bootstrap over runs, stratified by games.
 
@@ -69,13 +81,13 @@ def iqm_intervals(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     """
     from rliable import library, metrics
 
-    points, intervals = library.get_interval_estimates(
-        dict(scores),
-        lambda values: np.array([metrics.aggregate_iqm(values)]),
-        reps=BOOTSTRAP_SAMPLES,
-        confidence_interval_size=CONFIDENCE,
-        random_state=np.random.RandomState(0),
-    )
+    with same_draws():
+        points, intervals = library.get_interval_estimates(
+            dict(scores),
+            lambda values: np.array([metrics.aggregate_iqm(values)]),
+            reps=BOOTSTRAP_SAMPLES,
+            confidence_interval_size=CONFIDENCE,
+        )
     return {name: Interval(float(points[name][0]), *(float(end) for end in intervals[name][:, 0])) for name in scores}
 
 
@@ -90,4 +102,5 @@ def performance_profiles(
     """
     from rliable import library
 
-    return library.create_performance_profile(dict(scores), thresholds, reps=BOOTSTRAP_SAMPLES // 10)
+    with same_draws():
+        return library.create_performance_profile(dict(scores), thresholds, reps=BOOTSTRAP_SAMPLES // 10)

@@ -190,11 +190,11 @@ def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
     scores = test_scores(runs)
     if scores is None:
         return ["-"] * 6
-    mean = between_runs(scores)
-    share = normalised(game, mean.score)
+    mean, std = between_runs(scores)
+    share = normalised(game, mean)
     return [
         spread_cell(median_of_seeds(scores)),
-        spread_cell(mean),
+        f"{mean:.0f}" if std is None else spread_cell((mean, std)),
         ", ".join(f"{run.mean():.0f}" for run in scores),
         ", ".join(str(len(np.unique(run))) for run in scores),
         f"{interquartile_mean(scores):.0f}",
@@ -282,7 +282,7 @@ def normalised_scores(groups: Groups) -> dict[str, tuple[tuple[str, ...], np.nda
 
 
 def aggregate_table(groups: Groups) -> list[str]:
-    """Interquartile means over games with bootstrap intervals."""
+    """Interquartile means over games, with bootstrap intervals where there are several runs to draw from."""
     scores = normalised_scores(groups)
     if not scores:
         return ["No tested runs yet."]
@@ -297,7 +297,7 @@ def aggregate_table(groups: Groups) -> list[str]:
             ", ".join(games),
             str(len(values)),
             f"{intervals[label].iqm:.3f}",
-            f"{intervals[label].low:.3f} to {intervals[label].high:.3f}",
+            f"{intervals[label].low:.3f} to {intervals[label].high:.3f}" if len(values) > 1 else "-",
         ]
         for label, (games, values) in scores.items()
     ]
