@@ -109,10 +109,10 @@ def test_intervals_and_profiles():
     shares, bounds = performance_profiles(scores, thresholds)
     assert shares["more"].tolist() == [1.0, 0.75, 0.25, 0.0]
     # The same bounds whatever was drawn before, and the caller's own draws go on undisturbed.
-    before = np.random.get_state()[1].tolist()  # type: ignore[index, union-attr]
+    before = np.random.get_state()[1].tolist()
     assert iqm_intervals(scores) == intervals
     assert np.array_equal(performance_profiles(scores, thresholds)[1]["more"], bounds["more"])
-    assert np.random.get_state()[1].tolist() == before  # type: ignore[index, union-attr]
+    assert np.random.get_state()[1].tolist() == before
 
 
 def test_tables_show_the_papers_numbers_beside_those_measured():
