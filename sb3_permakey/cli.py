@@ -85,6 +85,9 @@ def run_pretrain(config: PretrainConfig) -> None:
 def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
     """Score a new checkpoint on frames of its game, by each way to read its keypoints."""
     store = FrameStore(config.frames_folder)
+    if not store.is_atari:
+        _say("not scored: true objects are known of Atari games alone")
+        return
     readouts: tuple[Literal["pointnet", "peaks"], ...] = (
         ("pointnet", "peaks") if config.method == "permakey" else ("pointnet",)
     )
@@ -120,8 +123,11 @@ def run_show(config: ShowConfig) -> None:
         consecutive = reader.frames("test", after[: config.gif_frames])
         save_gif(config.gif, keypoint_animation(detector, consecutive), FRAMES_PER_SECOND)
         _say(f"{config.gif}: keypoints over {len(consecutive)} consecutive frames")
-    game = game_name(store)
-    _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint} --out {game.lower()}-agent")
+    if store.is_atari:
+        game = game_name(store)
+        _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint} --out {game.lower()}-agent")
+    else:
+        _next(f'in Python, PermaKeyObservation(env, "{config.checkpoint}")')
 
 
 def run_checkpoints(config: CheckpointsConfig) -> None:

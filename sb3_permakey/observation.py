@@ -20,6 +20,15 @@ from sb3_permakey.keypoints.peaks import KeypointTracker
 FRAME_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
+def require_frames(space: spaces.Space) -> None:
+    """Raise ValueError unless the observations are uint8 frames (84, 84, 3)."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or space.shape != FRAME_SHAPE:
+        raise ValueError(
+            f"keypoints need observations of Box uint8 {FRAME_SHAPE}, but the environment has {space}: "
+            "gymnasium's AddRenderObservation and ResizeObservation can make them"
+        )
+
+
 class KeypointSpace(spaces.Dict):
     """A Dict space of keypoints that carries the frozen layers that made them and how they were read.
 
@@ -94,8 +103,7 @@ def make_observer(
     :raises ValueError: when the observations are not uint8 frames (84, 84, 3), or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or space.shape != FRAME_SHAPE:
-        raise ValueError(f"keypoints need observations of Box uint8 {FRAME_SHAPE}, but the environment has {space}")
+    require_frames(space)
     detector = KeypointDetector(model_or_path, **detector_settings)
     detector.check_channels(FRAME_SHAPE[-1])
     return KeypointObserver(detector, keep_image=keep_image)

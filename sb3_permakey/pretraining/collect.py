@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from tqdm import tqdm
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind, check_kind, draw_bars, places_by_index
-from sb3_permakey.files import atomic_array, write_json
-from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
+from sb3_permakey.pretraining.episodes import collect_episodes, require_shares
+from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.players import RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
-
-COLLECTION = "collection.json"
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,7 @@ class CollectConfig:
         parse_sources(self.policy)
         if self.distractor is not None:
             check_kind(self.distractor)
-        if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
-            raise ValueError(f"shares must be positive and sum to 1, not {self.shares}")
+        require_shares(self.shares)
 
     def provenance(self) -> dict[str, Any]:
         """What determines the episodes, for frames.json."""
@@ -132,75 +126,11 @@ def collect(config: CollectConfig) -> FrameStore:
     :param config: the collection's settings
     :raises FrameStoreError: when the folder holds frames that were made with other settings
     """
-    provenance = json.loads(json.dumps(config.provenance(), default=str))
-    if (config.out / DESCRIPTION).exists():
-        store = FrameStore(config.out)
-        _require_same(config.out, store.description, provenance)
-        if sum(episode.length for episode in store.episodes) < config.frames:
-            raise FrameStoreError(
-                f"{config.out} is finished with fewer than {config.frames} frames; use another folder"
-            )
-        return store
-    collection = config.out / COLLECTION
-    if collection.exists():
-        _require_same(config.out, json.loads(collection.read_text()), provenance)
-    actions = _make_env(config).action_space
-    roster = Roster(parse_sources(config.policy), config.game, actions, config.checkpoint, config.seed)
-    write_json(collection, provenance)
-    episodes = config.out / "episodes"
-    lengths = _play_missing(config, roster, episodes)
-    kept = [np.load(_episode_path(episodes, index), mmap_mode="r") for index in range(len(lengths))]
-    store = write_store(config.out, kept, config.shares, provenance)
-    shutil.rmtree(episodes)
-    collection.unlink()
-    return store
 
+    def open_player() -> Player:
+        actions = _make_env(config).action_space
+        return Player(
+            config, Roster(parse_sources(config.policy), config.game, actions, config.checkpoint, config.seed)
+        )
 
-def _play_missing(config: CollectConfig, roster: Roster, folder: Path) -> list[int]:
-    """Play until the first episodes, without a gap, hold the frames wanted; their lengths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = {int(path.stem): len(np.load(path, mmap_mode="r")) for path in folder.glob("[0-9]*.npy")}
-    player = Player(config, roster)
-    with tqdm(total=config.frames, unit="frame", desc=f"collecting {config.game}") as progress:
-        while sum(lengths := _without_gap(done)) < config.frames:
-            progress.update(sum(lengths) - progress.n)
-            index = len(lengths)
-            if not player.start(index):
-                raise FrameStoreError(
-                    f"the recordings of {' '.join(config.policy)} end after {sum(lengths)} frames; "
-                    "collect no more than these, or give them a smaller share"
-                )
-            while not player.step():
-                progress.update(progress.n < config.frames)
-            _write_episode(_episode_path(folder, index), np.stack(player.frames))
-            done[index] = len(player.frames)
-    enough = next(count for count in range(1, len(lengths) + 1) if sum(lengths[:count]) >= config.frames)
-    return lengths[:enough]
-
-
-def _without_gap(done: dict[int, int]) -> list[int]:
-    """Lengths of the episodes 0, 1, 2... up to the first that is missing."""
-    lengths: list[int] = []
-    while len(lengths) in done:
-        lengths.append(done[len(lengths)])
-    return lengths
-
-
-def _write_episode(path: Path, frames: np.ndarray) -> None:
-    with atomic_array(path, np.uint8, frames.shape) as array:
-        array.append(frames)
-
-
-def _episode_path(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.npy"
-
-
-def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    policy = found.get("policy")
-    if not isinstance(policy, list):  # as it was written when there was one player: None or its file
-        found = {**found, "policy": [policy or RANDOM]}
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise FrameStoreError(
-                f"{path} holds frames made with {key} {found.get(key)}, not {value}; use another folder"
-            )
+    return collect_episodes(config.out, config.frames, config.shares, config.provenance(), open_player)

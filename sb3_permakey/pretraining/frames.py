@@ -68,8 +68,18 @@ class FrameStore:
                     f"but frames.json describes {described} uint8 frames"
                 )
 
+    @property
+    def is_atari(self) -> bool:
+        """Whether the frames are of a game that `make_atari_env` makes."""
+        return self.description["preprocessing"] is not None
+
     def require_preprocessing(self, expected: Mapping[str, Any]) -> None:
-        """Raise FrameStoreError unless the frames were made with the given preprocessing."""
+        """Raise FrameStoreError unless Atari frames were made with the given preprocessing.
+
+        Frames of an environment of one's own have none to compare: what they look like is its own affair.
+        """
+        if not self.is_atari:
+            return
         found = self.description["preprocessing"]
         differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
         if differing:
@@ -95,7 +105,8 @@ def write_store(
     path = Path(path)
     if len(episodes) < len(SPLITS):
         raise FrameStoreError(
-            f"{len(episodes)} episode(s) cannot be split into {', '.join(SPLITS)}; collect more frames"
+            f"{len(episodes)} episode(s) cannot be split into {', '.join(SPLITS)}; collect more frames, "
+            "or cut episodes sooner"
         )
     sizes = np.zeros(len(SPLITS), dtype=np.int64)
     placed: list[Episode] = []

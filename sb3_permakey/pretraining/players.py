@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -81,20 +81,20 @@ def sources_of_episodes(sources: Sequence[Source], seed: int, episodes: int) -> 
 
 
 class RepeatedActions:
-    """Uniform random actions, each of which lasts 1 to 8 steps.
+    """Actions each of which lasts 1 to 8 steps.
 
-    :param count: number of actions to choose from
-    :param random: where the choices come from
+    :param choose: gives another action
+    :param random: where their lengths come from
     """
 
-    def __init__(self, count: int, random: np.random.Generator) -> None:
-        self.count, self.random = count, random
-        self.action, self.steps_left = 0, 0
+    def __init__(self, choose: Callable[[], Any], random: np.random.Generator) -> None:
+        self.choose, self.random = choose, random
+        self.steps_left = 0
 
-    def next(self) -> int:
+    def next(self) -> Any:
         """The action of the next step."""
         if self.steps_left == 0:
-            self.action = int(self.random.integers(self.count))
+            self.action = self.choose()
             self.steps_left = int(self.random.integers(1, LONGEST_REPEAT + 1))
         self.steps_left -= 1
         return self.action
@@ -115,7 +115,7 @@ class EpisodeActions:
         assert isinstance(action_space, spaces.Discrete)
         self.agent = agent.with_own_memory() if agent else None
         self.count, self.epsilon, self.random = int(action_space.n), epsilon, random
-        self.repeated = RepeatedActions(self.count, random)
+        self.repeated = RepeatedActions(self._random_action, random)
         self.is_first = True
 
     def next(self, frame: np.ndarray) -> int:
@@ -125,7 +125,10 @@ class EpisodeActions:
         (action,) = self.agent.act(frame[None], np.array([self.is_first]))
         self.is_first = False
         explores = self.random.random() < self.epsilon
-        return int(self.random.integers(self.count)) if explores else int(action)
+        return self._random_action() if explores else int(action)
+
+    def _random_action(self) -> int:
+        return int(self.random.integers(self.count))
 
 
 class MinariRecordings:

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
 from sb3_permakey.distractors import draw_bars, places_by_index
-from sb3_permakey.pretraining import collect as collecting
+from sb3_permakey.pretraining import episodes as collecting
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.frames import FrameStoreError
 from sb3_permakey.pretraining.players import (
