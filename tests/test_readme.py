@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
 from benchmarks.atari100k.tables import Kind, group_runs, late_games
@@ -82,11 +84,14 @@ def test_atari_scores_on_other_points():
         groups[Kind("MsPacman", f"{points}-gnn", "paper", "clean", 7)]
         for points in ("grid", "true-positions", "transporter", "permakey")
     )
-    (of_grid,), (of_true,), each = map(scores_of_tests, (grid, true, transporter))
+    of_grid, of_true, each = map(scores_of_tests, (grid, true, transporter))
+
+    def mean_and_each(runs: np.ndarray) -> str:
+        return f"{runs.mean():.0f} ({', '.join(f'{run.mean():.0f}' for run in runs)})"
+
     text = " ".join(README.split())
-    assert f"scores {of_grid.mean():.0f} on a fixed grid of points and {of_true.mean():.0f} on OCAtari's" in text
-    scores = ", ".join(f"{run.mean():.0f}" for run in each)
-    assert f"{each.mean():.0f} ({scores}) on the Transporter's" in text
+    assert f"scores {mean_and_each(of_grid)} on a fixed grid of points, {mean_and_each(of_true)} on OCAtari's" in text
+    assert f"and {mean_and_each(each)} on the Transporter's" in text
     assert {len(set(run.flat)) for run in each} == {3, 4}
     assert f"from {each.min():.0f} to {each.max():.0f}." in text
 
