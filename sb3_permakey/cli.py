@@ -33,7 +33,7 @@ class ShowConfig:
     checkpoint: Path
     """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists."""
     frames: Path
-    """Folder of frames that `collect` wrote."""
+    """Folder of frames that `collect` or `record_frames` wrote."""
     out: Path
     """PNG file: frames, keypoints with their windows, error maps of each layer."""
     gif: Path | None = None

@@ -1,6 +1,7 @@
 """The figures in the README are those of the results files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,7 @@ def test_commands_and_files_that_are_named_exist():
     for target in ("demo", "test"):
         assert f"make {target}" in README
         assert f"\n{target}:" in makefile
-    for path in ("docs/keypoints.png", "examples/other_agents.py", "examples/memory_without_keypoints.py"):
-        assert path in README
-        assert (ROOT / path).is_file()
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert {"docs/keypoints.png", "docs/games.png", "examples/own_environment.py"} <= set(linked)
+    for path in linked:
+        assert (ROOT / path).exists(), path

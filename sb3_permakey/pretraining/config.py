@@ -39,7 +39,8 @@ class PretrainConfig:
     out: Path
     """Checkpoint to write, e.g. mspacman.safetensors; logs and the state for going on lie beside it."""
     frames: Path | None = None
-    """Folder of frames that `collect` wrote; empty: frames of `game` are collected beside the checkpoint."""
+    """Folder of frames that `collect` or `record_frames` wrote; empty: frames of `game` are collected beside the
+    checkpoint."""
     game: str | None = None
     """Game whose random play is collected where `frames` is empty, e.g. MsPacman."""
     collect_frames: int = 95_000
