@@ -1,8 +1,8 @@
 """Keypoints of an environment of one's own, from its frames to an agent: CartPole, seen as a picture.
 
 Besides the extra "atari", whose OpenCV shrinks the picture, it needs pygame, which draws it.
-In one run, on one thread beside other work, frames and pretraining took 6 minutes and the agent 13, and the mean return
-of 20 training episodes rose from 21 to 280 (6 peaks of a model that was made for 4 keypoints).
+In one run, on one thread beside other work, frames and pretraining took 6 minutes and the agent 13: 428 steps (std 75)
+over 10 episodes, of at most 500; random actions make 21 (6 peaks of a model that was made for 4 keypoints).
 """
 
 from pathlib import Path
