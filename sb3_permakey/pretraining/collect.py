@@ -11,7 +11,7 @@ import numpy as np
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind, check_kind, draw_bars, places_by_index
-from sb3_permakey.pretraining.episodes import collect_episodes, require_shares
+from sb3_permakey.pretraining.episodes import collect_episodes, require_sizes
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.players import RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 
@@ -44,15 +44,12 @@ class CollectConfig:
     """Seed of the whole collection."""
 
     def __post_init__(self) -> None:
-        for name in ("frames", "max_episode_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        require_sizes(self.frames, self.max_episode_steps, self.shares)
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
         parse_sources(self.policy)
         if self.distractor is not None:
             check_kind(self.distractor)
-        require_shares(self.shares)
 
     def provenance(self) -> dict[str, Any]:
         """What determines the episodes, for frames.json."""

@@ -33,8 +33,11 @@ class EpisodePlayer(Protocol):
         """Play one step; True when the episode is over."""
 
 
-def require_shares(shares: Shares) -> None:
-    """Raise ValueError unless these are parts of train, valid and test."""
+def require_sizes(frames: int, max_episode_steps: int, shares: Shares) -> None:
+    """Raise ValueError unless frames can be collected like that, and divided into train, valid and test."""
+    for name, value in (("frames", frames), ("max_episode_steps", max_episode_steps)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares must be positive and sum to 1, not {shares}")
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_permakey.observation import require_frames
-from sb3_permakey.pretraining.episodes import Shares, collect_episodes, require_shares
+from sb3_permakey.pretraining.episodes import Shares, collect_episodes, require_sizes
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.players import RANDOM, RepeatedActions
 
@@ -45,10 +45,7 @@ def record_frames(
         episodes
     """
     require_frames(env.observation_space)
-    require_shares(shares)
-    for name, value in (("frames", frames), ("max_episode_steps", max_episode_steps)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    require_sizes(frames, max_episode_steps, shares)
     provenance = {
         "game": env.spec.id if env.spec else type(env.unwrapped).__name__,
         "policy": [getattr(policy, "__name__", type(policy).__name__) if policy else RANDOM],
