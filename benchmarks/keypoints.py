@@ -160,8 +160,9 @@ def trained_checkpoint(run: Run, benchmark: KeypointsBenchmark) -> Path | str | 
 def missing_readings(run: Run, benchmark: KeypointsBenchmark) -> list[str]:
     """The readings that the run's result, if there is one, does not hold."""
     out = benchmark.results / f"{run.name}.json"
-    scored = json.loads(out.read_text())["scores"] if out.exists() else {}
-    return [name for name in READINGS[run.method] if name not in scored]
+    result = json.loads(out.read_text()) if out.exists() else {}
+    scored, by_category = result.get("scores", {}), result.get("categories", {})
+    return [name for name in READINGS[run.method] if name not in scored or name not in by_category]
 
 
 def is_left(run: Run, benchmark: KeypointsBenchmark) -> bool:
@@ -189,6 +190,7 @@ def pretrain(run: Run, benchmark: KeypointsBenchmark) -> dict[str, Any]:
             "settings": {**RECIPES[run.method], **MODELS[run.method]},
         },
         "scores": {},
+        "categories": {},
         **provenance(),
     }
 
@@ -196,7 +198,8 @@ def pretrain(run: Run, benchmark: KeypointsBenchmark) -> dict[str, Any]:
 def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) -> str:
     """Pretrain where there is no result, score what it lacks, write it; a line about it.
 
-    What is scored later than the rest, of whichever checkpoint was left, says so under "scored_later".
+    "categories" has the scores of each category of objects by reading, and once those of random points and grid. What
+    is scored later than the rest, of whichever checkpoint was left, says so under "scored_later".
     """
     if threads:
         torch.set_num_threads(threads)
@@ -204,6 +207,7 @@ def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) 
     out = benchmark.results / f"{run.name}.json"
     later = out.exists()
     result = json.loads(out.read_text()) if later else pretrain(run, benchmark)
+    result.setdefault("categories", {})
     checkpoint = str(trained_checkpoint(run, benchmark))
     for name in missing_readings(run, benchmark):
         scored = score(
@@ -215,11 +219,17 @@ def do_run(run: Run, benchmark: KeypointsBenchmark, threads: int | None = None) 
                 **READINGS[run.method][name],
             )
         )
-        result["scores"][name] = scored["scores"]
+        part = f"{name}, categories" if name in result["scores"] else name
+        result["scores"].setdefault(name, scored["scores"])
+        result["categories"] |= {
+            name: scored["categories"]["keypoints"],
+            **{points: scored["categories"][points] for points in ("random", "grid")},
+        }
         result["frames_scored"] = scored["frames"]
         result["bars_area_share"] = scored["bars_area_share"]
+        result["objects_per_frame"] = scored["objects_per_frame"]
         if later:
-            result.setdefault("scored_later", {})[name] = {"checkpoint": checkpoint, **provenance()}
+            result.setdefault("scored_later", {})[part] = {"checkpoint": checkpoint, **provenance()}
     write_json(out, result)
     f1 = {name: round(scores["keypoints"]["f1"]["value"], 3) for name, scores in result["scores"].items()}
     return f"{run.name}: F1 {f1}, {(time.monotonic() - started) / 60:.1f} min"

@@ -28,6 +28,7 @@ COLUMNS = {
     "coverage": "coverage",
     "tracking": "tracking",
 }
+POINTS = {"grid": "fixed grid", "random": "random points"}
 NOISE = {"clean": "Clean frames", "both": "Noisy frames: a horizontal and a vertical bar"}
 Results = dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
 """By game and noise: results of each method, one per seed."""
@@ -69,7 +70,7 @@ def game_rows(game: str, methods: dict[str, list[dict[str, Any]]], noisy: bool) 
         if any(readout in run["scores"] for run in methods.get(method, []))
     ]
     first = next(iter(methods.values()))[0]["scores"]["pointnet"]
-    scored += [("fixed grid", [first["grid"]]), ("random points", [first["random"]])]
+    scored += [(label, [first[points]]) for points, label in POINTS.items()]
     names = [*COLUMNS, *(["distractor_rate"] if noisy else [])]
     rows = []
     for label, figures in scored:
@@ -96,6 +97,40 @@ def table(results: Results, noise: str) -> list[str]:
             if kind == noise
         ]
         lines += ["", f"The bars cover {np.mean(shares):.3f} of a frame."]
+    return lines
+
+
+def mean_value(figures: list[dict[str, float | None]]) -> str:
+    """Mean over seeds where there is something to tell."""
+    values = [figure["value"] for figure in figures if figure["value"] is not None]
+    return f"{np.mean(values):.2f}" if values else "-"
+
+
+def category_rows(game: str, methods: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Table rows of one game, one for each kind of objects; none without a result that tells them."""
+    scored = [run for runs in methods.values() for run in runs if "categories" in run]
+    if not scored:
+        return []
+    readings = [
+        [run["categories"][readout] for run in scored if run["method"] == method and readout in run["categories"]]
+        for method, readout in ROWS
+    ]
+    fixed = [[scored[0]["categories"][points]] for points in POINTS]
+    rows = []
+    for category, count in scored[0]["objects_per_frame"].items():
+        hit = [mean_value([one[category]["recall"] for one in seeds]) for seeds in (*readings, *fixed)]
+        off = [mean_value([one[category]["motion_error_px"] for one in seeds]) for seeds in readings]
+        rows.append(f"| {' | '.join([game, category, f'{count:.1f}', *hit, *off])} |")
+    return rows
+
+
+def category_table(results: Results, noise: str) -> list[str]:
+    """Of each kind of objects in each game: how many a frame has, the share hit, and how exactly they are followed."""
+    titles = ["game", "objects", "per frame", *(f"hit: {label}" for label in (*ROWS.values(), *POINTS.values()))]
+    titles += [f"px off: {label}" for label in ROWS.values()]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for game in NUM_KEYPOINTS:
+        lines += category_rows(game, results.get((game, noise), {}))
     return lines
 
 
@@ -153,6 +188,17 @@ def report(results: Results) -> str:
     for noise, title in NOISE.items():
         if any(kind == noise for _, kind in results):
             lines += ["", f"## {title}", "", *table(results, noise)]
+    lines += [
+        "",
+        "## Each kind of objects",
+        "",
+        "Which objects are hit: the share of a kind's objects with a keypoint within 3 pixels. And how exactly they",
+        "are followed: px off is how far, in a step, the keypoints that stay on their object move otherwise than it",
+        "does. An agent cannot act on what is not hit, nor time a jump by what shakes.",
+    ]
+    for noise, title in NOISE.items():
+        if any(kind == noise for _, kind in results):
+            lines += ["", f"### {title}", "", *category_table(results, noise)]
     return "\n".join(lines) + "\n"
 
 

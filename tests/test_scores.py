@@ -18,6 +18,7 @@ from sb3_permakey.scores import (
     keypoint_score_table,
     random_points,
     score,
+    score_categories,
     score_keypoints,
     score_stability,
 )
@@ -127,6 +128,42 @@ def test_the_tracked_point_is_the_nearest_one():
     assert m.tracking(places, later[::-1], first, second, 3.0) == (0, 1)
     # Another point that comes near later does not help.
     assert m.tracking(np.array([[15.0, 15], [60, 60]]), np.array([[60.0, 60], [15, 25]]), first, second, 3.0) == (0, 1)
+
+
+def test_motion_error():
+    first = objects((10, 10, 14, 14), (30, 30, 34, 34), (50, 50, 54, 54))
+    second = objects((10, 16, 14, 20), (30, 30, 34, 34), (50, 60, 54, 64))
+    places = np.array([[12.0, 12], [32, 32], [52, 52]])
+    # The first object's point moves 6 px as it does and 1 px down; the second's shakes by (3, 4) px at rest; the third
+    # loses its point, which tracking tells.
+    later = np.array([[13.0, 18], [35, 36], [52, 52]])
+    assert m.motion_error(places, later, first, second, 3.0) == (6, 2)
+    # Where on the object the point lies does not matter, only that it stays there.
+    assert m.motion_error(places - 1, later - 1, first, second, 3.0) == (6, 2)
+    assert m.motion_error(places, later, first, objects((10, 40, 14, 44), names="a"), 3.0) == (0, 0)
+    assert m.motion_error(places, later, objects(), objects(), 3.0) == (0, 0)
+
+
+def test_categories_are_scored_alone():
+    names = ("Fish 0", "Fish 1", "Score 0")
+    boxes = np.array([[10.0, 10, 14, 14], [40, 40, 44, 44], [70, 70, 74, 74]])
+    shown = FrameObjects(boxes, ("Fish", "Fish", "Score"), names, np.array([False, False, True]))
+    moved = shown._replace(boxes=boxes + np.array([[0, 6, 0, 6], [0, 0, 0, 0], [0, 0, 0, 0]]))
+    bird = objects((20, 20, 24, 24))._replace(categories=("Bird",), identities=("Bird 0",))
+    drawn = labelled([(shown, moved), (bird, bird)], [0, 1])
+    centers_t = np.stack([at((12, 12), (72, 72)), at((22, 22), (80, 3))])
+    centers_t1 = np.stack([at((12, 20), (75, 72)), at((22, 22), (80, 3))])
+    figures = score_categories(centers_t, centers_t1, drawn)
+    assert list(figures) == ["Bird", "Fish", "Score"]
+    values = {(name, figure): value.value for name, found in figures.items() for figure, value in found.items()}
+    assert values["Fish", "recall"] == 1 / 2
+    assert values["Fish", "tracking"] == 1
+    assert values["Fish", "motion_error_px"] == pytest.approx(2)
+    assert values["Score", "motion_error_px"] == pytest.approx(3)
+    assert (values["Bird", "recall"], values["Bird", "motion_error_px"]) == (1, pytest.approx(0))
+    # A display and what rests are not tracked.
+    assert math.isnan(values["Score", "tracking"])
+    assert math.isnan(values["Bird", "tracking"])
 
 
 def test_stability():
@@ -282,6 +319,12 @@ def test_score_of_a_checkpoint(checkpoint, played, tmp_path):
     table = keypoint_score_table(result)
     assert "0.75 [0.75, 0.75]" in table
     assert "stability" not in table
+    # The grid has a point on "a", which moves by 2 px, and of two on the display one is its own.
+    assert result["categories"]["grid"]["a"]["motion_error_px"]["value"] == pytest.approx(2)
+    assert result["categories"]["grid"]["b"]["recall"]["value"] == 1
+    recall = result["categories"]["keypoints"]["a"]["recall"]
+    (row,) = [line for line in table.splitlines() if line.startswith("a, 1.0 ")]
+    assert f"{recall['value']:.2f} [{recall['low']:.2f}, {recall['high']:.2f}]" in row
 
     assert score(config) == result
     assert played == ["Pong"]

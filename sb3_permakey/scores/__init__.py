@@ -1,9 +1,17 @@
 """Keypoint quality without reinforcement learning: keypoints against the objects that a game shows."""
 
-from sb3_permakey.scores.command import ScoreConfig, detect_pairs, keypoint_score_table, score
+from sb3_permakey.scores.command import ScoreConfig, detect_pairs, score
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 from sb3_permakey.scores.labelled import LabelledFrames, labelled_frames
-from sb3_permakey.scores.statistics import Figure, grid_points, random_points, score_keypoints, score_stability
+from sb3_permakey.scores.statistics import (
+    Figure,
+    grid_points,
+    random_points,
+    score_categories,
+    score_keypoints,
+    score_stability,
+)
+from sb3_permakey.scores.tables import keypoint_score_table
 
 __all__ = [
     "Figure",
@@ -14,10 +22,11 @@ __all__ = [
     "ScoreConfig",
     "detect_pairs",
     "grid_points",
+    "keypoint_score_table",
     "labelled_frames",
     "random_points",
     "score",
+    "score_categories",
     "score_keypoints",
     "score_stability",
-    "keypoint_score_table",
 ]

@@ -23,7 +23,14 @@ from sb3_permakey.provenance import provenance
 from sb3_permakey.scores.labelled import MOST_EPISODES, LabelledFrames, labelled_frames
 from sb3_permakey.scores.measures import bars_area_share
 from sb3_permakey.scores.pictures import score_picture
-from sb3_permakey.scores.statistics import Figure, grid_points, random_points, score_keypoints, score_stability
+from sb3_permakey.scores.statistics import (
+    Figure,
+    grid_points,
+    random_points,
+    score_categories,
+    score_keypoints,
+    score_stability,
+)
 
 RANDOM_DRAWS = 10
 BATCH_SIZE = 32
@@ -107,7 +114,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     wanted = _settings(config, game, detectors)
     if config.out and config.out.exists():
         found = json.loads(config.out.read_text())
-        if found.get("settings") != wanted:
+        if found.get("settings") != wanted or "categories" not in found:
             raise ValueError(f"{config.out} holds other scores; give another --out")
         if not config.picture or config.picture.exists():
             return found
@@ -158,26 +165,6 @@ def detect_pairs(detector: KeypointDetector, frames: np.ndarray) -> Centers:
     if detector.readout.readout == "peaks":
         second = np.stack([after[match_keypoints(before, after)] for before, after in zip(first, second, strict=True)])
     return first, second
-
-
-def keypoint_score_table(result: dict[str, Any]) -> str:
-    """The scores as a text table: figures in rows, their 95 % intervals beside them."""
-    settings, columns = result["settings"], list(result["scores"])
-    lines = [
-        f"{settings['game']}, {result['frames']} frames of {result['episodes']} episodes, "
-        f"{settings['num_keypoints']} keypoints, within {settings['margin_px']:g} px",
-        f"{'':<28}" + "".join(f"{column:>22}" for column in columns),
-    ]
-    for name in result["scores"]["keypoints"]:
-        cells = (_cell(result["scores"][column].get(name)) for column in columns)
-        label = name.replace("_", " ") + (" (px)" if name == "stability" else "")
-        lines.append(f"{label:<28}" + "".join(f"{cell:>22}" for cell in cells))
-    if result["bars_area_share"] is not None:
-        lines.append(f"the bars cover {result['bars_area_share']:.3f} of a frame")
-    if len(result["checkpoints"]) > 1:
-        for checkpoint in result["checkpoints"]:
-            lines.append(f"{checkpoint['checkpoint']}: F1 {_cell(checkpoint['scores']['f1'])}")
-    return "\n".join(lines)
 
 
 def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:
@@ -236,6 +223,13 @@ def _all_scores(
         figures = score_keypoints(*centers, labelled, window_std, margin_px=config.margin_px, seed=config.seed)
         return {name: _as_json(figure) for name, figure in figures.items()}
 
+    def categories(centers: Centers) -> dict[str, Any]:
+        figures = score_categories(*centers, labelled, margin_px=config.margin_px, seed=config.seed)
+        return {
+            category: {name: _as_json(figure) for name, figure in of_category.items()}
+            for category, of_category in figures.items()
+        }
+
     count, num_keypoints = detected[0][0].shape[:2]
     pooled = tuple(np.stack(halves) for halves in zip(*detected, strict=True))
     drawn = random_points(2 * RANDOM_DRAWS, count, num_keypoints, config.seed)
@@ -253,6 +247,7 @@ def _all_scores(
     alone = [result["keypoints"]] if len(detected) == 1 else [scores(centers) for centers in detected]
     return {
         "scores": result,
+        "categories": {name: categories(centers) for name, centers in points.items()},
         "checkpoints": [
             {"checkpoint": checkpoint, "scores": figures}
             for checkpoint, figures in zip(config.checkpoints, alone, strict=True)
@@ -273,9 +268,3 @@ def _bars_area_share(labelled: LabelledFrames) -> float | None:
 
 def _as_json(figure: Figure) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in figure._asdict().items()}
-
-
-def _cell(figure: dict[str, float | None] | None) -> str:
-    if figure is None or figure["value"] is None:
-        return "-"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -64,6 +64,16 @@ class FrameObjects(NamedTuple):
     displays: np.ndarray
     """bool (N,), score, lives and their like."""
 
+    def of_category(self, category: str) -> FrameObjects:
+        """Those of one category."""
+        chosen = [index for index, name in enumerate(self.categories) if name == category]
+        return FrameObjects(
+            self.boxes[chosen],
+            tuple(self.categories[index] for index in chosen),
+            tuple(self.identities[index] for index in chosen),
+            self.displays[chosen],
+        )
+
 
 def is_display(category: str, is_hud: bool = False) -> bool:
     """Whether a category only tells the state of play, by its name, or by OCAtari's own word."""

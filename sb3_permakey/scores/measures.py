@@ -16,6 +16,9 @@ from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.scores.ground_truth import LONGEST_MOVE_PX, FrameObjects, box_centers
 
+CATEGORY_SCORES = ("recall", "tracking", "motion_error_px")
+"""What is told of each category of objects alone."""
+
 
 class Tally(NamedTuple):
     """A ratio's two parts, so that frames can be pooled: numbers, or arrays with one entry per frame."""
@@ -103,14 +106,46 @@ def bars_area_share(top: int, left: int) -> float:
     return 1 - clear[0] * clear[1]
 
 
+def lasting_objects(objects_t: FrameObjects, objects_t1: FrameObjects) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the objects in both frames that are not farther apart than an object moves in a step."""
+    later = {identity: index for index, identity in enumerate(objects_t1.identities)}
+    pairs = [(index, later[identity]) for index, identity in enumerate(objects_t.identities) if identity in later]
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+    near = np.linalg.norm(_moves(objects_t, objects_t1, first, second), axis=-1) <= LONGEST_MOVE_PX
+    return first[near], second[near]
+
+
+def kept_points(
+    places_t: np.ndarray, places_t1: np.ndarray, boxes_t: np.ndarray, boxes_t1: np.ndarray, margin_px: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which point is each object's own, and whether it stays there.
+
+    An object's point is the one nearest to its box, of several inside the box the one nearest to its centre; it has
+    one where that is near. The point is kept when the same point is near the object at t + 1.
+
+    :param places_t: (..., K, 2), points' places in pixels
+    :param places_t1: (..., K, 2), the same points' a step later
+    :param boxes_t: (N, 4), objects of the first frame
+    :param boxes_t1: (N, 4), the same objects of the second
+    :param margin_px: largest distance from a box that is near
+    :return: (..., N) each: the point's index, whether the object has it, whether it has it and keeps it
+    """
+    distances = box_distances(places_t, boxes_t)
+    nearest = distances.min(axis=-2)
+    to_centers = np.linalg.norm(places_t[..., None, :] - box_centers(boxes_t), axis=-1)
+    own = np.where(distances == nearest[..., None, :], to_centers, np.inf).argmin(axis=-2)
+    later = np.take_along_axis(box_distances(places_t1, boxes_t1), own[..., None, :], axis=-2)[..., 0, :]
+    has_point = nearest <= margin_px
+    return own, has_point, has_point & (later <= margin_px)
+
+
 def tracking(
     places_t: np.ndarray, places_t1: np.ndarray, objects_t: FrameObjects, objects_t1: FrameObjects, margin_px: float
 ) -> Tally:
     """Moving objects that keep their point, of those that have one.
 
-    An object counts when it is no display, is in both frames, its box's centre moves, and a point is near at t. Its
-    point is the one nearest to its box, of several inside the box the one nearest to its centre. It is kept when the
-    same point is near the object at t + 1.
+    An object counts when it is no display, is in both frames and its box's centre moves (`lasting_objects`), and it has
+    a point at t (`kept_points`).
 
     :param places_t: (..., K, 2), points' places in pixels
     :param places_t1: (..., K, 2), the same points' a step later
@@ -118,24 +153,32 @@ def tracking(
     :param objects_t1: objects of the second
     :param margin_px: largest distance from a box that is near
     """
-    later = {identity: index for index, identity in enumerate(objects_t1.identities)}
-    pairs = [
-        (index, later[identity])
-        for index, identity in enumerate(objects_t.identities)
-        if identity in later and not objects_t.displays[index]
-    ]
-    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
-    boxes_t, boxes_t1 = objects_t.boxes[first], objects_t1.boxes[second]
-    moves = np.linalg.norm(box_centers(boxes_t1) - box_centers(boxes_t), axis=-1)
-    moving = (moves > 1e-6) & (moves <= LONGEST_MOVE_PX)
-    boxes_t, boxes_t1 = boxes_t[moving], boxes_t1[moving]
-    distances = box_distances(places_t, boxes_t)
-    nearest = distances.min(axis=-2)
-    to_centers = np.linalg.norm(places_t[..., None, :] - box_centers(boxes_t), axis=-1)
-    own = np.where(distances == nearest[..., None, :], to_centers, np.inf).argmin(axis=-2)
-    kept = np.take_along_axis(box_distances(places_t1, boxes_t1), own[..., None, :], axis=-2)[..., 0, :] <= margin_px
-    has_point = nearest <= margin_px
-    return Tally((has_point & kept).sum(), has_point.sum())
+    first, second = lasting_objects(objects_t, objects_t1)
+    moves = np.linalg.norm(_moves(objects_t, objects_t1, first, second), axis=-1)
+    counted = (moves > 1e-6) & ~objects_t.displays[first]
+    boxes = objects_t.boxes[first[counted]], objects_t1.boxes[second[counted]]
+    _, has_point, kept = kept_points(places_t, places_t1, *boxes, margin_px)
+    return Tally(kept.sum(), has_point.sum())
+
+
+def motion_error(
+    places_t: np.ndarray, places_t1: np.ndarray, objects_t: FrameObjects, objects_t1: FrameObjects, margin_px: float
+) -> Tally:
+    """How far objects' points move otherwise than the objects: a sum of distances in pixels, and their number.
+
+    Counted are all objects, also those at rest, that keep their point from t to t + 1. Arguments as of `tracking`.
+    """
+    first, second = lasting_objects(objects_t, objects_t1)
+    boxes = objects_t.boxes[first], objects_t1.boxes[second]
+    own, _, kept = kept_points(places_t, places_t1, *boxes, margin_px)
+    point_moves = np.take_along_axis(places_t1 - places_t, own[..., None], axis=-2)
+    errors = np.linalg.norm(point_moves - _moves(objects_t, objects_t1, first, second), axis=-1)
+    return Tally(errors[kept].sum(), kept.sum())
+
+
+def _moves(objects_t: FrameObjects, objects_t1: FrameObjects, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Moves (N, 2) of box centres between these objects of two frames."""
+    return box_centers(objects_t1.boxes[second]) - box_centers(objects_t.boxes[first])
 
 
 def matched_distances(points: np.ndarray) -> np.ndarray:
@@ -187,3 +230,20 @@ def frame_tallies(
         "distractor_rate": Tally(hits_on_bars.sum(), hits_on_bars.size),
         "tracking": tracking(places, pixel_places(points_t1), *objects, margin_px),
     }
+
+
+def category_tallies(
+    points_t: np.ndarray, points_t1: np.ndarray, objects: tuple[FrameObjects, FrameObjects], margin_px: float
+) -> dict[str, dict[str, Tally]]:
+    """`CATEGORY_SCORES` of each category of the first frame's objects; arguments as of `frame_tallies`."""
+    places = pixel_places(points_t), pixel_places(points_t1)
+    tallies = {}
+    for category in sorted(set(objects[0].categories)):
+        alone = objects[0].of_category(category), objects[1].of_category(category)
+        found = (
+            recall(box_distances(places[0], alone[0].boxes) <= margin_px),
+            tracking(*places, *alone, margin_px),
+            motion_error(*places, *alone, margin_px),
+        )
+        tallies[category] = dict(zip(CATEGORY_SCORES, found, strict=True))
+    return tallies

@@ -9,7 +9,13 @@ import numpy as np
 
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.scores.labelled import LabelledFrames
-from sb3_permakey.scores.measures import Tally, frame_tallies, matched_distances
+from sb3_permakey.scores.measures import (
+    CATEGORY_SCORES,
+    Tally,
+    category_tallies,
+    frame_tallies,
+    matched_distances,
+)
 
 RESAMPLES = 1_000
 F1_PARTS = {
@@ -76,12 +82,7 @@ def score_keypoints(
     :param seed: seed of the bootstrap
     :raises ValueError: when the points' shapes do not fit
     """
-    count = len(labelled.frames)
-    for centers in (centers_t, centers_t1):
-        if centers.ndim < 3 or centers.shape[-3] != count or centers.shape[-1] != 2 or centers.shape[-2] < 1:
-            raise ValueError(f"points must be (..., {count}, K, 2), one set per frame, not {centers.shape}")
-    if centers_t.shape != centers_t1.shape:
-        raise ValueError(f"both frames must have the same points, not {centers_t.shape} and {centers_t1.shape}")
+    _check_points(centers_t, centers_t1, len(labelled.frames))
     per_frame = [
         frame_tallies(
             centers_t[..., index, :, :],
@@ -95,6 +96,38 @@ def score_keypoints(
     ]
     tallies = {name: Tally(*np.array([frame[name] for frame in per_frame], dtype=float).T) for name in per_frame[0]}
     return pooled_figures(tallies, labelled.episodes, resamples=resamples, seed=seed)
+
+
+def score_categories(
+    centers_t: np.ndarray,
+    centers_t1: np.ndarray,
+    labelled: LabelledFrames,
+    *,
+    margin_px: float = 3.0,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, Figure]]:
+    """Scores of each category of objects alone: which ones are hit, are followed, and how exactly.
+
+    "recall": share of the objects with a point near; "tracking": share of the moving ones that keep it for a step;
+    "motion_error_px": how far, in a step, the points that are kept move otherwise than their objects. Arguments as of
+    `score_keypoints`.
+
+    :return: figures of each category of the pairs' first frames
+    :raises ValueError: when the points' shapes do not fit
+    """
+    _check_points(centers_t, centers_t1, len(labelled.frames))
+    per_frame = [
+        category_tallies(centers_t[..., index, :, :], centers_t1[..., index, :, :], objects, margin_px)
+        for index, objects in enumerate(labelled.objects)
+    ]
+    absent = dict.fromkeys(CATEGORY_SCORES, Tally(0, 0))
+    figures = {}
+    for category in sorted({category for frame in per_frame for category in frame}):
+        frames = [frame.get(category, absent) for frame in per_frame]
+        tallies = {name: Tally(*np.array([frame[name] for frame in frames], dtype=float).T) for name in CATEGORY_SCORES}
+        figures[category] = pooled_figures(tallies, labelled.episodes, resamples=resamples, seed=seed)
+    return figures
 
 
 def score_stability(centers: np.ndarray, episodes: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
@@ -120,6 +153,14 @@ def grid_points(count: int) -> np.ndarray:
     chosen = (2 * np.arange(count) + 1) * rows * columns // (2 * count)
     places = np.stack([(chosen // columns + 0.5) / rows, (chosen % columns + 0.5) / columns], axis=-1) * IMAGE_SIZE
     return (places - 0.5) / (IMAGE_SIZE - 1) * 2 - 1
+
+
+def _check_points(centers_t: np.ndarray, centers_t1: np.ndarray, count: int) -> None:
+    for centers in (centers_t, centers_t1):
+        if centers.ndim < 3 or centers.shape[-3] != count or centers.shape[-1] != 2 or centers.shape[-2] < 1:
+            raise ValueError(f"points must be (..., {count}, K, 2), one set per frame, not {centers.shape}")
+    if centers_t.shape != centers_t1.shape:
+        raise ValueError(f"both frames must have the same points, not {centers_t.shape} and {centers_t1.shape}")
 
 
 def _ratios(sums: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:

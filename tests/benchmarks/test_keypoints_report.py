@@ -30,6 +30,11 @@ def result(seed: int, f1: float, **changes):
     }
 
 
+def fish(recall):
+    """Scores of fish alone."""
+    return {"Fish": {"recall": figure(recall), "tracking": figure(None), "motion_error_px": figure(recall + 1)}}
+
+
 def test_cells_show_the_interval_of_one_seed_and_the_range_of_several():
     assert cell([figure(0.5, 0.4, 0.6)]) == "0.50 [0.40, 0.60]"
     assert cell([figure(0.5, 0.0, 1.0), figure(0.7, 0.0, 1.0)]) == "0.60 [0.50, 0.70]"
@@ -48,6 +53,19 @@ def test_report_has_a_row_for_each_kind_of_points(tmp_path):
     assert "The bars cover 0.120 of a frame." in lines
     assert "| Seaquest | 0.60 | - | 0.60 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
     assert "| Seaquest, noisy | 0.40 | - | 0.40 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
+
+
+def test_report_tells_each_kind_of_objects(tmp_path):
+    for seed, recall in enumerate((0.5, 0.7)):
+        categories = {"pointnet": fish(recall), "peaks": fish(0.9), "grid": fish(0.2), "random": fish(0.1)}
+        told = result(seed, 0.5, categories=categories, objects_per_frame={"Fish": 2.25})
+        (tmp_path / f"{seed}.json").write_text(json.dumps(told))
+    other = {"pointnet": fish(0.3), "grid": fish(0.2), "random": fish(0.1)}
+    told = result(0, 0.4, method="transporter", categories=other, objects_per_frame={"Fish": 2.25})
+    (tmp_path / "transporter.json").write_text(json.dumps(told))
+    (tmp_path / "before.json").write_text(json.dumps(result(2, 0.4)))
+    row = "| Seaquest | Fish | 2.2 | 0.90 | - | 0.60 | 0.30 | 0.20 | 0.10 | 1.90 | - | 1.60 | 1.30 |"
+    assert row in report(read_results(tmp_path)).splitlines()
 
 
 @pytest.mark.parametrize("method", ["permakey", "transporter"])
@@ -70,17 +88,30 @@ def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, 
 
     def fake_score(config):
         scored.append(config)
-        return {"scores": result(0, 0.7)["scores"]["peaks"], "frames": 3, "bars_area_share": None}
+        return {
+            "scores": result(0, 0.7)["scores"]["peaks"],
+            "categories": {points: fish(0.7) for points in ("keypoints", "random", "grid")},
+            "objects_per_frame": {"Fish": 2.0},
+            "frames": 3,
+            "bars_area_share": None,
+        }
 
     monkeypatch.setattr(keypoints, "score", fake_score)
     monkeypatch.setattr(keypoints, "pretrain", None)
     run = Run("Seaquest", "permakey", "clean", 0)
     assert is_left(run, benchmark)
     assert "'contrast': 0.7" in do_run(run, benchmark)
-    (config,) = scored
-    assert (config.checkpoints, config.readout, config.surround_px) == (("seaquest",), "peaks", 18.0)
+    # Two readings lack their categories alone, and keep the scores that they have.
+    assert [(config.readout, config.surround_px) for config in scored] == [
+        ("pointnet", None),
+        ("peaks", None),
+        ("peaks", 18.0),
+    ]
+    assert {config.checkpoints for config in scored} == {("seaquest",)}
     written = json.loads(out.read_text())
     assert written["scores"]["peaks"] == result(0, 0.5)["scores"]["peaks"]
+    assert set(written["categories"]) == {"pointnet", "peaks", "contrast", "random", "grid"}
+    assert set(written["scored_later"]) == {"pointnet, categories", "peaks, categories", "contrast"}
     assert written["scored_later"]["contrast"]["checkpoint"] == "seaquest"
     assert not is_left(run, benchmark)
     # Of other seeds the package has no checkpoint.
