@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate,
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_table, shipped_checkpoints
 from sb3_permakey.pretraining.collect import CollectConfig, collect
-from sb3_permakey.pretraining.config import PretrainConfig
+from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
@@ -67,7 +68,7 @@ def run_collect(config: CollectConfig) -> None:
     store = collect(config)
     sizes = ", ".join(f"{len(frames)} {split}" for split, frames in store.splits.items())
     _say(f"{config.out}: {len(store.episodes)} episodes of {config.game} ({sizes})")
-    _next(f"sb3-permakey pretrain --frames {config.out} --out {config.game.lower()}.safetensors")
+    _next(f"sb3-permakey pretrain --preset strong --frames {config.out} --out {config.game.lower()}.safetensors")
 
 
 def run_pretrain(config: PretrainConfig) -> None:
@@ -183,14 +184,16 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; wrong input ends with one sentence and exit code 2."""
     try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
         kinds: dict[str, Any] = {name: kind for name, (kind, _) in COMMANDS.items()}
+        kinds["pretrain"] = _pretraining_kind(given)
         config: Any = tyro.extras.subcommand_cli_from_dict(
             kinds,
             config=(tyro.conf.OmitArgPrefixes,),
             prog="sb3-permakey",
             description="Object keypoints for reinforcement learning: collect frames, pretrain keypoints on them, "
             "show and score these, train an agent that sees them, evaluate it. Each command names the next one.",
-            args=arguments,
+            args=given,
         )
         run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
         run(config)
@@ -200,6 +203,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("sb3-permakey: stopped; the same command goes on where it can", file=sys.stderr)
         sys.exit(130)
+
+
+def _pretraining_kind(arguments: Sequence[str]) -> type[PretrainConfig]:
+    """The settings that the preset among the arguments names: it decides what all other flags are by default."""
+    parts = [part for argument in arguments for part in argument.split("=", 1)]
+    chosen = [value for flag, value in pairwise(parts) if flag == "--preset" and value in PRESETS]
+    return PRESETS[chosen[-1]] if chosen else PretrainConfig
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.cli import COMMANDS, main
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, load_checkpoint, save_checkpoint
+from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore, write_store
 from sb3_permakey.scores import GroundTruthError
 
@@ -66,6 +67,20 @@ def test_help_of_train_has_the_values_of_both_presets(run):
     assert "Windows in a batch. (paper: 16, strong: 32)" in text
     assert "(paper: 10000, strong: 10000)" in text
     assert "(paper: concat, strong: pool)" in text
+
+
+@pytest.mark.parametrize("flags", [("--preset", "strong"), ("--preset=strong",)])
+def test_preset_decides_what_flags_are_by_default(run, monkeypatch, flags):
+    configs = []
+    monkeypatch.setitem(COMMANDS, "pretrain", (PretrainConfig, configs.append))
+    given = ("--frames", "x", "--out", "y.safetensors")
+    assert run("pretrain", *given)[0] == run("pretrain", *given, *flags, "--map-power", 1, "--max-steps", 9)[0] == 0
+    paper, strong = configs
+    assert (paper.schedule, paper.model.softmax, paper.max_steps) == ("joint", "axes", None)
+    assert (strong.schedule, strong.model.softmax, strong.pointnet_steps) == ("staged", "plane", 8000)
+    assert (strong.model.map_power, strong.max_steps) == (1, 9)
+    _, output, _ = run("pretrain", *flags, "--help")
+    assert "(default: staged)" in output
 
 
 def test_the_whole_way(run, tmp_path):
@@ -219,6 +234,14 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
     [
         (("collect", "--game", "Pong", "--out", "x", "--frames", 0), "frames must be at least 1, not 0"),
         (("pretrain", "--frames", "x", "--out", "y.pt"), "out must name a .safetensors file, not y.pt"),
+        (
+            ("pretrain", "--frames", "x", "--out", "y.safetensors", "--preset", "stronger"),
+            "invalid choice 'stronger' for argument '--preset'",
+        ),
+        (
+            ("pretrain", "--frames", "x", "--out", "y.safetensors", "--preset", "strong", "--method", "transporter"),
+            "the strong preset is permakey's",
+        ),
         (
             ("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0),
             "num_keypoints must be at least 1",

@@ -1,4 +1,4 @@
-"""Settings of a pretraining run."""
+"""Settings of a pretraining run: the papers', and a preset that takes an hour."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ class PretrainConfig:
     frames: Path | None = None
     """Folder of frames that `collect` or `record_frames` wrote; empty: frames of `game` are collected beside the
     checkpoint."""
+    preset: Literal["paper", "strong"] = "paper"
+    """What all other flags are where they are not given. paper: the paper's, up to 100 passes of 40 minutes on two CPU
+    cores. strong: the shipped checkpoints', about an hour on one core; its values: --preset strong --help."""
     game: str | None = None
     """Game whose random play is collected where `frames` is empty, e.g. MsPacman."""
     collect_frames: int = 95_000
@@ -102,6 +105,8 @@ class PretrainConfig:
     """Score the keypoints against the game's objects at the end, where OCAtari is installed."""
 
     def __post_init__(self) -> None:
+        if self.preset != type(self).preset:
+            raise ValueError(f"the settings of the preset {self.preset!r} are a {PRESETS[self.preset].__name__}")
         if (self.frames is None) == (self.game is None):
             raise ValueError("give either frames, a folder that `collect` wrote, or the game to collect frames of")
         at_least_one = (
@@ -146,3 +151,30 @@ class PretrainConfig:
             return PermaKey(self.model)
         shared = {field.name: getattr(self.model, field.name) for field in fields(TransporterConfig)}
         return Transporter(TransporterConfig(**shared))
+
+
+@dataclass(frozen=True)
+class StrongPretrainConfig(PretrainConfig):
+    """Train a PermaKey model as the package's own checkpoints were, on frames that are already collected or not.
+
+    VAE and LSPN first, on fewer frames, then the PointNet, whose softmax is over the whole map and who sees the root of
+    the error maps; benchmarks/results/variants.md and keypoints.md have the figures.
+    """
+
+    preset: Literal["paper", "strong"] = "strong"
+    collect_frames: int = 16_000
+    model: PermaKeyConfig = field(default_factory=lambda: PermaKeyConfig(softmax="plane", map_power=0.5))
+    schedule: Literal["joint", "staged"] = "staged"
+    lspn_stride: int = 4
+    max_steps: int | None = 1_500
+    pointnet_steps: int | None = 8_000
+
+    def __post_init__(self) -> None:
+        if self.method == "transporter":
+            raise ValueError(
+                "the strong preset is permakey's; the transporter has --softmax plane --max-steps 4000 to match it"
+            )
+        super().__post_init__()
+
+
+PRESETS: dict[str, type[PretrainConfig]] = {"paper": PretrainConfig, "strong": StrongPretrainConfig}

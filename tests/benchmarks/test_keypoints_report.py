@@ -6,6 +6,8 @@ from benchmarks import keypoints
 from benchmarks.keypoints import KeypointsBenchmark as Benchmark
 from benchmarks.keypoints import Run, do_run, is_left, pretrain_config, shipped_name, training_command
 from benchmarks.keypoints_report import cell, read_results, report, short_table
+from sb3_permakey.keypoints import PermaKeyConfig
+from sb3_permakey.pretraining import PretrainConfig, StrongPretrainConfig
 
 
 def figure(value, low=None, high=None):
@@ -79,6 +81,18 @@ def test_training_command_names_every_setting(method, tmp_path):
     assert "--num-keypoints 10" in command
     assert "--softmax plane" in command
     assert ("--map-power" in command) == (method == "permakey")
+
+
+def test_the_strong_preset_trains_what_was_measured(tmp_path):
+    preset = StrongPretrainConfig(out=tmp_path / "x.safetensors", frames=tmp_path)
+    assert preset.model == PermaKeyConfig(**keypoints.MODELS["permakey"])
+    assert {name: getattr(preset, name) for name in keypoints.RECIPES["permakey"]} == keypoints.RECIPES["permakey"]
+    assert preset.collect_frames == Benchmark().frames
+
+
+def test_the_class_of_a_preset_decides(tmp_path):
+    with pytest.raises(ValueError, match="the settings of the preset 'strong' are a StrongPretrainConfig"):
+        PretrainConfig(out=tmp_path / "x.safetensors", frames=tmp_path, preset="strong")
 
 
 def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, monkeypatch):
