@@ -119,13 +119,13 @@ def shipped_name(game: str, method: str, noise: str) -> str:
     return f"{game.lower()}{'' if noise == 'clean' else '-noisy'}{'' if method == 'permakey' else f'-{method}'}"
 
 
-def pretrain_config(run: Run, benchmark: KeypointsBenchmark) -> PretrainConfig:
-    """Settings of the run's pretraining."""
+def pretrain_config(run: Run, benchmark: KeypointsBenchmark, num_keypoints: int | None = None) -> PretrainConfig:
+    """Settings of the run's pretraining, with the paper's number of keypoints or another."""
     return PretrainConfig(
         frames=benchmark.folder / "frames" / run.game.lower(),
         out=benchmark.folder / f"{run.name}.safetensors",
         method=run.method,
-        model=PermaKeyConfig(num_keypoints=NUM_KEYPOINTS[run.game], **MODELS[run.method]),
+        model=PermaKeyConfig(num_keypoints=num_keypoints or NUM_KEYPOINTS[run.game], **MODELS[run.method]),
         distractor=run.distractor,
         seed=run.seed,
         **RECIPES[run.method],

@@ -49,11 +49,10 @@ class WantedCheckpoint:
 def pretraining(wanted: WantedCheckpoint, folder: Path = PRETRAINING.folder) -> PretrainConfig:
     """The training of such a checkpoint, with seed 0; a file of `benchmarks.keypoints` where K is the paper's."""
     run = Run(wanted.game, wanted.method, wanted.noise, 0)
-    config = pretrain_config(run, replace(PRETRAINING, folder=folder))
-    if wanted.num_keypoints == config.model.num_keypoints:
+    config = pretrain_config(run, replace(PRETRAINING, folder=folder), wanted.num_keypoints)
+    if wanted.num_keypoints == NUM_KEYPOINTS.get(wanted.game):
         return config
-    name = f"{run.name.removesuffix('-0')}-k{wanted.num_keypoints}-0.safetensors"
-    return replace(config, model=replace(config.model, num_keypoints=wanted.num_keypoints), out=folder / name)
+    return replace(config, out=folder / f"{run.name.removesuffix('-0')}-k{wanted.num_keypoints}-0.safetensors")
 
 
 def find_checkpoint(wanted: WantedCheckpoint, folder: Path = PRETRAINING.folder) -> Checkpoint | None:

@@ -29,6 +29,7 @@ from benchmarks.atari100k.methods import (
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.results import Result, read_result, write_result
+from benchmarks.keypoints import NUM_KEYPOINTS
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
@@ -105,12 +106,12 @@ class Run:
 
     @property
     def wanted_checkpoint(self) -> WantedCheckpoint | None:
-        """The keypoint checkpoint that it needs; peaks may be of any number."""
+        """The keypoint checkpoint that it needs; peaks of any number are read from that of the paper's."""
         method = METHODS[self.method]
         if method.checkpoint is None or self.num_keypoints is None:
             return None
         by_peaks = readout_of(method, self.preset) == "peaks"
-        count = paper_keypoints(self.game) if by_peaks else self.num_keypoints
+        count = NUM_KEYPOINTS.get(self.game, self.num_keypoints) if by_peaks else self.num_keypoints
         return WantedCheckpoint(self.game, method.checkpoint, self.noise, count)
 
 

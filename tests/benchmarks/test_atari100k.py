@@ -288,6 +288,17 @@ def test_peaks_take_any_number_from_the_papers_checkpoint_and_pointnets_their_ow
     assert wanted("random", "paper") is None
 
 
+def test_games_that_the_paper_lacks_need_a_number_of_keypoints(tmp_path):
+    with pytest.raises(ValueError, match="the paper has no number of keypoints for 'Pong'"):
+        make_run("Pong", "permakey-gnn", "paper", "clean", None, 0)
+    for method in ("permakey-gnn", "permakey-peaks-gnn"):
+        wanted = make_run("Pong", method, "paper", "clean", 8, 0).wanted_checkpoint
+        config = pretraining(wanted, tmp_path)
+        assert config.out == tmp_path / "pong-permakey-clean-k8-0.safetensors"
+        assert config.model.num_keypoints == 8
+        assert find_checkpoint(wanted, tmp_path) is None
+
+
 def test_shipped_checkpoints_are_found_and_missing_ones_named_with_their_commands(tmp_path):
     found = find_checkpoint(WantedCheckpoint("Seaquest", "transporter", "clean", 10), tmp_path)
     assert found.path.name == "seaquest-transporter.safetensors"
