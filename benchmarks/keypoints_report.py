@@ -120,14 +120,14 @@ def category_rows(game: str, methods: dict[str, list[dict[str, Any]]]) -> list[s
     for category, count in scored[0]["objects_per_frame"].items():
         hit = [mean_value([one[category]["recall"] for one in seeds]) for seeds in (*readings, *fixed)]
         off = [mean_value([one[category]["motion_error_px"] for one in seeds]) for seeds in readings]
-        rows.append(f"| {' | '.join([game, category, f'{count:.1f}', *hit, *off])} |")
+        told = [f"{share} ({error})" for share, error in zip(hit, off, strict=False)]
+        rows.append(f"| {' | '.join([game, category, f'{count:.2f}', *told, *hit[len(off) :]])} |")
     return rows
 
 
 def category_table(results: Results, noise: str) -> list[str]:
     """Of each kind of objects in each game: how many a frame has, the share hit, and how exactly they are followed."""
-    titles = ["game", "objects", "per frame", *(f"hit: {label}" for label in (*ROWS.values(), *POINTS.values()))]
-    titles += [f"px off: {label}" for label in ROWS.values()]
+    titles = ["game", "objects", "per frame", *ROWS.values(), *POINTS.values()]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for game in NUM_KEYPOINTS:
         lines += category_rows(game, results.get((game, noise), {}))
@@ -192,8 +192,8 @@ def report(results: Results) -> str:
         "",
         "## Each kind of objects",
         "",
-        "Which objects are hit: the share of a kind's objects with a keypoint within 3 pixels. And how exactly they",
-        "are followed: px off is how far, in a step, the keypoints that stay on their object move otherwise than it",
+        "Which objects are hit: the share of a kind's objects with a keypoint within 3 pixels. In brackets how exactly",
+        "they are followed: how many pixels, in a step, the keypoints that stay on their object move otherwise than it",
         "does. An agent cannot act on what is not hit, nor time a jump by what shakes.",
     ]
     for noise, title in NOISE.items():

@@ -66,7 +66,7 @@ def test_report_tells_each_kind_of_objects(tmp_path):
     told = result(0, 0.4, method="transporter", categories=other, objects_per_frame={"Fish": 2.25})
     (tmp_path / "transporter.json").write_text(json.dumps(told))
     (tmp_path / "before.json").write_text(json.dumps(result(2, 0.4)))
-    row = "| Seaquest | Fish | 2.2 | 0.90 | - | 0.60 | 0.30 | 0.20 | 0.10 | 1.90 | - | 1.60 | 1.30 |"
+    row = "| Seaquest | Fish | 2.25 | 0.90 (1.90) | - (-) | 0.60 (1.60) | 0.30 (1.30) | 0.20 | 0.10 |"
     assert row in report(read_results(tmp_path)).splitlines()
 
 
