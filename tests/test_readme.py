@@ -64,6 +64,35 @@ def test_keypoints_on_bars():
     assert f"of random points {random} %." in text
 
 
+def test_kinds_of_objects_in_the_guide():
+    measured = (ROOT / "benchmarks" / "results" / "keypoints.md").read_text().splitlines()
+    guide = (ROOT / "docs" / "keypoints.md").read_text()
+    rows = [line for line in guide.splitlines() if line.startswith("| ")]
+    assert len(rows) > 5
+    assert not set(rows) - set(measured)
+    results = [json.loads(path.read_text()) for path in RESULTS.glob("*-permakey-*.json")]
+    errors = [
+        (peaks[kind]["motion_error_px"]["value"], contrast[kind]["motion_error_px"]["value"])
+        for peaks, contrast in (
+            (run["categories"]["peaks"], run["categories"]["contrast"]) for run in results if "categories" in run
+        )
+        for kind in peaks
+        if peaks[kind]["tracking"]["value"] is not None
+    ]
+    both = [pair for pair in errors if None not in pair]
+    better = sum(contrast < peaks for peaks, contrast in both)
+    assert f"of {len(both)} kinds of objects that move, in all games, {better} have" in " ".join(guide.split())
+    tracking = {
+        name: read_results(RESULTS)["Frostbite", "clean"]["permakey"][0]["scores"][name]["keypoints"]["tracking"][
+            "value"
+        ]
+        for name in ("pointnet", "peaks")
+    }
+    assert (
+        f"(tracking {tracking['pointnet']:.2f} on Frostbite, peaks {tracking['peaks']:.2f})".replace("0.", ".") in guide
+    )
+
+
 def test_report_is_up_to_date():
     assert (ROOT / "benchmarks" / "results" / "keypoints.md").read_text() == report(read_results(RESULTS))
 
