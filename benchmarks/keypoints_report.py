@@ -185,9 +185,9 @@ def report(results: Results) -> str:
         "",
         *training_lines(results),
     ]
-    for noise, title in NOISE.items():
-        if any(kind == noise for _, kind in results):
-            lines += ["", f"## {title}", "", *table(results, noise)]
+    measured = [noise for noise in NOISE if any(kind == noise for _, kind in results)]
+    for noise in measured:
+        lines += ["", f"## {NOISE[noise]}", "", *table(results, noise)]
     lines += [
         "",
         "## Each kind of objects",
@@ -196,9 +196,8 @@ def report(results: Results) -> str:
         "they are followed: how many pixels, in a step, the keypoints that stay on their object move otherwise than it",
         "does. An agent cannot act on what is not hit, nor time a jump by what shakes.",
     ]
-    for noise, title in NOISE.items():
-        if any(kind == noise for _, kind in results):
-            lines += ["", f"### {title}", "", *category_table(results, noise)]
+    for noise in measured:
+        lines += ["", f"### {NOISE[noise]}", "", *category_table(results, noise)]
     return "\n".join(lines) + "\n"
 
 
