@@ -63,6 +63,7 @@ READINGS: dict[str, dict[str, dict[str, Any]]] = {
         "pointnet": {"readout": "pointnet"},
         "peaks": {"readout": "peaks"},
         "contrast": {"readout": "peaks", "surround_px": 18.0},
+        "steady": {"readout": "peaks", "surround_px": 18.0, "centroid_px": 10.0},
     },
     "transporter": {"pointnet": {"readout": "pointnet"}},
 }

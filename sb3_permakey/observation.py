@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_permakey.keypoints import KeypointDetector, KeypointModel
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
-from sb3_permakey.keypoints.peaks import KeypointTracker
+from sb3_permakey.keypoints.peaks import CENTROID_PX, KeypointTracker
 
 FRAME_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
@@ -128,6 +128,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param min_distance_px: least distance between two peaks, in pixels
     :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
         peaks of the error map itself
+    :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
+        follows objects more steadily
     :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
@@ -145,6 +147,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
         surround_px: float | None = None,
+        centroid_px: float = CENTROID_PX,
     ) -> None:
         super().__init__(env)
         self.observer = make_observer(
@@ -158,6 +161,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
             num_keypoints=num_keypoints,
             min_distance_px=min_distance_px,
             surround_px=surround_px,
+            centroid_px=centroid_px,
         )
         self.detector = self.observer.detector
         self.observation_space = KeypointSpace(self.detector, keep_image)
@@ -191,6 +195,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param min_distance_px: least distance between two peaks, in pixels
     :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
         peaks of the error map itself
+    :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
+        follows objects more steadily
     :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
@@ -208,6 +214,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
         surround_px: float | None = None,
+        centroid_px: float = CENTROID_PX,
     ) -> None:
         self.observer = make_observer(
             venv.observation_space,
@@ -220,6 +227,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
             num_keypoints=num_keypoints,
             min_distance_px=min_distance_px,
             surround_px=surround_px,
+            centroid_px=centroid_px,
         )
         self.detector = self.observer.detector
         super().__init__(venv, observation_space=KeypointSpace(self.detector, keep_image))

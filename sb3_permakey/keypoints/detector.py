@@ -14,6 +14,7 @@ from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.folded import FoldedPermaKey, FoldedTransporter
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
+from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.streaming import FrameMemory
 from sb3_permakey.keypoints.transporter import Transporter
@@ -39,6 +40,8 @@ class ReadoutConfig:
     surround_px: float | None = None
     """Side of the square that a place's error must stand out from, in pixels (`local_contrast`); None: the peaks of the
     error map itself."""
+    centroid_px: float = CENTROID_PX
+    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels (`error_map_peaks`)."""
 
     def __post_init__(self) -> None:
         if self.readout not in ("pointnet", "peaks"):
@@ -49,6 +52,8 @@ class ReadoutConfig:
             raise ValueError(f"min_distance_px must be positive, not {self.min_distance_px}")
         if self.surround_px is not None and self.surround_px <= 0:
             raise ValueError(f"surround_px must be positive, not {self.surround_px}")
+        if self.centroid_px <= 0:
+            raise ValueError(f"centroid_px must be positive, not {self.centroid_px}")
 
 
 class KeypointDetector:
@@ -70,6 +75,8 @@ class KeypointDetector:
     :param min_distance_px: least distance between two peaks, in pixels
     :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
         peaks of the error map itself
+    :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
+        follows objects more steadily
     :raises CheckpointError: when the path holds no good checkpoint
     :raises ValueError: when the model cannot be read like that
     """
@@ -85,9 +92,10 @@ class KeypointDetector:
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
         surround_px: float | None = None,
+        centroid_px: float = CENTROID_PX,
     ) -> None:
         self.source = "the model" if isinstance(model_or_path, KeypointModel) else str(model_or_path)
-        wanted = ReadoutConfig(readout or "pointnet", num_keypoints, min_distance_px, surround_px)
+        wanted = ReadoutConfig(readout or "pointnet", num_keypoints, min_distance_px, surround_px, centroid_px)
         self.device = resolve_device(device)
         self.model = place(frozen_copy(model_or_path), self.device)
         self.trunk = fold_trunk(self.model)
@@ -186,7 +194,9 @@ class KeypointDetector:
             if self.readout.readout == "peaks":
                 assert isinstance(network, FoldedPermaKey)
                 settings = self.readout
-                found = network.peaks(frames, self.num_keypoints, settings.min_distance_px, settings.surround_px)
+                found = network.peaks(
+                    frames, self.num_keypoints, settings.min_distance_px, settings.surround_px, settings.centroid_px
+                )
             else:
                 found = network.keypoints(frames)
             centers, features, confidence = found

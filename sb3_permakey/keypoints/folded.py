@@ -180,14 +180,19 @@ class FoldedPermaKey(nn.Module):
         return Keypoints(centers, self._features_at(centers, maps))
 
     def peaks(
-        self, frames: np.ndarray, num_keypoints: int, min_distance_px: float, surround_px: float | None
+        self,
+        frames: np.ndarray,
+        num_keypoints: int,
+        min_distance_px: float,
+        surround_px: float | None,
+        centroid_px: float,
     ) -> Keypoints:
         """Peaks of the first layer's error map, or of its contrast, their features as the PointNet's keypoints have."""
         maps = self._maps(frames)
         (error_map,) = self._error_maps((0,), frames, maps)
         if surround_px is not None:
             error_map = local_contrast(error_map, self.cell_sizes[0], surround_px)
-        centers, heights = error_map_peaks(error_map, self.cell_sizes[0], num_keypoints, min_distance_px)
+        centers, heights = error_map_peaks(error_map, self.cell_sizes[0], num_keypoints, min_distance_px, centroid_px)
         return Keypoints(centers, self._features_at(centers, maps), heights)
 
     def error_maps(self, frames: np.ndarray) -> Tensor:

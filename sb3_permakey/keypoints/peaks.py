@@ -17,31 +17,36 @@ from torch.nn import functional as F
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import Keypoints
 
+CENTROID_PX = 6.0
+"""Side of the square whose mean is a peak's place: 3x3 cells of the first layer, whose side is 2 pixels."""
 TAKEN, OUTSIDE = -1.0, -2.0
 """Values of cells that are near an earlier peak, and of those around the map; error maps are never negative."""
 
 
 def error_map_peaks(
-    error_map: Tensor, cell_size: int, num_keypoints: int, min_distance_px: float
+    error_map: Tensor, cell_size: int, num_keypoints: int, min_distance_px: float, centroid_px: float = CENTROID_PX
 ) -> tuple[Tensor, Tensor]:
     """The highest cells of error maps, each at least a distance from those before it, highest first.
 
-    A keypoint's place is the mean of the 3x3 cells around its own, weighted by their values; cells near an earlier
-    keypoint do not count. Of equal cells the first in reading order is taken. Where only zeros are left, a keypoint has
-    height 0 and lies on the first free cell, or, where none is free, on the first cell of the map.
+    A keypoint's place is the mean of a square of cells around its own, weighted by their values; cells near an earlier
+    keypoint, and those outside the map, do not count. Of equal cells the first in reading order is taken. Where only
+    zeros are left, a keypoint has height 0 and lies on the first free cell, or, where none is free, on the first cell
+    of the map.
 
     :param error_map: (B, h, w), not negative
     :param cell_size: side of a cell, in pixels of the image
     :param num_keypoints: K
     :param min_distance_px: least distance between the centres of two keypoints' cells, in pixels of the image
+    :param centroid_px: side of that square, in pixels of the image; the nearest odd number of cells counts, at least 3
     :return: centers (B, K, 2), (y, x) in [-1, 1], and heights (B, K), the values of their cells
     """
     disc = _disc(cell_size, min_distance_px, error_map.device)
-    # A frame around the map, so wide that every cell has all of a disc's cells, and eight neighbours.
-    margin = max(int(min_distance_px // cell_size), 1)
+    reach = _reach(centroid_px, cell_size, least=1)
+    # A frame around the map, so wide that every cell has all of a disc's cells, and of a square's.
+    margin = max(int(min_distance_px // cell_size), reach)
     free = F.pad(error_map, (margin, margin, margin, margin), value=OUTSIDE)
     width, flat = free.shape[-1], free.flatten(1)
-    neighbours = _disc(1, 1.5, error_map.device)
+    neighbours = _square(reach, error_map.device)
     around, near = (places[:, 0] * width + places[:, 1] for places in (neighbours, disc))
     cells, values = [], []
     for _ in range(num_keypoints):
@@ -71,12 +76,12 @@ def local_contrast(error_map: Tensor, cell_size: int, surround_px: float) -> Ten
     :param surround_px: side of the square, in pixels of the image; the nearest odd number of cells is taken, at least 5
     :return: the same shape, not negative
     """
-    reach = max(round((surround_px / cell_size - 1) / 2), 2)
+    surround_reach = _reach(surround_px, cell_size, least=2)
 
     def mean(reach: int) -> Tensor:
         return F.avg_pool2d(error_map, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
 
-    return (mean(1) - mean(reach)).clamp_min(0)
+    return (mean(1) - mean(surround_reach)).clamp_min(0)
 
 
 def match_keypoints(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
@@ -127,10 +132,20 @@ class KeypointTracker:
         self._last_centers = {new: self._last_centers[old] for new, old in enumerate(rows) if old in self._last_centers}
 
 
+def _reach(side_px: float, cell_size: int, least: int) -> int:
+    """How many cells a square of a side in pixels, and of an odd number of cells, reaches beyond its middle one."""
+    return max(round((side_px / cell_size - 1) / 2), least)
+
+
+@lru_cache
+def _square(reach: int, device: torch.device) -> Tensor:
+    """Rows and columns (n, 2) from a cell to those of the square around it, in reading order."""
+    steps = torch.arange(-reach, reach + 1, device=device)
+    return torch.cartesian_prod(steps, steps)
+
+
 @lru_cache
 def _disc(cell_size: int, radius_px: float, device: torch.device) -> Tensor:
     """Rows and columns (n, 2) from a cell to those less than a radius away, itself among them, in reading order."""
-    reach = int(radius_px // cell_size)
-    steps = torch.arange(-reach, reach + 1, device=device)
-    places = torch.cartesian_prod(steps, steps)
+    places = _square(int(radius_px // cell_size), device)
     return places[(places * cell_size).square().sum(dim=1) < radius_px**2]

@@ -17,7 +17,7 @@ from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import save_png
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import KeypointDetector
-from sb3_permakey.keypoints.peaks import match_keypoints
+from sb3_permakey.keypoints.peaks import CENTROID_PX, match_keypoints
 from sb3_permakey.pretraining.players import RANDOM, parse_sources
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores.labelled import MOST_EPISODES, LabelledFrames, labelled_frames
@@ -74,6 +74,8 @@ class ScoreConfig:
     """Least distance between two peaks, in pixels."""
     surround_px: float | None = None
     """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
+    centroid_px: float = CENTROID_PX
+    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels."""
     seed: int = 0
     """Seed of episodes, random points and bootstrap."""
     device: str = "auto"
@@ -177,6 +179,7 @@ def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:
         num_keypoints=config.num_keypoints,
         min_distance_px=config.min_distance_px,
         surround_px=config.surround_px,
+        centroid_px=config.centroid_px,
     )
     detector.check_channels(3)
     return detector

@@ -147,6 +147,21 @@ def test_peaks_of_the_contrast(keypoint_model):
     assert (found.confidence < plain.confidence).all()
 
 
+def test_peaks_of_a_wider_mean_are_the_same_peaks_elsewhere(keypoint_model):
+    frames = square_frames(2)
+    wide, plain = (
+        KeypointDetector(keypoint_model, precision="float32", readout="peaks", **settings)
+        for settings in ({"centroid_px": 10.0}, {})
+    )
+    error_map = torch.from_numpy(wide.layer_error_maps(frames)[0])
+    centers, heights = error_map_peaks(error_map, 2, NUM_KEYPOINTS, 5.0, 10.0)
+    found = wide.detect(frames)
+    np.testing.assert_allclose(found.centers, centers, atol=1e-5)
+    np.testing.assert_allclose(found.confidence, heights, atol=1e-5)
+    assert (found.confidence == plain.detect(frames).confidence).all()
+    assert np.abs(found.centers - plain.detect(frames).centers).max() > 1e-3
+
+
 @pytest.mark.parametrize("layers", [(0,), (2, 3), (0, 1, 2, 3)])
 def test_peaks_of_any_layers(layers):
     model = PermaKey(PermaKeyConfig(num_keypoints=5, layers=layers)).eval()
@@ -184,6 +199,7 @@ def test_a_transporter_is_read_by_its_pointnet_alone():
         ({"readout": "peaks", "num_keypoints": 0}, "num_keypoints must be at least 1, not 0"),
         ({"readout": "peaks", "min_distance_px": 0.0}, "min_distance_px must be positive, not 0.0"),
         ({"readout": "peaks", "surround_px": -1.0}, "surround_px must be positive, not -1.0"),
+        ({"readout": "peaks", "centroid_px": 0.0}, "centroid_px must be positive, not 0.0"),
         ({"num_keypoints": 9}, "the model has a PointNet of 4 keypoints, not 9"),
     ],
 )

@@ -61,11 +61,11 @@ def test_folded_permakey_equals_the_trained_one(settings):
     torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(folded.error_maps(frames), model.error_maps(images), atol=1e-4, rtol=0)
     _, first_map = model.features_and_first_map(images)
-    for surround_px in (None, 18.0):
+    for surround_px, centroid_px in ((None, 6.0), (18.0, 10.0)):
         cell_size = model.cell_sizes[0]
         map_of_peaks = first_map if surround_px is None else local_contrast(first_map, cell_size, surround_px)
-        centers, heights = error_map_peaks(map_of_peaks, cell_size, 3, 7.0)
-        peaks = folded.peaks(frames, 3, 7.0, surround_px)
+        centers, heights = error_map_peaks(map_of_peaks, cell_size, 3, 7.0, centroid_px)
+        peaks = folded.peaks(frames, 3, 7.0, surround_px, centroid_px)
         torch.testing.assert_close(peaks.centers, centers, atol=1e-3, rtol=0)
         torch.testing.assert_close(peaks.confidence, heights, atol=1e-4, rtol=0)
 

@@ -15,12 +15,12 @@ def coordinates(*cells, cell_size=CELL):
     return 2 * (np.array(cells) * cell_size + (cell_size - 1) / 2) / 83 - 1
 
 
-def peaks_of(values, count, min_distance_px, size=8, cell_size=CELL):
+def peaks_of(values, count, min_distance_px, size=8, cell_size=CELL, **settings):
     """Peaks of one map that is zero but for some cells."""
     error_map = torch.zeros(1, size, size)
     for (row, column), value in values.items():
         error_map[0, row, column] = value
-    centers, heights = error_map_peaks(error_map, cell_size, count, min_distance_px)
+    centers, heights = error_map_peaks(error_map, cell_size, count, min_distance_px, **settings)
     return centers[0].numpy(), heights[0].numpy()
 
 
@@ -43,6 +43,16 @@ def test_places_are_finer_than_cells():
     centers, heights = peaks_of({(3, 3): 0.6, (3, 4): 0.3, (2, 3): 0.1}, 1, 5)
     np.testing.assert_allclose(centers, coordinates((3 - 0.1, 3 + 0.3)), atol=1e-6)
     np.testing.assert_allclose(heights, [0.6])
+
+
+def test_places_are_the_means_of_as_many_cells_as_wanted():
+    values = {(3, 3): 0.6, (3, 5): 0.3, (1, 3): 0.1, (3, 6): 0.5}
+    expected = {6.0: (3, 3), 10.0: (3 - 2 * 0.1, 3 + 2 * 0.3)}
+    for side, place in expected.items():
+        centers, _ = peaks_of(values, 1, 2, centroid_px=side)
+        np.testing.assert_allclose(centers, coordinates(place), atol=1e-6)
+    centers, _ = peaks_of({(0, 0): 0.6, (2, 0): 0.2, (0, 1): 0.2}, 1, 2, centroid_px=10.0)  # half of the square outside
+    np.testing.assert_allclose(centers, coordinates((0.4, 0.2)), atol=1e-6)
 
 
 def test_of_a_plateau_the_first_cell_is_taken_and_the_middle_found():
@@ -72,14 +82,14 @@ def test_cells_that_reach_over_the_images_edge_stay_inside():
     np.testing.assert_allclose(centers, [[1.0, 2 * 3.5 / 83 - 1]], atol=1e-6)
 
 
-def slow_peaks(error_map, cell_size, count, min_distance_px):
+def slow_peaks(error_map, cell_size, count, min_distance_px, reach):
     """The definition, cell by cell."""
     size = len(error_map)
     cells = [(row, column) for row in range(size) for column in range(size)]
     free, centers, heights = set(cells), [], []
     for _ in range(count):
         peak = max(sorted(free), key=lambda cell: error_map[cell]) if free else cells[0]
-        around = [cell for cell in free if abs(cell[0] - peak[0]) <= 1 and abs(cell[1] - peak[1]) <= 1 and peak in free]
+        around = [cell for cell in free if np.abs(np.subtract(cell, peak)).max() <= reach and peak in free]
         total = sum(error_map[cell] for cell in around)
         place = [
             sum(error_map[cell] * cell[axis] for cell in around) / total if total else peak[axis] for axis in (0, 1)
@@ -91,13 +101,16 @@ def slow_peaks(error_map, cell_size, count, min_distance_px):
     return np.stack(centers), np.array(heights)
 
 
-@pytest.mark.parametrize(("cell_size", "min_distance_px", "levels"), [(2, 5.0, 10_000), (2, 1.0, 4), (4, 9.0, 4)])
-def test_equals_the_definition_on_random_maps(cell_size, min_distance_px, levels):
+@pytest.mark.parametrize(
+    ("cell_size", "min_distance_px", "levels", "centroid_px", "reach"),
+    [(2, 5.0, 10_000, 6.0, 1), (2, 1.0, 4, 6.0, 1), (4, 9.0, 4, 6.0, 1), (2, 5.0, 100, 10.0, 2), (2, 1.0, 4, 15.0, 3)],
+)
+def test_equals_the_definition_on_random_maps(cell_size, min_distance_px, levels, centroid_px, reach):
     # Few levels make ties, and a large distance on 12x12 cells leaves none free.
     maps = np.random.default_rng(0).integers(levels, size=(5, 12, 12)) / levels
-    centers, heights = error_map_peaks(torch.from_numpy(maps), cell_size, 20, min_distance_px)
+    centers, heights = error_map_peaks(torch.from_numpy(maps), cell_size, 20, min_distance_px, centroid_px)
     for index, error_map in enumerate(maps):
-        expected_centers, expected_heights = slow_peaks(error_map, cell_size, 20, min_distance_px)
+        expected_centers, expected_heights = slow_peaks(error_map, cell_size, 20, min_distance_px, reach)
         np.testing.assert_allclose(heights[index], expected_heights, atol=1e-6)
         np.testing.assert_allclose(centers[index], expected_centers, atol=1e-5)
 
