@@ -66,7 +66,7 @@ def test_report_tells_each_kind_of_objects(tmp_path):
     told = result(0, 0.4, method="transporter", categories=other, objects_per_frame={"Fish": 2.25})
     (tmp_path / "transporter.json").write_text(json.dumps(told))
     (tmp_path / "before.json").write_text(json.dumps(result(2, 0.4)))
-    row = "| Seaquest | Fish | 2.25 | 0.90 (1.90) | - (-) | 0.60 (1.60) | 0.30 (1.30) | 0.20 | 0.10 |"
+    row = "| Seaquest | Fish | 2.25 | 0.90 (1.90) | - (-) | - (-) | 0.60 (1.60) | 0.30 (1.30) | 0.20 | 0.10 |"
     assert row in report(read_results(tmp_path)).splitlines()
 
 
@@ -116,16 +116,17 @@ def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, 
     assert is_left(run, benchmark)
     assert "'contrast': 0.7" in do_run(run, benchmark)
     # Two readings lack their categories alone, and keep the scores that they have.
-    assert [(config.readout, config.surround_px) for config in scored] == [
-        ("pointnet", None),
-        ("peaks", None),
-        ("peaks", 18.0),
+    assert [(config.readout, config.surround_px, config.centroid_px) for config in scored] == [
+        ("pointnet", None, 6.0),
+        ("peaks", None, 6.0),
+        ("peaks", 18.0, 6.0),
+        ("peaks", 18.0, 10.0),
     ]
     assert {config.checkpoints for config in scored} == {("seaquest",)}
     written = json.loads(out.read_text())
     assert written["scores"]["peaks"] == result(0, 0.5)["scores"]["peaks"]
-    assert set(written["categories"]) == {"pointnet", "peaks", "contrast", "random", "grid"}
-    assert set(written["scored_later"]) == {"pointnet, categories", "peaks, categories", "contrast"}
+    assert set(written["categories"]) == {"pointnet", "peaks", "contrast", "steady", "random", "grid"}
+    assert set(written["scored_later"]) == {"pointnet, categories", "peaks, categories", "contrast", "steady"}
     assert written["scored_later"]["contrast"]["checkpoint"] == "seaquest"
     assert not is_left(run, benchmark)
     # Of other seeds the package has no checkpoint.
