@@ -143,6 +143,14 @@ def test_atari_scores_on_other_points():
     assert sum(late_games(run) != "-" for run in permakey) == 1
     assert f"keypoints {makes} ({error.strip('(),')}, one run)." in text
 
+    true, peaks = (
+        mean_and_each(scores_of_tests(groups[Kind("Frostbite", f"{points}-gnn", "strong", "clean", 20)]))
+        for points in ("true-positions", "permakey-peaks")
+    )
+    assert f"the strong agent makes {true} on OCAtari's true positions and {peaks} on peaks" in text
+    measured = result("keypoints/frostbite-permakey-clean-0")["categories"]["peaks"]
+    assert f"hit {100 * measured['FloatingBlock']['recall']['value']:.0f} % of the floes" in text
+
 
 def test_throughput():
     throughput = result("throughput")
