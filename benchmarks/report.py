@@ -1,9 +1,10 @@
-"""Tables and pictures of what `benchmarks.atari100k` measured: python -m benchmarks.report"""
+"""Tables and pictures of what `benchmarks.atari100k` measured: python -m benchmarks.report --readme README.md"""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.atari100k.tables import (
     aggregate_table,
     all_runs_table,
     group_runs,
+    short_table,
     table1,
     table2,
     table3,
@@ -26,6 +28,8 @@ from benchmarks.atari100k.tables import (
 from sb3_permakey.files import write_atomically
 
 RESULTS, TABLE = Path("benchmarks/results/atari100k"), Path("benchmarks/results/atari100k.md")
+MARKS = "<!-- atari100k -->\n", "\n<!-- /atari100k -->"
+"""Between these lines of a README stand the short table and the times."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class ReportConfig:
     """Markdown file to write."""
     pictures: Path = Path("docs")
     """Folder of the pictures."""
+    readme: Path | None = None
+    """File in which to renew the short table between its marks, <!-- atari100k --> and <!-- /atari100k -->."""
 
 
 def machines(results: Sequence[Result]) -> list[str]:
@@ -129,6 +135,24 @@ def report(results: Sequence[Result], trials: Sequence[Result], pictures: dict[s
     return "\n".join(lines) + "\n"
 
 
+def short_report(results: Sequence[Result]) -> str:
+    """What the README shows: the short table and how long the runs took."""
+    return "\n".join([*short_table(group_runs(results)), "", *machines(results)])
+
+
+def renewed(path: Path, part: str) -> str:
+    """A file's text with another part between its marks.
+
+    :raises ValueError: the marks are missing, or not in order
+    """
+    text = path.read_text()
+    before, opening, rest = text.partition(MARKS[0])
+    _, closing, after = rest.partition(MARKS[1])
+    if not closing:
+        raise ValueError(f"{path} has no lines {MARKS[0].strip()} and, below it, {MARKS[1].strip()}")
+    return f"{before}{opening}{part}{closing}{after}"
+
+
 def draw(groups: Groups) -> dict[str, tuple[str, Figure]]:
     """The pictures that the runs allow: file name to title and figure."""
     trained = {kind: runs for kind, runs in groups.items() if any(run["validation"] for run in runs)}
@@ -145,6 +169,7 @@ def draw(groups: Groups) -> dict[str, tuple[str, Figure]]:
 def write_report(config: ReportConfig) -> None:
     """Write tables and pictures; damaged results are set aside with a warning."""
     results = read_results(config.results)
+    readme = renewed(config.readme, short_report(results)) if config.readme else None
     addresses = {}
     for name, (title, figure) in draw(group_runs(results)).items():
         content = io.BytesIO()
@@ -153,8 +178,13 @@ def write_report(config: ReportConfig) -> None:
         addresses[title] = os.path.relpath(config.pictures / name, config.table.parent)
     trials = read_results(config.results.with_name(f"{config.results.name}_trials"))
     write_atomically(config.table, report(results, trials, addresses).encode())
+    if readme:
+        write_atomically(config.readme, readme.encode())
     print(f"{config.table}: {len(results)} runs")
 
 
 if __name__ == "__main__":
-    write_report(tyro.cli(ReportConfig))
+    try:
+        write_report(tyro.cli(ReportConfig))
+    except (ValueError, OSError) as error:
+        sys.exit(f"report: {error}")

@@ -9,13 +9,12 @@ import numpy as np
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
 from benchmarks.atari100k.tables import Kind, group_runs, late_games
-from benchmarks.atari100k.tables import short_table as short_atari_table
 from benchmarks.atari100k.tables import test_scores as scores_of_tests
 from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
-from benchmarks.report import machines
+from benchmarks.report import renewed, short_report
 from benchmarks.throughput import report as throughput_report
 from benchmarks.throughput import short_tables
 
@@ -117,7 +116,7 @@ def test_speed_of_the_agents():
 
 def test_atari_scores():
     results = read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
-    assert "\n".join([*short_atari_table(group_runs(results)), "", *machines(results)]) in README
+    assert renewed(ROOT / "README.md", short_report(results)) == README
 
 
 def test_atari_scores_on_other_points():

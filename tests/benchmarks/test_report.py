@@ -202,6 +202,30 @@ def test_a_report_of_however_few_runs(tmp_path, count):
         assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
 
 
+def test_a_readmes_table_is_renewed_between_its_marks(tmp_path):
+    results, readme = tmp_path / "atari100k", tmp_path / "README.md"
+    write_result(results / "0.json", result_of())
+    config = ReportConfig(results, tmp_path / "atari100k.md", tmp_path / "docs", readme)
+    readme.write_text("# Title\n\n<!-- atari100k -->\nold\n<!-- /atari100k -->\n\nThe rest.\n")
+    write_report(config)
+    text = readme.read_text()
+    assert text.startswith("# Title\n\n<!-- atari100k -->\n| game |")
+    assert text.endswith("test 1.02 hours.\n<!-- /atari100k -->\n\nThe rest.\n")
+    write_report(config)
+    assert readme.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "<!-- atari100k -->\nold\n", "<!-- /atari100k -->\n<!-- atari100k -->\n"])
+def test_a_readme_without_marks_is_named_and_nothing_is_written(tmp_path, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    config = ReportConfig(tmp_path / "atari100k", tmp_path / "atari100k.md", tmp_path / "docs", readme)
+    with pytest.raises(ValueError, match="README.md has no lines <!-- atari100k --> and, below it"):
+        write_report(config)
+    assert sorted(tmp_path.iterdir()) == [readme]
+    assert readme.read_text() == text
+
+
 @pytest.mark.parametrize(
     "damage",
     [
