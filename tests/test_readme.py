@@ -133,6 +133,7 @@ def test_atari_scores_on_other_points():
     text = " ".join(README.split())
     assert f"scores {mean_and_each(of_grid)} on a fixed grid of points, {mean_and_each(of_true)} on OCAtari's" in text
     assert f"and {mean_and_each(each)} on the Transporter's" in text
+    assert scores_of_tests(permakey).mean() >= max(of_true.mean(), each.mean())
     assert {len(set(run.flat)) for run in each} == {3, 4}
     assert f"from {each.min():.0f} to {each.max():.0f}." in text
 
