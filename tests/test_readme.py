@@ -137,11 +137,14 @@ def test_atari_scores_on_other_points():
     assert {len(set(run.flat)) for run in each} == {3, 4}
     assert f"from {each.min():.0f} to {each.max():.0f}." in text
 
-    makes, error, *_ = late_games(*transporter).split()
-    assert f"it makes {makes} (standard error {error.strip('(),')}), and on PermaKey's" in text
-    makes, error, *_ = late_games(*permakey).split()
+    def late(runs: list[dict]) -> str:
+        """Mean of the later games of training and, in brackets without their end, its standard error."""
+        mean, error, *_ = late_games(*runs).split()
+        return f"{mean} {error.rstrip('),')}"
+
+    assert f"{late(grid).replace('(', '(standard error ')}) on the grid, {late(true)}) on true positions" in text
+    assert f"{late(transporter)}) on the Transporter's keypoints and {late(permakey)}, one run) on PermaKey's." in text
     assert sum(late_games(run) != "-" for run in permakey) == 1
-    assert f"keypoints {makes} ({error.strip('(),')}, one run)." in text
 
 
 def test_frostbites_igloo():
