@@ -114,13 +114,16 @@ def test_speed_of_the_agents():
         assert line in guide
 
 
+def atari_results() -> list[dict]:
+    return read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
+
+
 def test_atari_scores():
-    results = read_atari_results(ROOT / "benchmarks" / "results" / "atari100k")
-    assert renewed(ROOT / "README.md", short_report(results)) == README
+    assert renewed(ROOT / "README.md", short_report(atari_results())) == README
 
 
 def test_atari_scores_on_other_points():
-    groups = group_runs(read_atari_results(ROOT / "benchmarks" / "results" / "atari100k"))
+    groups = group_runs(atari_results())
     grid, true, transporter, permakey = (
         groups[Kind("MsPacman", f"{points}-gnn", "paper", "clean", 7)]
         for points in ("grid", "true-positions", "transporter", "permakey")
@@ -137,19 +140,24 @@ def test_atari_scores_on_other_points():
     assert {len(set(run.flat)) for run in each} == {3, 4}
     assert f"from {each.min():.0f} to {each.max():.0f}." in text
 
-    def late(runs: list[dict]) -> str:
-        """Mean of the later games of training and, in brackets without their end, its standard error."""
-        mean, error, *_ = late_games(*runs).split()
-        return f"{mean} {error.rstrip('),')}"
+    def late(runs: list[dict]) -> list[str]:
+        """Mean of the later games of training, and its standard error."""
+        return re.findall(r"\d+", late_games(*runs))[:2]
 
-    assert f"{late(grid).replace('(', '(standard error ')}) on the grid, {late(true)}) on true positions" in text
-    assert f"{late(transporter)}) on the Transporter's keypoints and {late(permakey)}, one run) on PermaKey's." in text
+    mean, error = late(grid)
+    assert f"the agent makes {mean} (standard error {error}) on the grid," in text
+    mean, error = late(true)
+    assert f"on the grid, {mean} ({error}) on true positions," in text
+    mean, error = late(transporter)
+    assert f"on true positions, {mean} ({error}) on the Transporter's keypoints and" in text
+    mean, error = late(permakey)
+    assert f"keypoints and {mean} ({error}, one run) on PermaKey's." in text
     assert sum(late_games(run) != "-" for run in permakey) == 1
 
 
 def test_frostbites_igloo():
     text = " ".join(README.split())
-    groups = group_runs(read_atari_results(ROOT / "benchmarks" / "results" / "atari100k"))
+    groups = group_runs(atari_results())
     peaks, (true,) = (
         groups[Kind("Frostbite", f"{points}-gnn", "strong", "clean", 20)]
         for points in ("permakey-peaks", "true-positions")
