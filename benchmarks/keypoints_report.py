@@ -1,8 +1,9 @@
-"""Tables of what `benchmarks.keypoints` measured: python -m benchmarks.keypoints_report"""
+"""Tables of what `benchmarks.keypoints` measured: python -m benchmarks.keypoints_report --readme README.md"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import tyro
 
 from benchmarks.keypoints import NUM_KEYPOINTS, RESULTS
+from benchmarks.renewal import renewed
 from sb3_permakey.files import write_atomically
 
 ROWS = {
@@ -45,6 +47,8 @@ class ReportConfig:
     """Where the JSON files are."""
     out: Path = Path("benchmarks/results/keypoints.md")
     """Markdown file to write."""
+    readme: Path | None = None
+    """File in which to renew the short table between its marks, <!-- keypoints --> and <!-- /keypoints -->."""
 
 
 def read_results(folder: Path) -> Results:
@@ -205,11 +209,18 @@ def report(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(config: ReportConfig) -> None:
+def write_report(config: ReportConfig) -> None:
     """Write the tables."""
-    write_atomically(config.out, report(read_results(config.results)).encode())
+    results = read_results(config.results)
+    readme = renewed(config.readme, "keypoints", "\n".join(short_table(results))) if config.readme else None
+    write_atomically(config.out, report(results).encode())
+    if readme:
+        write_atomically(config.readme, readme.encode())
     print(f"{config.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ReportConfig))
+    try:
+        write_report(tyro.cli(ReportConfig))
+    except (ValueError, OSError) as error:
+        sys.exit(f"keypoints_report: {error}")

@@ -25,11 +25,10 @@ from benchmarks.atari100k.tables import (
     table3,
     trials_table,
 )
+from benchmarks.renewal import renewed
 from sb3_permakey.files import write_atomically
 
 RESULTS, TABLE = Path("benchmarks/results/atari100k"), Path("benchmarks/results/atari100k.md")
-MARKS = "<!-- atari100k -->\n", "\n<!-- /atari100k -->"
-"""Between these lines of a README stand the short table and the times."""
 
 
 @dataclass(frozen=True)
@@ -140,19 +139,6 @@ def short_report(results: Sequence[Result]) -> str:
     return "\n".join([*short_table(group_runs(results)), "", *machines(results)])
 
 
-def renewed(path: Path, part: str) -> str:
-    """A file's text with another part between its marks.
-
-    :raises ValueError: the marks are missing, or not in order
-    """
-    text = path.read_text()
-    before, opening, rest = text.partition(MARKS[0])
-    _, closing, after = rest.partition(MARKS[1])
-    if not closing:
-        raise ValueError(f"{path} has no lines {MARKS[0].strip()} and, below it, {MARKS[1].strip()}")
-    return f"{before}{opening}{part}{closing}{after}"
-
-
 def draw(groups: Groups) -> dict[str, tuple[str, Figure]]:
     """The pictures that the runs allow: file name to title and figure."""
     trained = {kind: runs for kind, runs in groups.items() if any(run["validation"] for run in runs)}
@@ -169,7 +155,7 @@ def draw(groups: Groups) -> dict[str, tuple[str, Figure]]:
 def write_report(config: ReportConfig) -> None:
     """Write tables and pictures; damaged results are set aside with a warning."""
     results = read_results(config.results)
-    readme = renewed(config.readme, short_report(results)) if config.readme else None
+    readme = renewed(config.readme, "atari100k", short_report(results)) if config.readme else None
     addresses = {}
     for name, (title, figure) in draw(group_runs(results)).items():
         content = io.BytesIO()

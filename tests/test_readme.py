@@ -14,7 +14,8 @@ from benchmarks.keypoints_report import read_results, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
-from benchmarks.report import renewed, short_report
+from benchmarks.renewal import renewed
+from benchmarks.report import short_report
 from benchmarks.throughput import report as throughput_report
 from benchmarks.throughput import short_tables
 
@@ -43,8 +44,7 @@ def test_pretraining_step():
 
 
 def test_keypoint_scores():
-    for line in short_table(read_results(RESULTS)):
-        assert line in README
+    assert renewed(ROOT / "README.md", "keypoints", "\n".join(short_table(read_results(RESULTS)))) == README
 
 
 def test_keypoints_on_bars():
@@ -119,7 +119,7 @@ def atari_results() -> list[dict]:
 
 
 def test_atari_scores():
-    assert renewed(ROOT / "README.md", short_report(atari_results())) == README
+    assert renewed(ROOT / "README.md", "atari100k", short_report(atari_results())) == README
 
 
 def test_atari_scores_on_other_points():

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import keypoints
 from benchmarks.keypoints import KeypointsBenchmark as Benchmark
 from benchmarks.keypoints import Run, do_run, is_left, pretrain_config, shipped_name, training_command
-from benchmarks.keypoints_report import cell, read_results, report, short_table
+from benchmarks.keypoints_report import ReportConfig, cell, read_results, report, short_table, write_report
 from sb3_permakey.keypoints import PermaKeyConfig
 from sb3_permakey.pretraining import PretrainConfig, StrongPretrainConfig
 
@@ -68,6 +68,22 @@ def test_report_tells_each_kind_of_objects(tmp_path):
     (tmp_path / "before.json").write_text(json.dumps(result(2, 0.4)))
     row = "| Seaquest | Fish | 2.25 | 0.90 (1.90) | - (-) | - (-) | 0.60 (1.60) | 0.30 (1.30) | 0.20 | 0.10 |"
     assert row in report(read_results(tmp_path)).splitlines()
+
+
+def test_a_readmes_table_is_renewed_between_its_marks(tmp_path):
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    results.mkdir()
+    (results / "0.json").write_text(json.dumps(result(0, 0.5)))
+    config = ReportConfig(results, tmp_path / "keypoints.md", readme)
+    readme.write_text("No marks.\n")
+    with pytest.raises(ValueError, match="README.md has no lines <!-- keypoints --> and, below it"):
+        write_report(config)
+    assert not config.out.exists()
+    readme.write_text("Before.\n<!-- keypoints -->\nold\n<!-- /keypoints -->\nAfter.\n")
+    write_report(config)
+    assert "| Seaquest | 0.50 | - | 0.50 | - | 0.20 | 0.10 |\n<!-- /keypoints -->\nAfter.\n" in readme.read_text()
+    assert "old" not in readme.read_text()
+    assert "| Seaquest (K = 10) |" in config.out.read_text()
 
 
 @pytest.mark.parametrize("method", ["permakey", "transporter"])
