@@ -1,7 +1,7 @@
 """The 100,000-step Atari protocol of the PermaKey paper's tables 1 to 3, and controls that the paper lacks.
 
     python -m benchmarks.atari100k --games MsPacman --methods permakey-gnn --seeds 3 --preset paper
-    python -m benchmarks.atari100k --methods permakey-peaks-gnn --preset strong --workers 2
+    python -m benchmarks.atari100k --methods permakey-peaks-gnn --preset strong
     python -m benchmarks.atari100k --methods grid-gnn true-positions-gnn --games MsPacman --backend ray --address auto
     python -m benchmarks.report
 
@@ -22,12 +22,13 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from stable_baselines3.common.utils import get_device
 
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, find_checkpoint, pretrain, require_checkpoint
 from benchmarks.atari100k.methods import METHODS, PRESETS
@@ -74,8 +75,8 @@ class Atari100kBenchmark:
     """Folder of the pictures."""
     backend: Literal["local", "ray"] = "local"
     """local: on this machine. ray: a task of Ray for each run."""
-    workers: int = 1
-    """Local runs at once, each in its own process."""
+    workers: int | None = None
+    """Local runs at once, each in its own process; empty: on a CPU one for each core, if memory allows; else 1."""
     threads: int | None = None
     """CPU threads of a run; empty: the cores shared out among the workers; on Ray 1."""
     address: str | None = None
@@ -90,9 +91,9 @@ class Atari100kBenchmark:
             unknown = [name for name in names if name not in known]
             if unknown:
                 raise ValueError(f"unknown {kind} {unknown[0]!r}; there are {', '.join(known)}")
-        for name in ("seeds", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, number in (("seeds", self.seeds), ("workers", self.workers)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
 
 
 def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
@@ -126,7 +127,6 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
             folder=benchmark.folder.resolve(),
             results=benchmark.results.resolve(),
             device=benchmark.device,
-            threads=threads_of(benchmark),
             command=command,
         )
         for run in dict.fromkeys(runs)
@@ -136,30 +136,46 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
     return tasks
 
 
-def threads_of(benchmark: Atari100kBenchmark) -> int | None:
-    """CPU threads of a run; None: as many as torch takes."""
+def memory_of(tasks: Sequence[Task]) -> int:
+    """Bytes that the largest of these runs takes."""
+    return MEMORY_BYTES[any(METHODS[task.run.method].stores_images for task in tasks)]
+
+
+def workers_of(benchmark: Atari100kBenchmark, tasks: Sequence[Task]) -> int:
+    """Local processes for these runs: two of one thread are faster than one of two."""
+    if benchmark.workers is not None:
+        return benchmark.workers
+    if get_device(benchmark.device).type != "cpu":
+        return 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return max(min(len(tasks), os.cpu_count() or 1, memory // memory_of(tasks)), 1)
+
+
+def threads_of(benchmark: Atari100kBenchmark, workers: int) -> int | None:
+    """CPU threads of a run, of which `workers` run at once; None: as many as torch takes."""
     if benchmark.threads is not None:
         return benchmark.threads
-    if benchmark.backend == "ray":
-        return 1
-    return None if benchmark.workers == 1 else max((os.cpu_count() or 1) // benchmark.workers, 1)
+    return None if workers == 1 else max((os.cpu_count() or 1) // workers, 1)
 
 
-def run_tasks(tasks: list[Task], benchmark: Atari100kBenchmark) -> Iterator[Outcome]:
+def run_tasks(tasks: Sequence[Task], benchmark: Atari100kBenchmark) -> Iterator[Outcome]:
     """Do runs where the settings say."""
     if benchmark.backend == "ray":
-        images = any(METHODS[task.run.method].stores_images for task in tasks)
+        threads = benchmark.threads or 1
         return on_ray(
             do_task,
-            tasks,
+            [replace(task, threads=threads) for task in tasks],
             address=benchmark.address,
-            threads=threads_of(benchmark) or 1,
+            threads=threads,
             gpus=benchmark.gpus,
-            memory_bytes=MEMORY_BYTES[images],
+            memory_bytes=memory_of(tasks),
         )
-    if benchmark.workers == 1:
+    workers = workers_of(benchmark, tasks)
+    threads = threads_of(benchmark, workers)
+    tasks = [replace(task, threads=threads) for task in tasks]
+    if workers == 1:
         return in_this_process(do_task, tasks)
-    return in_processes(do_task, tasks, benchmark.workers, threads_of(benchmark) or 1)
+    return in_processes(do_task, tasks, workers, threads or 1)
 
 
 def main(benchmark: Atari100kBenchmark) -> None:

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_tasks import tiny_task
 
 from benchmarks.atari100k import runs
-from benchmarks.atari100k.benchmark import Atari100kBenchmark, main, make_tasks, threads_of
+from benchmarks.atari100k.benchmark import Atari100kBenchmark, main, make_tasks, threads_of, workers_of
 from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, readout_of
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.results import CorruptResultWarning, read_result
@@ -283,6 +283,7 @@ def test_the_command_ends_with_the_table_and_does_nothing_twice(squares, tmp_pat
         folder=tmp_path / "runs",
         results=tmp_path / "atari100k",
         pictures=tmp_path,
+        workers=1,
         device="cpu",
     )
     main(config)
@@ -310,6 +311,7 @@ def test_failed_runs_are_named_at_the_end_and_the_others_done(squares, tmp_path,
         folder=tmp_path / "runs",
         results=tmp_path / "atari100k",
         pictures=tmp_path,
+        workers=1,
     )
     with pytest.raises(SystemExit, match="1 of 2 runs failed: mspacman-permakey-gnn-paper-k7-clean-0"):
         main(config)
@@ -317,13 +319,26 @@ def test_failed_runs_are_named_at_the_end_and_the_others_done(squares, tmp_path,
     assert "| MsPacman | random policy | 1 |" in (tmp_path / "atari100k.md").read_text()
 
 
-def test_cores_are_shared_out(monkeypatch):
+def test_cores_and_memory_are_shared_out(monkeypatch):
+    def workers(methods, seeds, gigabytes, **settings):
+        config = Atari100kBenchmark(games=("MsPacman",), methods=methods, seeds=seeds, **settings)
+        sizes = {"SC_PHYS_PAGES": gigabytes * 10**6, "SC_PAGE_SIZE": 1000}
+        monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+        return workers_of(config, make_tasks(config))
+
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert threads_of(Atari100kBenchmark()) is None
-    assert threads_of(Atari100kBenchmark(workers=3)) == 2
-    assert threads_of(Atari100kBenchmark(workers=16)) == 1
-    assert threads_of(Atari100kBenchmark(backend="ray")) == 1
-    assert threads_of(Atari100kBenchmark(backend="ray", threads=4)) == 4
+    assert workers(("grid-gnn",), 3, 64, device="cpu") == 3
+    assert workers(("grid-gnn",), 20, 64, device="cpu") == 8
+    assert workers(("grid-gnn",), 20, 9, device="cpu") == 4
+    assert workers(("grid-gnn", "recurrent-dqn-pixels"), 20, 16, device="cpu") == 3
+    assert workers(("grid-gnn",), 20, 1, device="cpu") == 1
+    assert workers(("grid-gnn",), 20, 1, device="cpu", workers=5) == 5
+    assert workers(("grid-gnn",), 3, 64, device="meta") == 1
+
+    assert threads_of(Atari100kBenchmark(), 1) is None
+    assert threads_of(Atari100kBenchmark(), 3) == 2
+    assert threads_of(Atari100kBenchmark(), 16) == 1
+    assert threads_of(Atari100kBenchmark(threads=4), 16) == 4
 
 
 @pytest.mark.parametrize(
