@@ -155,6 +155,23 @@ def test_atari_scores_on_other_points():
     assert sum(late_games(run) != "-" for run in permakey) == 1
 
 
+def test_where_the_loss_is():
+    text = " ".join(README.split())
+    groups = group_runs(atari_results())
+
+    def scores(game: str, points: str, preset: str, count: int) -> np.ndarray:
+        return scores_of_tests(groups[Kind(game, f"{points}-gnn", preset, "clean", count)]).mean(axis=(1, 2))
+
+    transporter, permakey = (scores("BattleZone", name, "paper", 8) for name in ("transporter", "permakey"))
+    (true,) = scores("BattleZone", "true-positions", "paper", 8)
+    each = ", ".join(f"{score:.0f}" for score in transporter)
+    assert f"scores {transporter.mean():.0f} ({each}) on the Transporter's keypoints and {true:.0f} (one run)" in text
+    assert max(transporter.mean(), true) < permakey.mean()
+    (true,) = scores("Seaquest", "true-positions", "strong", 10)
+    assert f"the strong agent scores {true:.0f} on true positions (one run)" in text
+    assert true <= scores("Seaquest", "permakey-peaks", "strong", 10).mean()
+
+
 def test_frostbites_igloo():
     text = " ".join(README.split())
     groups = group_runs(atari_results())
