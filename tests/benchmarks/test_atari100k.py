@@ -12,7 +12,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_tasks import tiny_task
 
 from benchmarks.atari100k import runs
-from benchmarks.atari100k.benchmark import Atari100kBenchmark, main, make_tasks, threads_of, workers_of
+from benchmarks.atari100k.benchmark import (
+    Atari100kBenchmark,
+    main,
+    make_tasks,
+    run_tasks,
+    threads_of,
+    workers_of,
+)
 from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, readout_of
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.results import CorruptResultWarning, read_result
@@ -374,3 +381,17 @@ def test_bad_input_ends_the_command_with_a_sentence(flags, sentence, monkeypatch
         runpy.run_module("benchmarks.atari100k", run_name="__main__")
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith(f"atari100k: {sentence}")
+
+
+def test_a_run_on_ray_has_one_thread_unless_told_otherwise(monkeypatch):
+    def submit(do_task, tasks, *, threads, **resources):
+        return [(threads, task.threads) for task in tasks]
+
+    monkeypatch.setattr("benchmarks.atari100k.benchmark.on_ray", submit)
+
+    def threads(**settings):
+        config = Atari100kBenchmark(games=("MsPacman",), methods=("random",), seeds=2, backend="ray", **settings)
+        return run_tasks(make_tasks(config), config)
+
+    assert threads() == [(1, 1), (1, 1)]
+    assert threads(threads=4) == [(4, 4), (4, 4)]
