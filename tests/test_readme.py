@@ -122,6 +122,16 @@ def test_atari_scores():
     assert renewed(ROOT / "README.md", "atari100k", short_report(atari_results())) == README
 
 
+def mean_and_each(scores: np.ndarray) -> str:
+    """Mean of all runs' test games and in brackets of each run's."""
+    return f"{scores.mean():.0f} ({', '.join(f'{run.mean():.0f}' for run in scores)})"
+
+
+def late(runs: list[dict]) -> list[str]:
+    """Mean of the later games of training, and its standard error."""
+    return re.findall(r"\d+", late_games(*runs))[:2]
+
+
 def test_atari_scores_on_other_points():
     groups = group_runs(atari_results())
     grid, true, transporter, permakey = (
@@ -130,19 +140,12 @@ def test_atari_scores_on_other_points():
     )
     of_grid, of_true, each = map(scores_of_tests, (grid, true, transporter))
 
-    def mean_and_each(runs: np.ndarray) -> str:
-        return f"{runs.mean():.0f} ({', '.join(f'{run.mean():.0f}' for run in runs)})"
-
     text = " ".join(README.split())
     assert f"scores {mean_and_each(of_grid)} on a fixed grid of points, {mean_and_each(of_true)} on OCAtari's" in text
     assert f"and {mean_and_each(each)} on the Transporter's" in text
     assert scores_of_tests(permakey).mean() >= max(of_true.mean(), each.mean())
     assert {len(set(run.flat)) for run in each} == {3, 4}
     assert f"from {each.min():.0f} to {each.max():.0f}." in text
-
-    def late(runs: list[dict]) -> list[str]:
-        """Mean of the later games of training, and its standard error."""
-        return re.findall(r"\d+", late_games(*runs))[:2]
 
     mean, error = late(grid)
     assert f"the agent makes {mean} (standard error {error}) on the grid," in text
@@ -159,17 +162,24 @@ def test_where_the_loss_is():
     text = " ".join(README.split())
     groups = group_runs(atari_results())
 
-    def scores(game: str, points: str, preset: str, count: int) -> np.ndarray:
-        return scores_of_tests(groups[Kind(game, f"{points}-gnn", preset, "clean", count)]).mean(axis=(1, 2))
+    def runs(game: str, points: str, preset: str = "paper") -> list[dict]:
+        count = {"BattleZone": 8, "Seaquest": 10}[game]
+        return groups[Kind(game, f"{points}-gnn", preset, "clean", count)]
 
-    transporter, permakey = (scores("BattleZone", name, "paper", 8) for name in ("transporter", "permakey"))
-    (true,) = scores("BattleZone", "true-positions", "paper", 8)
-    each = ", ".join(f"{score:.0f}" for score in transporter)
-    assert f"scores {transporter.mean():.0f} ({each}) on the Transporter's keypoints and {true:.0f} (one run)" in text
-    assert max(transporter.mean(), true) < permakey.mean()
-    (true,) = scores("Seaquest", "true-positions", "strong", 10)
-    assert f"the strong agent scores {true:.0f} on true positions (one run)" in text
-    assert true <= scores("Seaquest", "permakey-peaks", "strong", 10).mean()
+    transporter, permakey = (scores_of_tests(runs("BattleZone", points)) for points in ("transporter", "permakey"))
+    (true,) = scores_of_tests(runs("BattleZone", "true-positions"))
+    assert f"scores {mean_and_each(transporter)} on the Transporter's keypoints and {true.mean():.0f} (one run)" in text
+    assert max(transporter.mean(), true.mean()) < permakey.mean()
+
+    (true,) = scores_of_tests(runs("Seaquest", "true-positions", "strong"))
+    assert f"the strong agent scores {true.mean():.0f} on true positions (one run)" in text
+    assert true.mean() <= scores_of_tests(runs("Seaquest", "permakey-peaks", "strong")).mean()
+    transporter, permakey = (runs("Seaquest", points) for points in ("transporter", "permakey"))
+    scores = scores_of_tests(transporter)
+    assert f"the paper's agent {mean_and_each(scores)} on the Transporter's keypoints" in text
+    assert scores.mean() >= scores_of_tests(permakey).mean()
+    (mean, error), (mean_permakey, error_permakey) = late(transporter), late(permakey)
+    assert f"second half {mean} (standard error {error}) and {mean_permakey} ({error_permakey})." in text
 
 
 def test_frostbites_igloo():
