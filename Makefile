@@ -44,10 +44,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# All extras, so that no test is skipped.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo]"
 	touch $@
 
 $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt

@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from inspect import signature
 from types import SimpleNamespace
 
 import cv2
@@ -332,7 +333,9 @@ def test_a_real_minari_data_set(tmp_path, monkeypatch):
         for game in recorded_games([11, 12, 13])
     ]
     env = gym.make(ATARI_ID, frameskip=4, repeat_action_probability=0)
-    minari.create_dataset_from_buffers("atari/test-v0", buffers, env, data_format="hdf5", jpeg_encoding=False)
+    create = minari.create_dataset_from_buffers
+    lossless = {"jpeg_encoding": False} if "jpeg_encoding" in signature(create).parameters else {}  # minari >= 0.5.4
+    create("atari/test-v0", buffers, env, data_format="hdf5", **lossless)
     recordings = MinariRecordings("atari/test-v0", "Breakout")
     assert len(recordings) == 3
     (raw,) = minari.load_dataset("atari/test-v0").iterate_episodes([1])
