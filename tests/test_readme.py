@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,12 @@ def late(runs: list[dict]) -> list[str]:
     return re.findall(r"\d+", late_games(*runs))[:2]
 
 
+def entered_igloo(scores: Iterable[float]) -> int:
+    """Games of Frostbite in which the player entered the finished igloo."""
+    assert not [score for score in scores if 300 < score < 680]
+    return sum(score >= 680 for score in scores)
+
+
 def test_atari_scores_on_other_points():
     groups = group_runs(atari_results())
     grid, true, transporter, permakey = (
@@ -163,7 +170,7 @@ def test_where_the_loss_is():
     groups = group_runs(atari_results())
 
     def runs(game: str, points: str, preset: str = "paper") -> list[dict]:
-        count = {"BattleZone": 8, "Seaquest": 10}[game]
+        count = {"BattleZone": 8, "Seaquest": 10, "Frostbite": 20}[game]
         return groups[Kind(game, f"{points}-gnn", preset, "clean", count)]
 
     transporter, permakey = (scores_of_tests(runs("BattleZone", points)) for points in ("transporter", "permakey"))
@@ -181,6 +188,14 @@ def test_where_the_loss_is():
     (mean, error), (mean_permakey, error_permakey) = late(transporter), late(permakey)
     assert f"second half {mean} (standard error {error}) and {mean_permakey} ({error_permakey})." in text
 
+    (transporter,), permakey = (runs("Frostbite", points) for points in ("transporter", "permakey"))
+    scores, in_training = scores_of_tests([transporter]), transporter["training_games"]["scores"]
+    assert f"keypoints give it {scores.mean():.0f} (one run), for in {entered_igloo(scores.ravel())} of" in text
+    assert entered_igloo(in_training) == 0
+    assert f"as in none of its {len(in_training)} games of training," in text
+    (mean, error), (mean_permakey, error_permakey) = late([transporter]), late(permakey)
+    assert f"makes {mean} (standard error {error}), and {mean_permakey} ({error_permakey}) on PermaKey's." in text
+
 
 def test_frostbites_igloo():
     text = " ".join(README.split())
@@ -190,15 +205,11 @@ def test_frostbites_igloo():
         for points in ("permakey-peaks", "true-positions")
     )
 
-    def entered(scores: list[float]) -> int:
-        assert not [score for score in scores if 300 < score < 680]
-        return sum(score >= 680 for score in scores)
-
     def in_training(run: dict) -> int:
-        return entered(run["training_games"]["scores"])
+        return entered_igloo(run["training_games"]["scores"])
 
     def in_test(run: dict) -> int:
-        return entered(np.ravel(run["test"]["scores"]).tolist())
+        return entered_igloo(np.ravel(run["test"]["scores"]))
 
     assert "at most 300 points without, at least 680 with it" in text
     first, second, third = map(in_training, peaks)
