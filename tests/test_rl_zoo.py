@@ -120,24 +120,23 @@ def test_hyperparameter_files_name_arguments_that_exist(algo, recurrent_agents):
 
 def test_pushes_the_best_checkpoint_to_the_hub(logs, recurrent_agents, monkeypatch):
     pytest.importorskip("pygame", reason="the video needs it")
-    from huggingface_hub import HfApi, RepoCard
+    from huggingface_hub import HfApi
     from push_to_hub import push
 
-    address = "https://hub.example/me/agent"
     uploaded = {}
 
-    def create_repo(self, repo_id, **settings):
-        return type("RepoUrl", (str,), {"repo_id": repo_id})(address)
+    def create_repo(self, repo_id, exist_ok, **settings):
+        return type("RepoUrl", (str,), {"repo_id": repo_id})(f"https://hub.example/{repo_id}")
 
-    def upload_folder(folder_path, **settings):
+    def upload_folder(repo_id, folder_path, commit_message, **settings):
         uploaded.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir() if path.is_file()})
-        return address
+        return f"https://hub.example/{repo_id}"
 
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **settings: upload_folder(**settings))
     monkeypatch.setattr(import_module("huggingface_sb3.push_to_hub"), "upload_folder", upload_folder, raising=False)
-    monkeypatch.setattr(RepoCard, "validate", lambda self, **settings: None)
     monkeypatch.chdir(logs)
-    assert push("recurrent_dqn", ENV, Path("logs"), "me/agent", episodes=2, video_steps=5) == address
+    address = push("recurrent_dqn", ENV, Path("logs"), "me/agent", episodes=2, video_steps=5)
+    assert address == "https://hub.example/me/agent"
     assert {f"recurrent_dqn-{ENV}.zip", "README.md", "results.json", "config.json"} <= set(uploaded)
     assert b"RecurrentDQN" in uploaded["README.md"]
