@@ -180,7 +180,27 @@ def training_lines(results: Results) -> list[str]:
     return lines
 
 
-def report(results: Results) -> str:
+def read_stability(folder: Path) -> list[dict[str, Any]]:
+    """What `benchmarks.keypoints_stability` measured, in the games' order."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("stability/*.json"))]
+    return sorted(found, key=lambda one: list(NUM_KEYPOINTS).index(one["game"]))
+
+
+def stability_table(stability: list[dict[str, Any]]) -> list[str]:
+    """Pixels between seeds of each game and method, beside those between draws of random points."""
+    lines = ["| game | keypoints | seeds | pixels apart | random points |", "|---|---|---|---|---|"]
+    for one in stability:
+        game = f"{one['game']}{'' if one['noise'] == 'clean' else ', noisy'} (K = {NUM_KEYPOINTS[one['game']]})"
+        seeds = ", ".join(map(str, one["seeds"]))
+        for (method, readout), label in ROWS.items():
+            if method == one["method"]:
+                figures = one["stability"][readout]
+                apart, drawn = (cell([figures[points]]) for points in ("keypoints", "random"))
+                lines.append(f"| {game} | {label} | {seeds} | {apart} | {drawn} |")
+    return lines
+
+
+def report(results: Results, stability: list[dict[str, Any]]) -> str:
     """The whole document."""
     lines = [
         "# Keypoints against true objects",
@@ -206,6 +226,17 @@ def report(results: Results) -> str:
     ]
     for noise in measured:
         lines += ["", f"### {NOISE[noise]}", "", *category_table(results, noise)]
+    if stability:
+        lines += [
+            "",
+            "## Stability over pretraining seeds",
+            "",
+            "How far apart the keypoints of checkpoints lie that differ in their seeds alone: on the same frames,",
+            "matched by the Hungarian method, mean over keypoints, frames and pairs of checkpoints, in pixels of 84.",
+            "In brackets the 95 % interval over episodes. Measured by `python -m benchmarks.keypoints_stability`.",
+            "",
+            *stability_table(stability),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -213,7 +244,7 @@ def write_report(config: ReportConfig) -> None:
     """Write the tables."""
     results = read_results(config.results)
     readme = renewed(config.readme, "keypoints", "\n".join(short_table(results))) if config.readme else None
-    write_atomically(config.out, report(results).encode())
+    write_atomically(config.out, report(results, read_stability(config.results)).encode())
     if readme:
         write_atomically(config.readme, readme.encode())
     print(f"{config.out}")

@@ -11,7 +11,7 @@ from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
 from benchmarks.atari100k.tables import Kind, group_runs, late_games
 from benchmarks.atari100k.tables import test_scores as scores_of_tests
-from benchmarks.keypoints_report import read_results, report, short_table
+from benchmarks.keypoints_report import read_results, read_stability, report, short_table
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
@@ -106,7 +106,9 @@ def test_kinds_of_objects_in_the_guide():
 
 
 def test_report_is_up_to_date():
-    assert (ROOT / "benchmarks" / "results" / "keypoints.md").read_text() == report(read_results(RESULTS))
+    assert (ROOT / "benchmarks" / "results" / "keypoints.md").read_text() == report(
+        read_results(RESULTS), read_stability(RESULTS)
+    )
 
 
 def test_speed_of_the_agents():

@@ -2,10 +2,18 @@ import json
 
 import pytest
 
-from benchmarks import keypoints
+from benchmarks import keypoints, keypoints_stability
 from benchmarks.keypoints import KeypointsBenchmark as Benchmark
 from benchmarks.keypoints import Run, do_run, is_left, pretrain_config, shipped_name, training_command
-from benchmarks.keypoints_report import ReportConfig, cell, read_results, report, short_table, write_report
+from benchmarks.keypoints_report import (
+    ReportConfig,
+    cell,
+    read_results,
+    read_stability,
+    report,
+    short_table,
+    write_report,
+)
 from sb3_permakey.keypoints import PermaKeyConfig
 from sb3_permakey.pretraining import PretrainConfig, StrongPretrainConfig
 
@@ -47,7 +55,7 @@ def test_report_has_a_row_for_each_kind_of_points(tmp_path):
     for seed, f1 in enumerate((0.5, 0.7)):
         (tmp_path / f"{seed}.json").write_text(json.dumps(result(seed, f1)))
     (tmp_path / "noisy.json").write_text(json.dumps(result(0, 0.4, noise="both")))
-    lines = report(read_results(tmp_path)).splitlines()
+    lines = report(read_results(tmp_path), []).splitlines()
     (paper,) = [line for line in lines if "PermaKey, PointNet" in line and "0.60 [0.50, 0.70]" in line]
     assert paper.startswith("| Seaquest (K = 10) |")
     assert "| 2 |" in paper
@@ -67,7 +75,35 @@ def test_report_tells_each_kind_of_objects(tmp_path):
     (tmp_path / "transporter.json").write_text(json.dumps(told))
     (tmp_path / "before.json").write_text(json.dumps(result(2, 0.4)))
     row = "| Seaquest | Fish | 2.25 | 0.90 (1.90) | - (-) | - (-) | 0.60 (1.60) | 0.30 (1.30) | 0.20 | 0.10 |"
-    assert row in report(read_results(tmp_path)).splitlines()
+    assert row in report(read_results(tmp_path), []).splitlines()
+
+
+def test_stability_over_the_seeds_whose_checkpoints_are_left(tmp_path, monkeypatch):
+    benchmark, scored = Benchmark(folder=tmp_path / "runs", results=tmp_path), []
+    runs = [Run("Seaquest", "permakey", "clean", seed) for seed in range(3)]
+
+    def fake_score(config):
+        scored.append(config.checkpoints)
+        apart = 4.0 if config.readout == "pointnet" else 2.0
+        return {"scores": {"keypoints": {"stability": figure(apart)}, "random": {"stability": figure(20.0)}}}
+
+    monkeypatch.setattr(keypoints_stability, "score", fake_score)
+    # The package has seed 0 alone.
+    assert keypoints_stability.measure(runs, benchmark) is None
+    second = pretrain_config(runs[2], benchmark).out
+    second.parent.mkdir()
+    second.touch()
+    line = keypoints_stability.measure(runs, benchmark)
+    assert line.startswith("seaquest-permakey-clean: {'pointnet': 4.0, 'peaks': 2.0")
+    assert line.endswith("px between seeds 0, 2")
+    assert scored == [("seaquest", str(second))] * 4
+    # Not again for as many, but for more.
+    assert keypoints_stability.measure(runs, benchmark) is None
+    pretrain_config(runs[1], benchmark).out.touch()
+    assert keypoints_stability.measure(runs, benchmark).endswith("px between seeds 0, 1, 2")
+    (tmp_path / "0.json").write_text(json.dumps(result(0, 0.5)))
+    lines = report(read_results(tmp_path), read_stability(tmp_path)).splitlines()
+    assert "| Seaquest (K = 10) | PermaKey, PointNet | 0, 1, 2 | 4.00 [4.00, 4.00] | 20.00 [20.00, 20.00] |" in lines
 
 
 def test_a_readmes_table_is_renewed_between_its_marks(tmp_path):
