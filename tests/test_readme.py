@@ -70,8 +70,8 @@ def test_kinds_of_objects_in_the_guide():
     rows = [line for line in guide.splitlines() if line.startswith("| ")]
     assert len(rows) > 5
     assert not set(rows) - set(measured)
-    results = [json.loads(path.read_text()) for path in RESULTS.glob("*-permakey-*.json")]
-    results = [result for result in results if "steady" in result["scores"]]
+    results = [json.loads(path.read_text()) for path in RESULTS.glob("*-permakey-clean-0.json")]
+    assert len(results) == 7
 
     def smaller_motion_errors(readout: str, than: str) -> tuple[int, int]:
         """For how many kinds that move a readout's motion error is smaller than another's, and of how many."""
