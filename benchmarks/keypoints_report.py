@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class ReportConfig:
     out: Path = Path("benchmarks/results/keypoints.md")
     """Markdown file to write."""
     readme: Path | None = None
-    """File in which to renew the short table between its marks, <!-- keypoints --> and <!-- /keypoints -->."""
+    """File in which to renew the short tables between their marks, as <!-- keypoints --> and <!-- /keypoints -->."""
 
 
 def read_results(folder: Path) -> Results:
@@ -141,26 +142,30 @@ def category_table(results: Results, noise: str) -> list[str]:
     return lines
 
 
-def mean_f1(scores: list[dict[str, Any]]) -> float | None:
-    """Mean F1 over seeds."""
-    return float(np.mean([one["keypoints"]["f1"]["value"] for one in scores])) if scores else None
+def readme_tables(results: Results) -> dict[str, str]:
+    """What the README shows, a row a game: F1 on clean frames, and on noisy ones with the share on a bar."""
+    return {
+        "keypoints": "\n".join(short_table(results, "clean", ("f1",), "{:.2f}")),
+        "noisy": "\n".join(short_table(results, "both", ("f1", "distractor_rate"), "{:.2f} ({:.0%})")),
+    }
 
 
-def short_table(results: Results) -> list[str]:
-    """F1 alone, a row a game: what the README shows."""
+def short_table(results: Results, noise: str, names: Sequence[str], form: str) -> list[str]:
+    """Mean scores of these names over seeds in cells of this form."""
     lines = [
         "| game | " + " | ".join(SHORT_ROWS.values()) + " | fixed grid | random points |",
         "|" + "---|" * (len(SHORT_ROWS) + 3),
     ]
-    for (game, noise), methods in sorted(results.items()):
+    for game, methods in sorted((game, methods) for (game, kind), methods in results.items() if kind == noise):
         first = next(iter(methods.values()))[0]["scores"]["pointnet"]
-        found = [
-            mean_f1([run["scores"][readout] for run in methods.get(method, []) if readout in run["scores"]])
+        scored = [
+            [run["scores"][readout]["keypoints"] for run in methods.get(method, []) if readout in run["scores"]]
             for method, readout in SHORT_ROWS
+        ] + [[first[points]] for points in POINTS]
+        means = [
+            [np.mean([one[name]["value"] for one in seeds]) for name in names] if seeds else [] for seeds in scored
         ]
-        found += [first["grid"]["f1"]["value"], first["random"]["f1"]["value"]]
-        cells = " | ".join("-" if value is None else f"{value:.2f}" for value in found)
-        lines.append(f"| {game}{'' if noise == 'clean' else ', noisy'} | {cells} |")
+        lines.append(f"| {game} | {' | '.join(form.format(*values) if values else '-' for values in means)} |")
     return lines
 
 
@@ -243,7 +248,7 @@ def report(results: Results, stability: list[dict[str, Any]]) -> str:
 def write_report(config: ReportConfig) -> None:
     """Write the tables."""
     results = read_results(config.results)
-    readme = renewed(config.readme, "keypoints", "\n".join(short_table(results))) if config.readme else None
+    readme = renewed(config.readme, **readme_tables(results)) if config.readme else None
     write_atomically(config.out, report(results, read_stability(config.results)).encode())
     if readme:
         write_atomically(config.readme, readme.encode())

@@ -155,7 +155,7 @@ def draw(groups: Groups) -> dict[str, tuple[str, Figure]]:
 def write_report(config: ReportConfig) -> None:
     """Write tables and pictures; damaged results are set aside with a warning."""
     results = read_results(config.results)
-    readme = renewed(config.readme, "atari100k", short_report(results)) if config.readme else None
+    readme = renewed(config.readme, atari100k=short_report(results)) if config.readme else None
     addresses = {}
     for name, (title, figure) in draw(group_runs(results)).items():
         content = io.BytesIO()

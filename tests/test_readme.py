@@ -11,7 +11,7 @@ from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
 from benchmarks.atari100k.tables import Kind, group_runs, late_games
 from benchmarks.atari100k.tables import test_scores as scores_of_tests
-from benchmarks.keypoints_report import read_results, read_stability, report, short_table
+from benchmarks.keypoints_report import read_results, read_stability, readme_tables, report
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table
 from benchmarks.memory_report import table as memory_table
@@ -45,23 +45,7 @@ def test_pretraining_step():
 
 
 def test_keypoint_scores():
-    assert renewed(ROOT / "README.md", "keypoints", "\n".join(short_table(read_results(RESULTS)))) == README
-
-
-def test_keypoints_on_bars():
-    text = " ".join(README.split())
-
-    def percentages(method: str, reading: str, which: str = "keypoints") -> list[str]:
-        of_games = (result(f"keypoints/{game}-{method}-both-0") for game in ("mspacman", "seaquest"))
-        return [f"{100 * scores['scores'][reading][which]['distractor_rate']['value']:.0f}" for scores in of_games]
-
-    mspacman, seaquest = percentages("transporter", "pointnet")
-    assert f"{mspacman} % lie on a bar on MsPacman, {seaquest} % on Seaquest" in text
-    assert f"Of PermaKey's PointNet it is {' and '.join(percentages('permakey', 'pointnet'))} %" in text
-    assert f"of the contrast's peaks {' and '.join(percentages('permakey', 'contrast'))} %" in text
-    random, same = percentages("permakey", "contrast", "random")
-    assert random == same
-    assert f"of random points {random} %." in text
+    assert renewed(ROOT / "README.md", **readme_tables(read_results(RESULTS))) == README
 
 
 def test_kinds_of_objects_in_the_guide():
@@ -122,7 +106,7 @@ def atari_results() -> list[dict]:
 
 
 def test_atari_scores():
-    assert renewed(ROOT / "README.md", "atari100k", short_report(atari_results())) == README
+    assert renewed(ROOT / "README.md", atari100k=short_report(atari_results())) == README
 
 
 def mean_and_each(scores: np.ndarray) -> str:

@@ -10,8 +10,8 @@ from benchmarks.keypoints_report import (
     cell,
     read_results,
     read_stability,
+    readme_tables,
     report,
-    short_table,
     write_report,
 )
 from sb3_permakey.keypoints import PermaKeyConfig
@@ -61,8 +61,11 @@ def test_report_has_a_row_for_each_kind_of_points(tmp_path):
     assert "| 2 |" in paper
     assert len([line for line in lines if "fixed grid" in line and "0.20" in line]) == 2
     assert "The bars cover 0.120 of a frame." in lines
-    assert "| Seaquest | 0.60 | - | 0.60 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
-    assert "| Seaquest, noisy | 0.40 | - | 0.40 | - | 0.20 | 0.10 |" in short_table(read_results(tmp_path))
+    tables = readme_tables(read_results(tmp_path))
+    assert tables["keypoints"].splitlines()[2:] == ["| Seaquest | 0.60 | - | 0.60 | - | 0.20 | 0.10 |"]
+    assert tables["noisy"].splitlines()[2:] == [
+        "| Seaquest | 0.40 (40%) | - | 0.40 (40%) | - | 0.20 (20%) | 0.10 (10%) |"
+    ]
 
 
 def test_report_tells_each_kind_of_objects(tmp_path):
@@ -116,6 +119,10 @@ def test_a_readmes_table_is_renewed_between_its_marks(tmp_path):
         write_report(config)
     assert not config.out.exists()
     readme.write_text("Before.\n<!-- keypoints -->\nold\n<!-- /keypoints -->\nAfter.\n")
+    with pytest.raises(ValueError, match="README.md has no lines <!-- noisy --> and, below it"):
+        write_report(config)
+    assert "old" in readme.read_text()
+    readme.write_text(readme.read_text() + "<!-- noisy -->\nold\n<!-- /noisy -->\n")
     write_report(config)
     assert "| Seaquest | 0.50 | - | 0.50 | - | 0.20 | 0.10 |\n<!-- /keypoints -->\nAfter.\n" in readme.read_text()
     assert "old" not in readme.read_text()
