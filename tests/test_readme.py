@@ -48,6 +48,16 @@ def test_keypoint_scores():
     assert renewed(ROOT / "README.md", **readme_tables(read_results(RESULTS))) == README
 
 
+def test_keypoints_on_bars():
+    assert "peaks of the contrast lie on them about as seldom as random points, or more seldom" in " ".join(
+        README.split()
+    )
+    results = [json.loads(path.read_text()) for path in RESULTS.glob("*-permakey-both-*.json")]
+    assert len(results) >= 6
+    for scores in (result["scores"]["contrast"] for result in results):
+        assert scores["keypoints"]["distractor_rate"]["value"] < scores["random"]["distractor_rate"]["value"] + 0.03
+
+
 def test_kinds_of_objects_in_the_guide():
     measured = (ROOT / "benchmarks" / "results" / "keypoints.md").read_text().splitlines()
     guide = (ROOT / "docs" / "keypoints.md").read_text()
