@@ -49,13 +49,17 @@ def test_keypoint_scores():
 
 
 def test_keypoints_on_bars():
-    assert "peaks of the contrast lie on them about as seldom as random points, or more seldom" in " ".join(
-        README.split()
-    )
+    text = " ".join(README.split())
+    assert "peaks of the contrast lie on them about as seldom as random points, or more seldom" in text
+    assert "Every reading of PermaKey is above the Transporter on all of these games" in text
     results = [json.loads(path.read_text()) for path in RESULTS.glob("*-permakey-both-*.json")]
     assert len(results) >= 6
-    for scores in (result["scores"]["contrast"] for result in results):
-        assert scores["keypoints"]["distractor_rate"]["value"] < scores["random"]["distractor_rate"]["value"] + 0.03
+    for permakey in results:
+        contrast = permakey["scores"]["contrast"]
+        assert contrast["keypoints"]["distractor_rate"]["value"] < contrast["random"]["distractor_rate"]["value"] + 0.03
+        transporter = result(f"keypoints/{permakey['game'].lower()}-transporter-both-0")["scores"]["pointnet"]
+        for scores in permakey["scores"].values():
+            assert scores["keypoints"]["f1"]["value"] > transporter["keypoints"]["f1"]["value"]
 
 
 def test_kinds_of_objects_in_the_guide():
