@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# Its functions' defaults name the group: imported after the start, as DistributedDataParallel does, they would hold it.
+import torch.distributed.nn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel

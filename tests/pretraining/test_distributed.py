@@ -21,7 +21,7 @@ def run_in_two_processes(script: str, folder: Path, *arguments: str) -> None:
     path = folder / "run.py"
     path.write_text(f"import torch\ntorch.set_num_threads(1)\n{script}")
     done = subprocess.run([*TORCHRUN, str(path), *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
 
 
 def convolutions() -> nn.Sequential:
@@ -42,6 +42,7 @@ def gradients_and_statistics(model: nn.Module, workers: Workers) -> list[np.ndar
 
 TWO_PROCESSES = f"""
 import sys
+from pathlib import Path
 import numpy as np
 from torch import nn
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
@@ -54,6 +55,9 @@ values = gradients_and_statistics(model, workers)
 if workers.is_first:
     np.savez(sys.argv[1], *values)
 workers.leave()
+if (threads := Path("/proc/self/task")).exists():
+    names = [(thread / "comm").read_text() for thread in threads.iterdir()]
+    assert not any("gloo" in name for name in names), names
 """
 
 
@@ -66,9 +70,14 @@ def test_gradients_and_batch_norm_of_two_processes_are_those_of_one(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["permakey", "transporter"])
-def test_two_processes_lose_what_one_loses(frame_store, tmp_path, method):
+# Adam's first updates are signs of gradients, which blow rounding up: with these rates to two fifths of the tolerance at
+# most. Gradients, or statistics of BatchNorm, that each process keeps to itself move some loss by more than twice that.
+@pytest.mark.parametrize(
+    ("method", "learning_rate", "tolerance"), [("permakey", 2e-5, 2e-2), ("transporter", 1e-3, 2e-3)]
+)
+def test_two_processes_lose_what_one_loses(frame_store, tmp_path, method, learning_rate, tolerance):
     settings = {"batch_size": 8, "max_steps": 3, "log_every_steps": 1, "precision": "float32", "method": method}
+    settings |= {"learning_rate": learning_rate}
     if method == "permakey":
         settings |= {"schedule": "staged", "lspn_stride": 2}
     model = PermaKeyConfig(num_keypoints=3, layers=(1,))
@@ -81,10 +90,10 @@ def test_two_processes_lose_what_one_loses(frame_store, tmp_path, method):
     assert [(row["step"], row["split"]) for row in rows_together] == [(row["step"], row["split"]) for row in rows_alone]
     assert rows_alone
     for one, other in zip(rows_together, rows_alone, strict=True):
-        # Adam's first updates are signs of gradients, which blow rounding up; before the first there is rounding alone.
-        tolerance = 2e-4 if one["step"] == "1" else 2e-2
+        # Before the first update there is nothing but rounding.
+        allowed = 2e-4 if one["step"] == "1" else tolerance
         for name in one.keys() - {"split"}:
-            assert float(one[name]) == pytest.approx(float(other[name]), rel=tolerance), (name, one, other)
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=allowed), (name, one, other)
 
 
 def losses(checkpoint: Path) -> list[dict[str, str]]:
