@@ -70,8 +70,8 @@ def test_gradients_and_batch_norm_of_two_processes_are_those_of_one(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-# Adam's first updates are signs of gradients, which blow rounding up: with these rates to two fifths of the tolerance at
-# most. Gradients, or statistics of BatchNorm, that each process keeps to itself move some loss by more than twice that.
+# Adam's first updates are signs of gradients, which blow rounding up; with these rates to two fifths of the tolerance
+# at most. Gradients, or statistics of BatchNorm, that each process keeps to itself move some loss by over twice that.
 @pytest.mark.parametrize(
     ("method", "learning_rate", "tolerance"), [("permakey", 2e-5, 2e-2), ("transporter", 1e-3, 2e-3)]
 )
