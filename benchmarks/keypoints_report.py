@@ -1,4 +1,7 @@
-"""Tables of what `benchmarks.keypoints` measured: python -m benchmarks.keypoints_report --readme README.md"""
+"""Tables of what `benchmarks.keypoints` measured.
+
+python -m benchmarks.keypoints_report --readme README.md --guide docs/keypoints.md
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,14 @@ COLUMNS = {
     "tracking": "tracking",
 }
 POINTS = {"grid": "fixed grid", "random": "random points"}
+GUIDE_KINDS = {
+    "MsPacman": ("Player", "Ghost"),
+    "Seaquest": ("Diver", "PlayerMissile"),
+    "BattleZone": ("Shot",),
+    "Frostbite": ("FloatingBlock", "House"),
+    "MontezumaRevenge": ("Key",),
+}
+"""Kinds of objects, of each game, by which the guide shows how the readings differ."""
 NOISE = {"clean": "Clean frames", "both": "Noisy frames: a horizontal and a vertical bar"}
 Results = dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
 """By game and noise: results of each method, one per seed."""
@@ -50,6 +61,8 @@ class ReportConfig:
     """Markdown file to write."""
     readme: Path | None = None
     """File in which to renew the short tables between their marks, as <!-- keypoints --> and <!-- /keypoints -->."""
+    guide: Path | None = None
+    """File in which to renew the table of some kinds of objects, between <!-- kinds --> and <!-- /kinds -->."""
 
 
 def read_results(folder: Path) -> Results:
@@ -114,32 +127,46 @@ def mean_value(figures: list[dict[str, float | None]]) -> str:
     return f"{np.mean(values):.2f}" if values else "-"
 
 
-def category_rows(game: str, methods: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Table rows of one game, one for each kind of objects; none without a result that tells them."""
+def category_rows(game: str, methods: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Table row of each kind of objects of one game; none without a result that tells them."""
     scored = [run for runs in methods.values() for run in runs if "categories" in run]
     if not scored:
-        return []
+        return {}
     readings = [
         [run["categories"][readout] for run in scored if run["method"] == method and readout in run["categories"]]
         for method, readout in ROWS
     ]
     fixed = [[scored[0]["categories"][points]] for points in POINTS]
-    rows = []
+    rows = {}
     for category, count in scored[0]["objects_per_frame"].items():
         hit = [mean_value([one[category]["recall"] for one in seeds]) for seeds in (*readings, *fixed)]
         off = [mean_value([one[category]["motion_error_px"] for one in seeds]) for seeds in readings]
         told = [f"{share} ({error})" for share, error in zip(hit, off, strict=False)]
-        rows.append(f"| {' | '.join([game, category, f'{count:.2f}', *told, *hit[len(off) :]])} |")
+        rows[category] = f"| {' | '.join([game, category, f'{count:.2f}', *told, *hit[len(off) :]])} |"
     return rows
 
 
 def category_table(results: Results, noise: str) -> list[str]:
     """Of each kind of objects in each game: how many a frame has, the share hit, and how exactly they are followed."""
-    titles = ["game", "objects", "per frame", *ROWS.values(), *POINTS.values()]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines = category_head()
     for game in NUM_KEYPOINTS:
-        lines += category_rows(game, results.get((game, noise), {}))
+        lines += category_rows(game, results.get((game, noise), {})).values()
     return lines
+
+
+def category_head() -> list[str]:
+    """The first two lines of a table of kinds of objects."""
+    titles = ["game", "objects", "per frame", *ROWS.values(), *POINTS.values()]
+    return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+
+
+def guide_tables(results: Results) -> dict[str, str]:
+    """What the guide to keypoints shows: some kinds of objects on clean frames."""
+    lines = category_head()
+    for game, kinds in GUIDE_KINDS.items():
+        rows = category_rows(game, results[game, "clean"])
+        lines += [rows[kind] for kind in kinds]
+    return {"kinds": "\n".join(lines)}
 
 
 def readme_tables(results: Results) -> dict[str, str]:
@@ -248,10 +275,11 @@ def report(results: Results, stability: list[dict[str, Any]]) -> str:
 def write_report(config: ReportConfig) -> None:
     """Write the tables."""
     results = read_results(config.results)
-    readme = renewed(config.readme, **readme_tables(results)) if config.readme else None
-    write_atomically(config.out, report(results, read_stability(config.results)).encode())
-    if readme:
-        write_atomically(config.readme, readme.encode())
+    pages = {config.readme: readme_tables, config.guide: guide_tables}
+    texts = {page: renewed(page, **tables(results)) for page, tables in pages.items() if page}
+    texts[config.out] = report(results, read_stability(config.results))
+    for page, text in texts.items():
+        write_atomically(page, text.encode())
     print(f"{config.out}")
 
 
