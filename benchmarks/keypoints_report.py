@@ -1,6 +1,8 @@
 """Tables of what `benchmarks.keypoints` measured.
 
-python -m benchmarks.keypoints_report --readme README.md --guide docs/keypoints.md
+    python -m benchmarks.keypoints_report --readme README.md --guide docs/keypoints.md
+
+Without the options it writes benchmarks/results/keypoints.md alone.
 """
 
 from __future__ import annotations
@@ -275,8 +277,8 @@ def report(results: Results, stability: list[dict[str, Any]]) -> str:
 def write_report(config: ReportConfig) -> None:
     """Write the tables."""
     results = read_results(config.results)
-    pages = {config.readme: readme_tables, config.guide: guide_tables}
-    texts = {page: renewed(page, **tables(results)) for page, tables in pages.items() if page}
+    pages = ((config.readme, readme_tables), (config.guide, guide_tables))
+    texts = {page: renewed(page, **tables(results)) for page, tables in pages if page}
     texts[config.out] = report(results, read_stability(config.results))
     for page, text in texts.items():
         write_atomically(page, text.encode())
