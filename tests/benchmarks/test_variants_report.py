@@ -56,3 +56,13 @@ def test_report_is_up_to_date():
     used = "first layer, 5 px"
     for name in peaks[0]:
         assert name == used or any(game[name]["f1"][0] < game[used]["f1"][0] for game in peaks)
+
+
+def test_training_the_encoder_brings_little():
+    games = [json.loads(path.read_text())["variants"] for path in (RESULTS / "feature_variants").glob("*.json")]
+    assert games
+    for game in games:
+        f1 = {name: scores["f1"]["value"] for name, scores in game.items()}
+        for name in ("random encoder", "KL weight 0", "KL weight 4"):
+            assert abs(f1[name] - f1["as benchmarked"]) <= 0.03
+        assert f1["layers (0)"] == f1["as benchmarked"]
