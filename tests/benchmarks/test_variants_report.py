@@ -65,4 +65,6 @@ def test_training_the_encoder_brings_little():
         f1 = {name: scores["f1"]["value"] for name, scores in game.items()}
         for name in ("random encoder", "KL weight 0", "KL weight 4"):
             assert abs(f1[name] - f1["as benchmarked"]) <= 0.03
-        assert f1["layers (0)"] == f1["as benchmarked"]
+        assert f1["layers (0)"] == f1["layers (0, 1, 2, 3)"] == f1["as benchmarked"]
+    seaquest = json.loads((RESULTS / "feature_variants" / "seaquest.json").read_text())["variants"]
+    assert seaquest["layers (2, 3)"]["recall"]["value"] < seaquest["as benchmarked"]["recall"]["value"] - 0.1
