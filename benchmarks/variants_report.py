@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import tyro
@@ -50,24 +51,31 @@ def value(figure: Any) -> float:
 
 def chapter(folder: Path) -> list[str]:
     """A table of all games, a row a variant, and the commands; nothing where there are no results."""
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    results = sorted(
+        (json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))),
+        key=lambda result: result.get("config", {}).get("seed", 0),
+    )
     if not results:
         return []
-    noisy = [result for result in results if is_noisy(result)]
-    titles = ["variant", *map(column_title, results), "mean", "mean tracking", *(["on a bar"] if noisy else [])]
+    columns = {column_title(result): [] for result in results}
+    for result in results:
+        columns[column_title(result)].append(result)
+    noisy = [seeds for seeds in columns.values() if is_noisy(seeds[0])]
+    titles = ["variant", *columns, "mean", "mean tracking", *(["on a bar"] if noisy else [])]
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for name in dict.fromkeys(name for result in results for name in result["variants"]):
-        f1, tracking = figures_of(results, name, "f1"), figures_of(results, name, "tracking")
-        cells = [*f1, mean(f1), mean(tracking), *([mean(figures_of(noisy, name, "distractor_rate"))] if noisy else [])]
-        lines.append(f"| {name} | {' | '.join(map(cell, cells))} |")
+        f1 = [figures_of(seeds, name, "f1") for seeds in columns.values()]
+        tracking = [figures_of(seeds, name, "tracking") for seeds in columns.values()]
+        on_a_bar = [figures_of(seeds, name, "distractor_rate") for seeds in noisy]
+        cells = [*map(cell, f1), mean_cell(f1), mean_cell(tracking), *([mean_cell(on_a_bar)] if noisy else [])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     commands = [f"- {column_title(result)}: `{result['command']}`, commit {result['commit']}" for result in results]
     return [*lines, "", *commands]
 
 
-def figures_of(results: list[dict[str, Any]], variant: str, figure: str) -> list[float | None]:
-    """A variant's figure on each game, None where it was not tried."""
-    found = [result["variants"].get(variant) for result in results]
-    return [None if scores is None else value(scores[figure]) for scores in found]
+def figures_of(seeds: list[dict[str, Any]], variant: str, figure: str) -> list[float]:
+    """A variant's figure with each seed that it was tried with."""
+    return [value(result["variants"][variant][figure]) for result in seeds if variant in result["variants"]]
 
 
 def is_noisy(result: dict[str, Any]) -> bool:
@@ -83,15 +91,17 @@ def column_title(result: dict[str, Any]) -> str:
     )
 
 
-def mean(figures: list[float | None]) -> float | None:
-    """Mean over the games, None where one is missing."""
-    known = [figure for figure in figures if figure is not None]
-    return sum(known) / len(known) if len(known) == len(figures) else None
+def mean_cell(games: list[list[float]]) -> str:
+    """Mean over the games of each game's mean over its seeds, "-" where a game is missing."""
+    return cell([fmean(map(fmean, games))] if all(games) else [])
 
 
-def cell(figure: float | None) -> str:
-    """A figure in a table."""
-    return "-" if figure is None else f"{figure:.2f}"
+def cell(seeds: list[float]) -> str:
+    """A game's figure in a table: the mean, and where there are several seeds each of them in brackets."""
+    if not seeds:
+        return "-"
+    each = f" ({', '.join(f'{figure:.2f}' for figure in seeds)})" if len(seeds) > 1 else ""
+    return f"{fmean(seeds):.2f}{each}"
 
 
 def report(results: Path) -> str:
@@ -104,7 +114,8 @@ def report(results: Path) -> str:
         "",
         "Written by `python -m benchmarks.variants_report` from the JSON files beside it, which hold precision, recall",
         "and all else with intervals. F1 of each game, displays included, its mean over the games, and how often a",
-        "moving object keeps its keypoint. One training seed each: differences of a few hundredths mean nothing.",
+        "moving object keeps its keypoint. Of several training seeds the mean, and each in brackets; where there is",
+        "one, differences of a few hundredths mean nothing.",
     ]
     for name, (title, text) in CHAPTERS.items():
         tables = chapter(results / name)

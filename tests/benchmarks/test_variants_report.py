@@ -15,7 +15,8 @@ def write(folder, game, variants, **settings):
         "commit": "abc",
         "variants": variants,
     }
-    (folder / f"{'-'.join([game.lower(), *settings])}.json").write_text(json.dumps(result))
+    name = "-".join([game.lower(), *map(str, settings), *map(str, settings.values())])
+    (folder / f"{name}.json").write_text(json.dumps(result))
 
 
 def test_games_stand_side_by_side(tmp_path):
@@ -48,6 +49,16 @@ def test_scores_on_an_agents_play_stand_apart_from_those_on_random_play(tmp_path
     write(tmp_path / "feature_variants", "Seaquest", {"as benchmarked": figures}, policy=["random"])
     text = report(tmp_path)
     assert "| variant | MsPacman, an agent's play | Seaquest | mean | mean tracking |" in text
+
+
+def test_seeds_of_a_game_share_its_column(tmp_path):
+    folder = tmp_path / "pointnet_variants"
+    for seed, f1 in ((1, 0.25), (0, 0.75), (2, 0.5)):
+        write(folder, "MsPacman", {"paper": {"f1": [f1], "tracking": [f1 / 2]}}, seed=seed)
+    write(folder, "Seaquest", {"paper": {"f1": [1.0], "tracking": [0.75]}}, seed=0)
+    text = report(tmp_path)
+    assert "| variant | MsPacman | Seaquest | mean | mean tracking |" in text
+    assert "| paper | 0.50 (0.75, 0.25, 0.50) | 1.00 | 0.75 | 0.50 |" in text
 
 
 def test_report_is_up_to_date():
