@@ -72,6 +72,7 @@ VARIANTS = {
     "window std 0.15": Variant(window_std=0.15),
     "scaled over the data": Variant(scale="data"),
     "2K keypoints, K kept": Variant(keypoints_factor=2),
+    "power 0.5": Variant(power=0.5),
     "plane softmax, power 0.5": Variant(softmax="plane", power=0.5),
     "plane softmax, 2K keypoints, K kept": Variant(softmax="plane", keypoints_factor=2),
     "plane softmax, power 0.5, windows from 0.4": Variant(softmax="plane", power=0.5, first_window_std=0.4),

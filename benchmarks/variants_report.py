@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from sb3_permakey.atari import plain_game_name
 from sb3_permakey.files import write_atomically
 from sb3_permakey.pretraining.players import RANDOM
 
@@ -21,15 +22,27 @@ CHAPTERS = {
     ),
     "pointnet_variants": (
         "PointNet",
-        "One change at a time, each trained alone on the same stored error maps. On noisy frames the maps' contrast\n"
-        "keeps more keypoints on objects and halves those on a bar, still twice what random points have.",
+        "One change at a time, 3,000 steps each, trained alone on the same stored error maps. No change helps on\n"
+        "every game. On noisy frames the maps' contrast keeps more keypoints on objects and halves those on a bar,\n"
+        "still twice what random points have.",
+    ),
+    "pointnet_variants_long": (
+        "PointNet, 8,000 steps",
+        "As long as the package's checkpoints were trained. `--softmax plane --map-power 0.5`, as in the `strong`\n"
+        "preset, is better than the paper's setting on Seaquest and SpaceInvaders, and no better on MsPacman.",
     ),
     "feature_variants": (
         "VAE and LSPN",
         "One change at a time, 600 steps each, scored by the peaks of the first layer in `layers`; no PointNet.\n"
         "Neither the KL weight nor training the encoder at all is worth more than .03 on any game: features of random\n"
         "weights serve the peaks almost as well. More layers leave the first one's map as it is, for each has an LSPN\n"
-        "of its own; without the first two, objects are lost on Seaquest.",
+        "of its own; without the first two, objects are lost on MsPacman and Seaquest. Frames of a better player help\n"
+        "on SpaceInvaders; on MsPacman and Seaquest they change no more than .02. These players learned for\n"
+        "20,000 to 30,000 steps; frames of the paper's, who learned for longer, may bring more.",
+    ),
+    "feature_variants_agent": (
+        "VAE and LSPN, scored on the better player's frames",
+        "The same checkpoints on frames of the agents who played half of the training frames, of the `strong` preset.",
     ),
 }
 
@@ -104,6 +117,16 @@ def cell(seeds: list[float]) -> str:
     return f"{fmean(seeds):.2f}{each}"
 
 
+def player_lines(folder: Path) -> list[str]:
+    """How good the agents are who played frames, as `sb3-permakey evaluate` wrote it: a line each."""
+    players = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [
+        f"- {plain_game_name(player['game'])}'s agent: mean score {player['agent']['mean']:.0f}, the random policy's "
+        f"{player['random']['mean']:.0f}; `{player['command']}`, commit {player['commit']}"
+        for player in players
+    ]
+
+
 def report(results: Path) -> str:
     """The whole document.
 
@@ -121,6 +144,8 @@ def report(results: Path) -> str:
         tables = chapter(results / name)
         if tables:
             lines += ["", f"## {title}", "", text, "", *tables]
+            if name == "feature_variants_agent":
+                lines += player_lines(results / "players")
     return "\n".join(lines) + "\n"
 
 

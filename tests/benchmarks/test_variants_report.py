@@ -6,6 +6,10 @@ from benchmarks.variants_report import report
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
+def results_of(folder):
+    return [json.loads(path.read_text()) for path in sorted((RESULTS / folder).glob("*.json"))]
+
+
 def write(folder, game, variants, **settings):
     folder.mkdir(parents=True, exist_ok=True)
     result = {
@@ -61,22 +65,57 @@ def test_seeds_of_a_game_share_its_column(tmp_path):
     assert "| paper | 0.50 (0.75, 0.25, 0.50) | 1.00 | 0.75 | 0.50 |" in text
 
 
+def test_agents_who_played_frames_stand_with_their_scores(tmp_path):
+    write(tmp_path / "feature_variants_agent", "MsPacman", {"as benchmarked": {"f1": [0.5], "tracking": [0.25]}})
+    scores = {"agent": {"mean": 768.4}, "random": {"mean": 264.0}, "command": "evaluate", "commit": "abc"}
+    (tmp_path / "players").mkdir()
+    (tmp_path / "players" / "mspacman.json").write_text(json.dumps({"game": "ALE/MsPacman-v5", **scores}))
+    line = "- MsPacman's agent: mean score 768, the random policy's 264; `evaluate`, commit abc"
+    assert line in report(tmp_path).splitlines()
+
+
 def test_report_is_up_to_date():
     assert (RESULTS / "variants.md").read_text() == report(RESULTS)
-    peaks = [json.loads(path.read_text())["variants"] for path in (RESULTS / "peak_variants").glob("*.json")]
+    peaks = [result["variants"] for result in results_of("peak_variants")]
     used = "first layer, 5 px"
     for name in peaks[0]:
         assert name == used or any(game[name]["f1"][0] < game[used]["f1"][0] for game in peaks)
 
 
 def test_training_the_encoder_brings_little():
-    results = [json.loads(path.read_text()) for path in (RESULTS / "feature_variants").glob("*.json")]
-    games = {result["game"]: result["variants"] for result in results if result["config"]["policy"] == ["random"]}
-    assert len(games) >= 2
+    games = {result["game"]: result["variants"] for result in results_of("feature_variants")}
+    assert len(games) >= 3
     for variants in games.values():
         f1 = {name: scores["f1"]["value"] for name, scores in variants.items()}
         for name in ("random encoder", "KL weight 0", "KL weight 4"):
             assert abs(f1[name] - f1["as benchmarked"]) <= 0.03
         assert f1["layers (0)"] == f1["layers (0, 1, 2, 3)"] == f1["as benchmarked"]
-    recall = {name: scores["recall"]["value"] for name, scores in games["Seaquest"].items()}
-    assert recall["layers (2, 3)"] < recall["as benchmarked"] - 0.1
+    for game in ("MsPacman", "Seaquest"):
+        recall = {name: scores["recall"]["value"] for name, scores in games[game].items()}
+        assert recall["layers (2, 3)"] < recall["as benchmarked"] - 0.1
+
+
+def test_an_agents_frames_help_on_spaceinvaders_alone():
+    for folder in ("feature_variants", "feature_variants_agent"):
+        results = results_of(folder)
+        assert {result["game"] for result in results} == {"MsPacman", "Seaquest", "SpaceInvaders"}
+        for result in results:
+            f1 = {name: scores["f1"]["value"] for name, scores in result["variants"].items()}
+            gain = f1["half of the frames an agent's"] - f1["as benchmarked"]
+            assert gain > 0.03 if result["game"] == "SpaceInvaders" else abs(gain) <= 0.02
+
+
+def test_the_strong_pointnet_is_better_on_seaquest_and_spaceinvaders_and_no_better_on_mspacman():
+    better = {"MsPacman": False, "Seaquest": True, "SpaceInvaders": True}
+    results = results_of("pointnet_variants_long")
+    assert {result["game"] for result in results} == set(better)
+    for result in results:
+        f1 = {name: scores["f1"][0] for name, scores in result["variants"].items()}
+        assert (f1["plane softmax, power 0.5"] > f1["paper"]) == better[result["game"]]
+
+
+def test_no_change_of_the_pointnet_helps_on_every_game():
+    games = [result["variants"] for result in results_of("pointnet_variants") if not result["config"]["distractor"]]
+    assert len(games) == 3
+    for name in games[0]:
+        assert any(variants[name]["f1"][0] <= variants["paper"]["f1"][0] for variants in games)
