@@ -1,5 +1,7 @@
 import json
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.variants_report import report
 
@@ -105,13 +107,16 @@ def test_an_agents_frames_help_on_spaceinvaders_alone():
             assert gain > 0.03 if result["game"] == "SpaceInvaders" else abs(gain) <= 0.02
 
 
-def test_the_strong_pointnet_is_better_on_seaquest_and_spaceinvaders_and_no_better_on_mspacman():
-    better = {"MsPacman": False, "Seaquest": True, "SpaceInvaders": True}
-    results = results_of("pointnet_variants_long")
-    assert {result["game"] for result in results} == set(better)
-    for result in results:
-        f1 = {name: scores["f1"][0] for name, scores in result["variants"].items()}
-        assert (f1["plane softmax, power 0.5"] > f1["paper"]) == better[result["game"]]
+def test_the_root_of_the_maps_helps_on_every_game_and_one_softmax_beside_it_on_spaceinvaders_alone():
+    games = defaultdict(lambda: defaultdict(list))
+    for result in results_of("pointnet_variants_long"):
+        for name, scores in result["variants"].items():
+            games[result["game"]][name].append(scores["f1"][0])
+    assert set(games) == {"MsPacman", "Seaquest", "SpaceInvaders"}
+    for game, variants in games.items():
+        f1 = {name: fmean(seeds) for name, seeds in variants.items()}
+        assert f1["power 0.5"] > f1["paper"]
+        assert (f1["plane softmax, power 0.5"] > f1["power 0.5"]) == (game == "SpaceInvaders")
 
 
 def test_no_change_of_the_pointnet_helps_on_every_game():
