@@ -29,8 +29,9 @@ CHAPTERS = {
     "pointnet_variants_long": (
         "PointNet, 8,000 steps",
         "As long as the package's checkpoints were trained. `--map-power 0.5`, the root of the error maps, is better\n"
-        "than the paper's setting on every game. The softmax over the whole map, which the package's checkpoints and\n"
-        "the `strong` preset have as well, adds to that on SpaceInvaders; MsPacman and Seaquest are better without.",
+        "than the paper's setting on Seaquest and SpaceInvaders; on MsPacman seeds differ more than settings. The\n"
+        "softmax over the whole map, which the package's checkpoints and the `strong` preset have as well, adds to\n"
+        "that on SpaceInvaders; Seaquest is better without.",
     ),
     "feature_variants": (
         "VAE and LSPN",

@@ -43,11 +43,11 @@ class PermaKeyConfig:
     """Weight of the KL term beside the reconstruction, both summed as in equation 1."""
     softmax: Softmax = "axes"
     """The PointNet's soft argmax: axes, over each axis' average (paper); plane, over the whole map, which scores better
-    where objects come in rows (SpaceInvaders) and worse on MsPacman and Seaquest."""
+    on SpaceInvaders and worse on Seaquest."""
     map_power: float = 1.0
     """Exponent of the error maps that the PointNet sees and rebuilds; 1 is the paper's. 0.5 lights up places that are
-    dim beside the brightest one, so that windows find it worth while to cover them; it scored better
-    on all three games where it was compared."""
+    dim beside the brightest one, so that windows find it worth while to cover them; it scores better
+    on Seaquest and SpaceInvaders, and as well on MsPacman."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
