@@ -109,6 +109,11 @@ class VariantsBenchmark:
     seed: int = 0
     """Seed of weights and of the order of frames."""
 
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise ValueError(f"unknown variant {name!r}: one of {', '.join(map(repr, VARIANTS))}")
+
 
 class VariantPointNet(nn.Module):
     """PointNet with the variant's softmax: (B, M, 84, 84) -> (B, K, 2)."""
