@@ -30,8 +30,9 @@ CHAPTERS = {
         "PointNet, 8,000 steps",
         "As long as the package's checkpoints were trained. `--map-power 0.5`, the root of the error maps, is better\n"
         "than the paper's setting on Seaquest and SpaceInvaders; on MsPacman seeds differ more than settings. The\n"
-        "softmax over the whole map, which the package's checkpoints and the `strong` preset have as well, adds to\n"
-        "that on SpaceInvaders; Seaquest is better without.",
+        "softmax over the whole map, which the package's checkpoints and the `strong` preset have as well, adds\n"
+        "next to nothing to that on SpaceInvaders; Seaquest is better without, and moving objects keep their keypoint\n"
+        "more often.",
     ),
     "feature_variants": (
         "VAE and LSPN",

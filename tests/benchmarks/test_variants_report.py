@@ -107,19 +107,22 @@ def test_an_agents_frames_help_on_spaceinvaders_alone():
             assert gain > 0.03 if result["game"] == "SpaceInvaders" else abs(gain) <= 0.02
 
 
-def test_the_root_of_the_maps_helps_on_seaquest_and_spaceinvaders_and_one_softmax_beside_it_on_the_latter():
-    games = defaultdict(lambda: defaultdict(list))
+def test_the_root_of_the_maps_helps_on_seaquest_and_spaceinvaders_and_one_softmax_beside_it_on_no_game():
+    f1 = defaultdict(lambda: defaultdict(list))
+    tracking = defaultdict(list)
     for result in results_of("pointnet_variants_long"):
         for name, scores in result["variants"].items():
-            games[result["game"]][name].append(scores["f1"][0])
-    assert set(games) == {"MsPacman", "Seaquest", "SpaceInvaders"}
-    f1 = {game: {name: fmean(seeds) for name, seeds in variants.items()} for game, variants in games.items()}
+            f1[result["game"]][name].append(scores["f1"][0])
+            tracking[name].append(scores["tracking"][0])
+    root, both = "power 0.5", "plane softmax, power 0.5"
+    assert set(f1) == {"MsPacman", "Seaquest", "SpaceInvaders"}
     for game in ("Seaquest", "SpaceInvaders"):
-        assert min(games[game]["power 0.5"]) > max(games[game]["paper"])
-    paper = games["MsPacman"]["paper"]
-    assert max(f1["MsPacman"].values()) - min(f1["MsPacman"].values()) < max(paper) - min(paper)
-    assert f1["SpaceInvaders"]["plane softmax, power 0.5"] > f1["SpaceInvaders"]["power 0.5"]
-    assert f1["Seaquest"]["plane softmax, power 0.5"] < f1["Seaquest"]["power 0.5"]
+        assert min(f1[game][root]) > max(f1[game]["paper"])
+    means = [fmean(seeds) for seeds in f1["MsPacman"].values()]
+    assert max(means) - min(means) < max(f1["MsPacman"]["paper"]) - min(f1["MsPacman"]["paper"])
+    assert fmean(f1["SpaceInvaders"][both]) < fmean(f1["SpaceInvaders"][root]) + 0.02
+    assert max(f1["Seaquest"][both]) < min(f1["Seaquest"][root])
+    assert fmean(tracking[both]) < fmean(tracking[root])
 
 
 def test_no_change_of_the_pointnet_helps_on_every_game():
