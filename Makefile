@@ -20,7 +20,7 @@ $(DEMO)/frames/frames.json: | $(INSTALLED)
 
 $(CHECKPOINT): | $(DEMO)/frames/frames.json
 	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --batch-size 16 \
-		--pointnet-learning-rate 4e-3 --max-minutes 8.5 --first-stage-share 0.45 --no-score
+		--pointnet-learning-rate 4e-3 --max-steps 500 --pointnet-steps 2500 --no-score
 
 $(DEMO)/keypoints.png: | $(CHECKPOINT)
 	$(BIN)/sb3-permakey show --checkpoint $(CHECKPOINT) --frames $(DEMO)/frames --out $@ --gif $(DEMO)/keypoints.gif
