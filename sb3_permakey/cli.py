@@ -17,7 +17,7 @@ from sb3_permakey.atari import UnknownGameError, plain_game_name
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate, score_table
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
-from sb3_permakey.keypoints import KeypointDetector, checkpoint_table, shipped_checkpoints
+from sb3_permakey.keypoints import KeypointDetector, PermaKey, checkpoint_table, shipped_checkpoints
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
@@ -48,7 +48,8 @@ class ShowConfig:
     gif_frames: int = 150
     """Frames of the GIF."""
     readout: Literal["pointnet", "peaks"] | None = None
-    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map."""
+    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map. Empty: both,
+    one under the other in the PNG, side by side in the GIF."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, drawn on the frames."""
 
@@ -112,21 +113,26 @@ def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
 
 def run_show(config: ShowConfig) -> None:
     """Draw keypoints."""
-    detector = KeypointDetector(config.checkpoint, readout=config.readout, streaming=True)
+    detectors = [KeypointDetector(config.checkpoint, readout=config.readout, streaming=True)]
+    if config.readout is None and isinstance(detectors[0].model, PermaKey):
+        detectors.append(KeypointDetector(config.checkpoint, readout="peaks", streaming=True))
     store = FrameStore(config.frames)
-    reader = FrameReader(store, detector.device, config.distractor)
+    reader = FrameReader(store, detectors[0].device, config.distractor)
     first = min(config.first, reader.size("test") - 1)
     after = np.arange(first, reader.size("test"))
     shown = reader.frames("test", after[:: config.spacing][: config.columns])
-    save_png(config.out, keypoint_panel(detector, shown))
+    save_png(config.out, keypoint_panel(detectors, shown))
     _say(f"{config.out}: frames, keypoints and error maps")
     if config.gif:
         consecutive = reader.frames("test", after[: config.gif_frames])
-        save_gif(config.gif, keypoint_animation(detector, consecutive), FRAMES_PER_SECOND)
+        animations = [keypoint_animation(detector, consecutive) for detector in detectors]
+        pictures = [np.concatenate(beside, axis=1) for beside in zip(*animations, strict=True)]
+        save_gif(config.gif, pictures, FRAMES_PER_SECOND)
         _say(f"{config.gif}: keypoints over {len(consecutive)} consecutive frames")
     if store.is_atari:
         game = game_name(store)
-        _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint} --out {game.lower()}-agent")
+        readout = f" --readout {config.readout}" if config.readout else ""
+        _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint}{readout} --out {game.lower()}-agent")
     else:
         _next(f'in Python, PermaKeyObservation(env, "{config.checkpoint}")')
 

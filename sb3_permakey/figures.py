@@ -20,6 +20,8 @@ SCALE = 3
 GAP_PX = 6
 LABEL_PX = 110
 DOT_RADIUS_PX = 4
+KEYPOINTS_LABEL = {"pointnet": "keypoints", "peaks": "peaks"}
+"""Label of a row of keypoints, by how they are read."""
 
 
 Color = tuple[int, int, int]
@@ -70,20 +72,20 @@ def heat(error_map: np.ndarray) -> np.ndarray:
     return (255 * ramps).astype(np.uint8)
 
 
-def keypoint_panel(detector: KeypointDetector, frames: np.ndarray) -> np.ndarray:
+def keypoint_panel(detectors: Sequence[KeypointDetector], frames: np.ndarray) -> np.ndarray:
     """A picture as the paper's figure 2: frames, keypoints with their windows, a PermaKey's error maps, in rows.
 
-    :param detector: a detector
+    :param detectors: of one model, one for each row of keypoints
     :param frames: uint8 (B, 84, 84, 3)
     :return: uint8 (height, width, 3)
     """
-    centers = detector.detect(frames).centers
-    overlays = [
-        draw_keypoints(frame, points, detector.config.window_std) for frame, points in zip(frames, centers, strict=True)
-    ]
-    rows: list[Row] = [("frame", [enlarge(frame) for frame in frames]), ("keypoints", overlays)]
-    if isinstance(detector.model, PermaKey):
-        rows += error_map_rows(detector, frames)
+    rows: list[Row] = [("frame", [enlarge(frame) for frame in frames])]
+    for detector in detectors:
+        drawn = zip(frames, detector.detect(frames).centers, strict=True)
+        overlays = [draw_keypoints(frame, centers, detector.config.window_std) for frame, centers in drawn]
+        rows.append((KEYPOINTS_LABEL[detector.readout.readout], overlays))
+    if isinstance(detectors[0].model, PermaKey):
+        rows += error_map_rows(detectors[0], frames)
     return panel(rows)
 
 

@@ -51,7 +51,7 @@ def test_a_panel_lays_its_rows_out():
 
 def test_panel_has_a_row_for_each_layer(keypoint_model):
     detector, frames = KeypointDetector(keypoint_model), square_frames(3)
-    panel = keypoint_panel(detector, frames)
+    panel = keypoint_panel([detector], frames)
     assert panel.dtype == np.uint8
     assert panel.shape[0] > 4 * 252
     assert panel.shape[1] > 3 * 252
@@ -59,8 +59,18 @@ def test_panel_has_a_row_for_each_layer(keypoint_model):
 
 def test_panel_and_animation_of_peaks(keypoint_model):
     detector, frames = KeypointDetector(keypoint_model, readout="peaks", num_keypoints=6), square_frames(3)
-    assert keypoint_panel(detector, frames).shape == keypoint_panel(KeypointDetector(keypoint_model), frames).shape
+    assert keypoint_panel([detector], frames).shape == keypoint_panel([KeypointDetector(keypoint_model)], frames).shape
     assert len(keypoint_animation(detector, frames)) == 3
+
+
+def test_panel_of_two_readouts_has_a_row_for_each(keypoint_model):
+    detectors = [KeypointDetector(keypoint_model, readout=readout) for readout in ("pointnet", "peaks")]
+    frames = square_frames(2)
+    both = keypoint_panel(detectors, frames)
+    alone = [keypoint_panel([detector], frames) for detector in detectors]
+    assert (both[: 2 * 258] == alone[0][: 2 * 258]).all()
+    assert (both[2 * 258 : 3 * 258] == alone[1][258 : 2 * 258]).all()
+    assert (both[3 * 258 :] == alone[0][2 * 258 :]).all()
 
 
 def test_an_animation_keeps_the_colours_of_peaks_over_its_batches(keypoint_model):
@@ -81,7 +91,7 @@ def test_an_animation_keeps_the_colours_of_peaks_over_its_batches(keypoint_model
 
 
 def test_panel_of_a_transporter_has_no_error_maps():
-    panel = keypoint_panel(KeypointDetector(Transporter(TransporterConfig(num_keypoints=3))), square_frames(3))
+    panel = keypoint_panel([KeypointDetector(Transporter(TransporterConfig(num_keypoints=3)))], square_frames(3))
     assert 2 * 252 < panel.shape[0] < 3 * 252
 
 

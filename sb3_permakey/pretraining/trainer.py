@@ -272,7 +272,7 @@ class Pretraining:
         chosen = np.linspace(0, self.reader.size("valid") - 1, PICTURE_FRAMES).astype(int)
         detector = KeypointDetector(self.model, device=self.device, precision="float32")
         frames = self.reader.frames("valid", chosen)
-        log.picture(self.progress.steps_before + self.progress.step, keypoint_panel(detector, frames))
+        log.picture(self.progress.steps_before + self.progress.step, keypoint_panel([detector], frames))
 
     def _out_of_time(self) -> bool:
         if self.config.max_minutes is None:
