@@ -19,16 +19,15 @@ $(DEMO)/frames/frames.json: | $(INSTALLED)
 	$(BIN)/sb3-permakey collect --game $(GAME) --frames 6000 --out $(DEMO)/frames
 
 $(CHECKPOINT): | $(DEMO)/frames/frames.json
-	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --batch-size 16 \
-		--pointnet-learning-rate 4e-3 --max-steps 500 --pointnet-steps 2500 --no-score
+	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --lspn-stride 4 \
+		--max-steps 400 --pointnet-learning-rate 2e-3 --pointnet-steps 3000 --no-score
 
 $(DEMO)/keypoints.png: | $(CHECKPOINT)
 	$(BIN)/sb3-permakey show --checkpoint $(CHECKPOINT) --frames $(DEMO)/frames --out $@ --gif $(DEMO)/keypoints.gif
 
 $(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
-	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --steps 10000 \
-		--learning-starts 1000 --train-freq 2 --learning-rate 5e-4 --exploration-fraction 0.5 \
-		--validate-every 5000 --validation-episodes 5
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --preset strong \
+		--steps 20000 --learning-starts 1000 --validate-every 5000 --validation-episodes 10
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
