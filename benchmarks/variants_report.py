@@ -34,7 +34,7 @@ CHAPTERS = {
         "package's checkpoints and the `strong` preset have as well, is .03 better beside it on Enduro and .05 to .07\n"
         "worse on BattleZone, Frostbite and Seaquest; elsewhere the two are within .03 of each other.",
     ),
-    "transporter_variants": (
+    "softmax_transporter": (
         "Transporter",
         "The baseline with the paper's softmax and with the one that the comparison gives it, 4,000 steps each: the\n"
         "second is the better one.",

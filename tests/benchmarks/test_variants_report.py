@@ -133,7 +133,7 @@ def test_the_root_of_the_maps_helps_on_five_games_and_one_softmax_beside_it_on_e
 
 
 def test_the_transporter_is_compared_with_its_better_softmax():
-    games = results_of("transporter_variants")
+    games = results_of("softmax_transporter")
     assert games
     for game in games:
         f1 = {name: figures["f1"]["value"] for name, figures in game["variants"].items()}
