@@ -132,14 +132,41 @@ def test_the_root_of_the_maps_helps_on_five_games_and_one_softmax_beside_it_on_e
     assert fmean(tracking[both]) < fmean(tracking[root])
 
 
-def test_the_transporter_is_compared_with_its_better_softmax():
-    games = results_of("softmax_transporter")
-    assert games
-    for game in games:
-        f1 = {name: figures["f1"]["value"] for name, figures in game["variants"].items()}
-        assert f1["plane softmax"] > f1["per-axis softmax (paper)"]
-        compared = json.loads((RESULTS / "keypoints" / f"{game['game'].lower()}-transporter-clean-0.json").read_text())
-        assert abs(compared["scores"]["pointnet"]["keypoints"]["f1"]["value"] - f1["plane softmax"]) < 0.01
+def softmax_f1(method):
+    games = {result["game"]: result["variants"] for result in results_of(f"softmax_{method}")}
+    for game, variants in games.items():
+        compared = json.loads((RESULTS / "keypoints" / f"{game.lower()}-{method}-clean-0.json").read_text())
+        scores = compared["scores"]["pointnet"]["keypoints"]
+        assert abs(scores["f1"]["value"] - variants["plane softmax"]["f1"]["value"]) < 0.01
+    axes, plane = "per-axis softmax (paper)", "plane softmax"
+    return {game: (each[axes]["f1"]["value"], each[plane]["f1"]["value"]) for game, each in games.items()}
+
+
+def test_trained_on_more_frames_the_pointnet_is_better_with_the_softmax_over_the_whole_map():
+    f1 = softmax_f1("permakey")
+    assert set(f1) == {"Seaquest", "Frostbite"}
+    for axes, plane in f1.values():
+        assert 0.065 < plane - axes < 0.085
+
+
+def test_the_papers_softmax_helps_the_transporter_on_battlezone_and_the_other_on_mspacman():
+    f1 = softmax_f1("transporter")
+    assert set(f1) == {"MsPacman", "BattleZone"}
+    axes, plane = f1["MsPacman"]
+    assert 0.145 < plane - axes < 0.155
+    axes, plane = f1["BattleZone"]
+    random = json.loads((RESULTS / "keypoints" / "battlezone-transporter-clean-0.json").read_text())["scores"]
+    assert plane < axes < random["pointnet"]["random"]["f1"]["value"]
+
+
+def test_readme_tells_what_the_papers_softmax_makes():
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+    permakey, transporter = softmax_f1("permakey"), softmax_f1("transporter")
+    for game, (axes, _) in permakey.items():
+        assert f"{axes:.2f} on {game}"[1:] in text
+    for game in ("MsPacman", "BattleZone"):
+        axes, plane = (f"{f1:.2f}"[1:] for f1 in transporter[game])
+        assert f"{axes} instead of {plane} on {game}" in text
 
 
 def test_no_change_of_the_pointnet_helps_on_every_game():
