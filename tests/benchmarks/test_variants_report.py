@@ -67,6 +67,12 @@ def test_seeds_of_a_game_share_its_column(tmp_path):
     assert "| paper | 0.50 (0.75, 0.25, 0.50) | 1.00 | 0.75 | 0.50 |" in text
 
 
+def test_what_could_not_be_counted_is_left_out(tmp_path):
+    figures = {"f1": {"value": 0.25}, "tracking": {"value": None}}  # no moving object had a keypoint
+    write(tmp_path / "softmax_transporter", "BattleZone", {"plane softmax": figures})
+    assert "| plane softmax | 0.25 | 0.25 | - |" in report(tmp_path)
+
+
 def test_agents_who_played_frames_stand_with_their_scores(tmp_path):
     write(tmp_path / "feature_variants_agent", "MsPacman", {"as benchmarked": {"f1": [0.5], "tracking": [0.25]}})
     scores = {"agent": {"mean": 768.4}, "random": {"mean": 264.0}, "command": "evaluate", "commit": "abc"}
@@ -164,6 +170,8 @@ def test_readme_tells_what_the_papers_softmax_makes():
     permakey, transporter = softmax_f1("permakey"), softmax_f1("transporter")
     for game, (axes, _) in permakey.items():
         assert f"{axes:.2f} on {game}"[1:] in text
+    seaquest, frostbite = (f"{permakey[game][1]:.2f}"[1:] for game in ("Seaquest", "Frostbite"))
+    assert f"where the table has {seaquest} and {frostbite};" in text
     for game in ("MsPacman", "BattleZone"):
         axes, plane = (f"{f1:.2f}"[1:] for f1 in transporter[game])
         assert f"{axes} instead of {plane} on {game}" in text
