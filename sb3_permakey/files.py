@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +18,114 @@ import safetensors.torch
 from safetensors import safe_open
 from torch import Tensor
 
+LOCK = ".lock"
+"""The file by which a run holds its folder; beside a single file, its name and this."""
+
 
 class WriteError(OSError):
     """A file that could not be written; what was in its place is unchanged."""
+
+
+class InUseError(WriteError):
+    """A folder or file that another run is writing."""
+
+
+def require_writable(*places: str | Path | None) -> None:
+    """Raise WriteError unless files can be written to these places; asked before the work whose results they get.
+
+    A trial file is made and removed where each would stand, or in the nearest folder that exists; None is passed over.
+    """
+    for place in places:
+        if place is None:
+            continue
+        path = Path(place).absolute()
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            folder = next(parent for parent in path.parents if parent.exists())
+            descriptor, trial = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".part")
+            os.close(descriptor)
+            os.unlink(trial)
+        except OSError as error:
+            raise WriteError(f"could not write {place}: {error.strerror or error}") from error
+
+
+@contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Hold a folder, made when missing, for one run; it is let go at the end, also by a run that is killed.
+
+    :raises InUseError: when another run holds it; nothing in it is touched
+    :raises WriteError: when it cannot be made or written
+    """
+    folder = Path(folder)
+    with _locked(folder / LOCK, folder):
+        yield
+
+
+@contextmanager
+def locked_file(path: str | Path) -> Iterator[None]:
+    """Hold the place of a single file for one run, as `locked_folder` holds a folder."""
+    path = Path(path)
+    with _locked(path.with_name(f".{path.name}{LOCK}"), path):
+        yield
+
+
+@contextmanager
+def _locked(lock: Path, place: Path) -> Iterator[None]:
+    made = [folder for folder in lock.parents if not folder.exists()]
+    try:
+        file = _open_lock(lock)
+    except OSError as error:
+        raise WriteError(f"could not write {place}: {error.strerror or error}") from error
+    if file is None:
+        raise InUseError(f"another run is writing {place}: wait for its end, or give another place")
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever opened it meanwhile sees that it is no longer there.
+        with suppress(OSError):
+            lock.unlink()
+        file.close()
+        with suppress(OSError):
+            # Folders in which nothing was written.
+            for folder in made:
+                folder.rmdir()
+
+
+def _open_lock(lock: Path) -> BinaryIO | None:
+    """The lock's file, held until it is closed; None when another holds it."""
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(lock, "ab")  # noqa: SIM115 - closed by `_locked`
+        except FileNotFoundError:
+            continue  # The folder was removed by a run that ended.
+        try:
+            _hold(file)
+            if os.fstat(file.fileno()).st_ino == os.stat(lock).st_ino:
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                file.close()
+                return None
+            warnings.warn(
+                f"{lock.parent} cannot be locked ({error.strerror}): start one run in it at a time", stacklevel=4
+            )
+            return file
+        file.close()
+
+
+def _hold(file: BinaryIO) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
