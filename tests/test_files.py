@@ -121,7 +121,7 @@ def test_a_killed_run_lets_go(tmp_path):
         process.send_signal(signal.SIGKILL)
     with locked_folder(tmp_path / "run"):
         assert (tmp_path / "run" / ".lock").exists()
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
