@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_permakey.keypoints import KeypointDetector, KeypointModel
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.keypoints.motion import JUMP, KeypointMotion
 from sb3_permakey.keypoints.peaks import CENTROID_PX, KeypointTracker
 
 FRAME_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -37,9 +38,13 @@ class KeypointSpace(spaces.Dict):
 
     :param detector: the detector whose keypoints are observed
     :param keep_image: with an "image" entry
+    :param history: how many displacements of each keypoint are in the entry "motion"; 0: no such entry
     """
 
-    def __init__(self, detector: KeypointDetector, keep_image: bool) -> None:
+    history: int = 0
+    """Stands for spaces saved before there was a history, too."""
+
+    def __init__(self, detector: KeypointDetector, keep_image: bool, history: int = 0) -> None:
         count, channels = detector.num_keypoints, detector.feature_channels
         entries: dict[str, spaces.Space] = {
             "keypoints": spaces.Box(-1.0, 1.0, (count, 2), np.float32),
@@ -47,11 +52,14 @@ class KeypointSpace(spaces.Dict):
         }
         if detector.readout.readout == "peaks":
             entries["confidence"] = spaces.Box(0.0, 1.0, (count,), np.float32)
+        if history:
+            entries["motion"] = spaces.Box(-JUMP, JUMP, (count, 2 * history), np.float32)
         if keep_image:
             entries["image"] = spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
         super().__init__(entries)
         self.trunk = detector.trunk
         self.readout = detector.readout
+        self.history = history
 
 
 class KeypointObserver:
@@ -59,17 +67,24 @@ class KeypointObserver:
 
     :param detector: makes the keypoints
     :param keep_image: with an "image" entry
+    :param history: how many displacements of each keypoint are in the entry "motion"; 0: no such entry
+    :raises ValueError: for a history that is no number of steps
     """
 
-    def __init__(self, detector: KeypointDetector, *, keep_image: bool) -> None:
+    def __init__(self, detector: KeypointDetector, *, keep_image: bool, history: int = 0) -> None:
+        if isinstance(history, bool) or not isinstance(history, int | np.integer) or history < 0:
+            raise ValueError(f"history must be a whole number of steps, 0 or more, not {history!r}")
         self.detector = detector
         self.keep_image = keep_image
         self.tracker = KeypointTracker() if detector.readout.readout == "peaks" else None
+        self.motion = KeypointMotion(int(history)) if history else None
 
     def observe(
         self, frames: np.ndarray, episode_starts: Sequence[bool] | np.ndarray, rows: Sequence[int] | None = None
     ) -> dict[str, np.ndarray]:
-        """Observations: "keypoints" (B, K, 2), "features" (B, K, C), of peaks "confidence" (B, K), perhaps "image".
+        """Observations: "keypoints" (B, K, 2), "features" (B, K, C), of peaks "confidence" (B, K).
+
+        With a history of n also "motion" (B, K, 2n), with `keep_image` "image".
 
         :param frames: uint8 (B, 84, 84, 3); those of one environment in the order of time
         :param episode_starts: (B,), True where the frame is an episode's first
@@ -81,32 +96,46 @@ class KeypointObserver:
         observations = {"keypoints": keypoints.centers, "features": keypoints.features}
         if keypoints.confidence is not None:
             observations["confidence"] = keypoints.confidence
+        if self.motion is not None:
+            observations["motion"] = self.motion.observe(keypoints.centers, episode_starts, rows)
         if self.keep_image:
             observations["image"] = frames
         return observations
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the environments alone, numbered anew from 0."""
-        if self.tracker is not None:
-            self.tracker.keep(rows)
+        for part in (self.tracker, self.motion):
+            if part is not None:
+                part.keep(rows)
+
+    def space(self) -> KeypointSpace:
+        """The observations' space."""
+        return KeypointSpace(self.detector, self.keep_image, self.motion.history if self.motion else 0)
 
 
 def make_observer(
-    space: spaces.Space, model_or_path: KeypointModel | str | Path, *, keep_image: bool, **detector_settings: Any
+    space: spaces.Space,
+    model_or_path: KeypointModel | str | Path,
+    *,
+    keep_image: bool,
+    history: int,
+    **detector_settings: Any,
 ) -> KeypointObserver:
     """What makes an environment's observations.
 
     :param space: the environment's observation space
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: with an "image" entry
+    :param history: how many displacements of each keypoint are in the entry "motion"; 0: no such entry
     :param detector_settings: what `KeypointDetector` takes beside the model
-    :raises ValueError: when the observations are not uint8 frames (84, 84, 3), or the model cannot be read as wanted
+    :raises ValueError: when the observations are not uint8 frames (84, 84, 3), the history is no number of steps, or
+        the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
     require_frames(space)
     detector = KeypointDetector(model_or_path, **detector_settings)
     detector.check_channels(FRAME_SHAPE[-1])
-    return KeypointObserver(detector, keep_image=keep_image)
+    return KeypointObserver(detector, keep_image=keep_image, history=history)
 
 
 class PermaKeyObservation(gym.ObservationWrapper):
@@ -114,12 +143,15 @@ class PermaKeyObservation(gym.ObservationWrapper):
 
     Observations are a Dict: "keypoints" float32 (K, 2), (y, x) in [-1, 1]; "features" float32 (K, C); with `keep_image`
     also "image" uint8 (84, 84, 3); with the readout "peaks" also "confidence" float32 (K,) in [0, 1], the height of the
-    peak. Peaks start an episode in the order of their heights; from then on each keeps its place in the order as it
-    moves.
+    peak; with a history of n also "motion" float32 (K, 2n), how each keypoint moved in the last n steps in the same
+    units, newest first: (dy, dx) of the last step, of the one before it, and so on, zeros before an episode's start and
+    where a keypoint jumped to another object. Peaks start an episode in the order of their heights; from then on each
+    keeps its place in the order as it moves.
 
     :param env: an environment with uint8 observations (84, 84, 3)
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
+    :param history: how many of its last displacements each keypoint carries in "motion"; 0: no such entry
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
     :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
@@ -130,7 +162,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
         peaks of the error map itself
     :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
         follows objects more steadily
-    :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
+    :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
+        cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
 
@@ -140,6 +173,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         model_or_path: KeypointModel | str | Path,
         *,
         keep_image: bool = False,
+        history: int = 0,
         device: torch.device | str = "auto",
         precision: str = "auto",
         streaming: bool = True,
@@ -154,6 +188,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
             env.observation_space,
             model_or_path,
             keep_image=keep_image,
+            history=history,
             device=device,
             precision=precision,
             streaming=streaming,
@@ -164,7 +199,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
             centroid_px=centroid_px,
         )
         self.detector = self.observer.detector
-        self.observation_space = KeypointSpace(self.detector, keep_image)
+        self.observation_space = self.observer.space()
         self._episode_starts = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -187,6 +222,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param venv: vectorised environment with uint8 observations (84, 84, 3)
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
+    :param history: how many of its last displacements each keypoint carries in "motion"; 0: no such entry
     :param device: where keypoints are computed; "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16" or "auto"
     :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
@@ -197,7 +233,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
         peaks of the error map itself
     :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
         follows objects more steadily
-    :raises ValueError: when the environment has other observations, or the model cannot be read as wanted
+    :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
+        cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
 
@@ -207,6 +244,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         model_or_path: KeypointModel | str | Path,
         *,
         keep_image: bool = False,
+        history: int = 0,
         device: torch.device | str = "auto",
         precision: str = "auto",
         streaming: bool = True,
@@ -220,6 +258,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
             venv.observation_space,
             model_or_path,
             keep_image=keep_image,
+            history=history,
             device=device,
             precision=precision,
             streaming=streaming,
@@ -230,7 +269,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
             centroid_px=centroid_px,
         )
         self.detector = self.observer.detector
-        super().__init__(venv, observation_space=KeypointSpace(self.detector, keep_image))
+        super().__init__(venv, observation_space=self.observer.space())
 
     def reset(self) -> VecEnvObs:
         """Reset all environments; keypoints of their first frames."""

@@ -165,7 +165,8 @@ class FrameAgent:
     def _make_observer(self) -> KeypointObserver | GrayStack | None:
         space = self.agent.observation_space
         if isinstance(space, spaces.Dict) and self.detector is not None:
-            return KeypointObserver(self.detector, keep_image="image" in space.spaces)
+            history = getattr(space, "history", 0)
+            return KeypointObserver(self.detector, keep_image="image" in space.spaces, history=history)
         shape = space.shape or ()
         size, channels_first = (shape[0], True) if shape[1:] == FRAME_SHAPE[:2] else (shape[-1], False)
         return None if size == FRAME_SHAPE[-1] else GrayStack(size, channels_first=channels_first)

@@ -32,6 +32,10 @@ PEAKS = {"readout": "peaks", "num_keypoints": 6, "min_distance_px": 8.0}
             {"keypoints": (NUM_KEYPOINTS, 2), "features": (NUM_KEYPOINTS, 64), "image": (84, 84, 3)},
         ),
         (PEAKS, {"keypoints": (6, 2), "features": (6, 64), "confidence": (6,)}),
+        (
+            {**PEAKS, "history": 3},
+            {"keypoints": (6, 2), "features": (6, 64), "confidence": (6,), "motion": (6, 6)},
+        ),
     ],
 )
 def test_space_and_environment_checks(float32_wrapper, settings, expected):
@@ -70,7 +74,7 @@ def test_streaming_is_the_default_and_sees_what_dense_detection_sees(float32_wra
             found, expected = streaming.step(action)[0], dense.step(action)[0]
 
 
-@pytest.mark.parametrize("settings", [{}, PEAKS])
+@pytest.mark.parametrize("settings", [{}, {"history": 2}, {**PEAKS, "history": 3}])
 def test_single_and_vectorised_wrappers_give_equal_numbers(float32_wrapper, checkpoint, settings):
     lengths = (5, 7, 9)
     single = [float32_wrapper(MovingSquare(length), keep_image=True, **settings) for length in lengths]
@@ -163,8 +167,49 @@ def test_peaks_of_vectorised_environments_start_afresh_after_the_terminal_observ
     assert observations["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]  # frame 6 starts afresh
 
 
-def test_agent_of_peaks_plays_the_same_from_frames(checkpoint, tmp_path):
-    env = PermaKeyObservation(MovingSquare(), checkpoint, **PEAKS)
+def white_square(frames):
+    """One keypoint, on the white square."""
+    columns = (frames[:, 43, :, 0] == 255).argmax(axis=1) + 2.5
+    centers = np.stack([np.full(len(frames), 42.5), columns], axis=1)[:, None]
+    centers = (2 * centers / 83 - 1).astype(np.float32)
+    return Keypoints(centers, np.zeros((len(frames), 1, 64), np.float32), np.ones((len(frames), 1), np.float32))
+
+
+def test_motion_of_a_square_with_the_terminal_observation_before_the_new_start(keypoint_model):
+    settings = {"model_or_path": keypoint_model, "readout": "peaks", "num_keypoints": 1, "history": 2}
+    env = VecPermaKeyObservation(DummyVecEnv([lambda: MovingSquare(3), lambda: MovingSquare(9)]), **settings)
+    env.detector.detect = white_square
+    env.seed(0)
+    assert env.observation_space["motion"].shape == (1, 4)
+    np.testing.assert_array_equal(env.reset()["motion"], 0)
+    step = 2 * 4 / 83
+    np.testing.assert_allclose(env.step([2, 0])[0]["motion"][:, 0], [(0, step, 0, 0), (0, -step, 0, 0)], atol=1e-6)
+    env.step([1, 0])
+    observations, _, dones, infos = env.step([0, 1])
+    assert dones.tolist() == [True, False]
+    np.testing.assert_allclose(infos[0]["terminal_observation"]["motion"], [(0, -step, 0, 0)], atol=1e-6)
+    np.testing.assert_allclose(observations["motion"][:, 0], [(0, 0, 0, 0), (0, 0, 0, -step)], atol=1e-6)
+    np.testing.assert_allclose(env.step([2, 2])[0]["motion"][:, 0], [(0, step, 0, 0), (0, step, 0, 0)], atol=1e-6)
+    assert all(env.observation_space.contains({name: part[0] for name, part in env.reset().items()}) for _ in range(2))
+
+
+def test_motion_of_one_environment_starts_anew_with_the_episode(keypoint_model):
+    env = PermaKeyObservation(MovingSquare(), keypoint_model, readout="peaks", num_keypoints=1, history=1)
+    env.detector.detect = white_square
+    for seed in (0, 1):
+        np.testing.assert_array_equal(env.reset(seed=seed)[0]["motion"], 0)
+        np.testing.assert_allclose(env.step(2)[0]["motion"], [(0, 8 / 83)], atol=1e-6)
+
+
+@pytest.mark.parametrize("history", [-1, 1.5, True, None])
+def test_a_history_that_is_no_number_of_steps_is_refused_in_a_sentence(keypoint_model, history):
+    with pytest.raises(ValueError, match="history must be a whole number of steps, 0 or more, not"):
+        PermaKeyObservation(MovingSquare(), keypoint_model, history=history)
+
+
+@pytest.mark.parametrize("history", [0, 2])
+def test_agent_of_peaks_plays_the_same_from_frames(checkpoint, tmp_path, history):
+    env = PermaKeyObservation(MovingSquare(), checkpoint, history=history, **PEAKS)
     model = RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=100, learning_starts=20, batch_size=4)
     model.learn(60)
     model.save(tmp_path / "agent.zip")
@@ -182,6 +227,7 @@ def test_agent_of_peaks_plays_the_same_from_frames(checkpoint, tmp_path):
         while not done:
             action, state = model.predict(observation, state, starts, deterministic=True)
             assert agent.act(frame[None], starts) == [action]
+            assert seen[-1].keys() == observation.keys()
             for name, values in observation.items():
                 np.testing.assert_allclose(seen[-1][name][0], values, atol=1e-3)
             observation, _, done, _, _ = env.step(action)
@@ -210,6 +256,14 @@ def test_games_of_an_agent_that_go_on_keep_their_peaks(keypoint_model, checkpoin
 def test_space_travels_with_its_readout(float32_wrapper):
     space = float32_wrapper(MovingSquare(), **PEAKS).observation_space
     assert pickle.loads(pickle.dumps(space)).readout == ReadoutConfig("peaks", 6, 8.0)
+
+
+def test_space_travels_with_its_history_and_older_ones_have_none(float32_wrapper):
+    space = float32_wrapper(MovingSquare(), history=2).observation_space
+    assert pickle.loads(pickle.dumps(space)).history == 2
+    older = float32_wrapper(MovingSquare()).observation_space
+    del older.__dict__["history"]
+    assert pickle.loads(pickle.dumps(older)).history == 0
 
 
 def test_space_travels_with_its_trunk(float32_wrapper):
