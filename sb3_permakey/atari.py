@@ -12,6 +12,7 @@ from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeE
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_permakey.distractors import DistractorBars, DistractorKind
+from sb3_permakey.over import OVER, EndWhenOver
 
 PREPROCESSING: dict[str, Any] = {"screen_size": 84, "frame_skip": 4, "noop_max": 30, "grayscale_obs": False}
 """How emulator frames become observations; frame stores name it, so that other frames are not mixed in."""
@@ -74,7 +75,8 @@ def make_atari_env(
 
     Frame skip 4 with the maximum over the last two frames, up to 30 no-ops after a reset, and a press of FIRE where the
     game waits for it. While training, a lost life ends an episode (the game itself goes on at the next reset) and
-    rewards are clipped to -1, 0 and 1; SB3's Monitor below these two records whole games and full scores.
+    rewards are clipped to -1, 0 and 1; SB3's Monitor below these two records whole games and full scores. A game that
+    is over though the emulator goes on (Frostbite's last life frozen) ends, see `sb3_permakey.over`.
 
     Distractor bars (section 5's noisy Atari) are drawn on the frame before anything else sees it, and the info of every
     reset and step names their place, see `DistractorBars`. The game itself and its seeds are the same with and without.
@@ -88,8 +90,12 @@ def make_atari_env(
     :raises UnknownGameError: when there is no such game, with the nearest name
     :raises ValueError: for another kind of distractor
     """
-    env: gym.Env = gym.make(atari_env_id(game), frameskip=1, repeat_action_probability=sticky)
+    env_id = atari_env_id(game)
+    env: gym.Env = gym.make(env_id, frameskip=1, repeat_action_probability=sticky)
     env = AtariPreprocessing(env, terminal_on_life_loss=False, **PREPROCESSING)
+    over = OVER.get(plain_game_name(env_id))
+    if over is not None:
+        env = EndWhenOver(env, over)
     if max_steps is not None:
         env = TimeLimit(env, max_steps)
     if distractor is not None:
