@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sb3_permakey.initialisation import initialise_layers
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
 from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
 from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
@@ -139,6 +140,9 @@ class KeypointGNN(BaseFeaturesExtractor):
         self.normalise_features = nn.LayerNorm(channels) if layer_norm else nn.Identity()
         self.normalise_aggregate = nn.LayerNorm(aggregated) if layer_norm else nn.Identity()
         self.register_buffer("initial_edge", torch.zeros(1, units), persistent=False)
+        initialise_layers(self)
+        # Positions have both signs.
+        initialise_layers(self.embed_position[0], centred=False)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features (B, features_dim)."""
@@ -188,6 +192,8 @@ class KeypointCNN(BaseFeaturesExtractor):
         self.convolutions = Trunk(shape, weights.channels)
         flat = filters * shape.map_sizes(weights.map_size)[-1] ** 2
         self.output = nn.Sequential(nn.Flatten(), nn.Linear(flat, features_dim), nn.ReLU())
+        initialise_layers(self.convolutions)
+        initialise_layers(self.output)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features (B, features_dim); "image" comes as floats in [0, 1], as SB3's policies give it."""

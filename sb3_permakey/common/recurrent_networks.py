@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sb3_permakey.common.sequence_buffer import BurnIn
+from sb3_permakey.initialisation import initialise_head, initialise_recurrent
 from sb3_permakey.previous_step import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
 
 RNN_TYPES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -48,6 +49,9 @@ class ValueHead(nn.Module):
         self.state_value = (
             nn.Sequential(*create_mlp(in_features, n_values, net_arch, activation_fn)) if dueling else None
         )
+        initialise_head(self.advantages)
+        if self.state_value is not None:
+            initialise_head(self.state_value)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Values (..., n_actions, n_values) of features (..., in_features)."""
@@ -101,6 +105,7 @@ class RecurrentQNetwork(BaseModel):
         previous_step = previous_step_size(observation_space)
         self.knows_previous_step = previous_step > 0
         self.rnn = RNN_TYPES[rnn_type](features_dim + previous_step, lstm_hidden_size, n_lstm_layers)
+        initialise_recurrent(self.rnn)
         self.head = ValueHead(
             lstm_hidden_size, int(action_space.n), n_quantiles, net_arch or [], activation_fn, dueling
         )

@@ -129,7 +129,7 @@ def test_same_seed_same_run(agent, options):
 @pytest.mark.parametrize("option", ["double_q", "prioritized_replay", "value_rescaling", "burn_in", "recurrent_state"])
 def test_every_option_makes_a_difference(agent, option):
     changed = {"double_q": False, "burn_in": 2, "recurrent_state": "stored"}.get(option, True)
-    runs = [make_model(agent=agent, learning_rate=0.05, **kwargs).learn(200) for kwargs in ({}, {option: changed})]
+    runs = [make_model(agent=agent, learning_rate=0.01, **kwargs).learn(200) for kwargs in ({}, {option: changed})]
     assert not torch.equal(parameters(runs[0]), parameters(runs[1]))
 
 
