@@ -43,7 +43,7 @@ def plain_game_name(game: str) -> str:
 def atari_env_id(game: str) -> str:
     """The gymnasium id of a game.
 
-    :param game: "MsPacman" or "ALE/MsPacman-v5"
+    :param game: "MsPacman" or "ALE/MsPacman-v5"; capital letters and underscores make no difference
     :raises UnknownGameError: when there is no such game, with the nearest name
     :raises ImportError: when ale-py is not installed
     """
@@ -54,12 +54,17 @@ def atari_env_id(game: str) -> str:
     gym.register_envs(ale_py)
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     games = sorted(spec.name for spec in gym.registry.values() if spec.namespace == "ALE" and spec.version == 5)
-    name = plain_game_name(game)
-    if name not in games:
-        by_lower_case = {known.lower(): known for known in games}
-        nearest = difflib.get_close_matches(name.lower().replace("_", ""), by_lower_case, n=1, cutoff=0.0)
+    by_lower_case = {known.lower(): known for known in games}
+    name = plain_game_name(game).lower().replace("_", "")
+    if name not in by_lower_case:
+        if game in gym.registry:
+            raise UnknownGameError(
+                f"{game} is not an Atari game: record frames of other environments in Python by "
+                "sb3_permakey.pretraining.record_frames(env, folder), and `pretrain --frames folder` goes on from there"
+            )
+        nearest = difflib.get_close_matches(name, by_lower_case, n=1, cutoff=0.0)
         raise UnknownGameError(f"unknown Atari game {game!r}; the nearest name is {by_lower_case[nearest[0]]!r}")
-    return f"ALE/{name}-v5"
+    return f"ALE/{by_lower_case[name]}-v5"
 
 
 def make_atari_env(

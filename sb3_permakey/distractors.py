@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import gymnasium as gym
 import numpy as np
 
+from sb3_permakey.settings import require_choice
+
 BAR_WIDTH_PX = 5
 BAR_COLOR = (128, 0, 255)
 """RGB."""
@@ -26,8 +28,7 @@ class BarPlaces(NamedTuple):
 
 def check_kind(kind: str) -> None:
     """Raise ValueError unless the kind is one of the paper's."""
-    if kind not in get_args(DistractorKind):
-        raise ValueError(f"distractor must be one of {', '.join(get_args(DistractorKind))}, not {kind!r}")
+    require_choice(get_args(DistractorKind), distractor=kind)
 
 
 def random_places(kind: DistractorKind, height: int, width: int, random: np.random.Generator) -> BarPlaces:

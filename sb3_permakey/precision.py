@@ -16,10 +16,19 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """The device that a name means; "auto" is a GPU when there is one."""
+    """The device that a name means; "auto" is a GPU when there is one.
+
+    :raises ValueError: for a name that torch does not know, or a device that is not there
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or another that torch knows, not {str(device)!r}") from error
+    if not _is_there(resolved):
+        raise ValueError(f"there is no device {device} on this machine that torch {torch.__version__} can use")
+    return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -53,6 +62,16 @@ def keep_freed_memory() -> None:
         trim_threshold, never, mmap_max = -1, -1, -4
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, never)
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":  # asked without a tensor, which would take memory on a GPU that another process trains on
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError):
+        return False
+    return True
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:

@@ -7,7 +7,6 @@ import json
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,7 @@ class FrameAgent:
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
             readout = getattr(space, "readout", ReadoutConfig())
-            self.detector = KeypointDetector(checkpoint, streaming=True, **asdict(readout))
+            self.detector = KeypointDetector(checkpoint, streaming=True, **readout.in_use())
         elif not _is_image(space):
             raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")
         self._forget()

@@ -23,12 +23,14 @@ from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.extractors import KeypointGNN
 from sb3_permakey.files import atomic_file, write_json
+from sb3_permakey.keypoints.detector import Readout, ReadoutConfig
+from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.observation import VecPermaKeyObservation
+from sb3_permakey.precision import resolve_device
 from sb3_permakey.provenance import provenance
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 
 Encoder = Literal["gnn", "cnn"]
-Readout = Literal["pointnet", "peaks"]
 
 FIRST_VALIDATION_SEED = 1_000_000
 VALIDATION_STEPS = 4500
@@ -96,6 +98,10 @@ class TrainConfig:
     """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map."""
     num_keypoints: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(the model's number of keypoints)")] = None
     """Number of peaks."""
+    surround_px: float | None = None
+    """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
+    centroid_px: float = CENTROID_PX
+    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels."""
     encoder: Encoder = "gnn"
     """Keypoint encoder."""
     aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
@@ -141,6 +147,14 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.seed < FIRST_VALIDATION_SEED - self.num_envs:
             raise ValueError(f"seed must be from 0 to {FIRST_VALIDATION_SEED - self.num_envs - 1}, not {self.seed}")
+        if self.checkpoint:
+            ReadoutConfig(
+                readout_of(self), self.num_keypoints, surround_px=self.surround_px, centroid_px=self.centroid_px
+            )
+        else:
+            for name in ("readout", "num_keypoints", "surround_px", "centroid_px"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
 
 
 def train(config: TrainConfig) -> Path:
@@ -151,6 +165,7 @@ def train(config: TrainConfig) -> Path:
     :raises ValueError: when the folder already holds a trained agent, or a killed run that is not to be resumed
     """
     atari_env_id(config.game)
+    resolve_device(config.device)
     out = config.out
     if (out / FINAL_MODEL).exists():
         raise ValueError(f"{out} already holds a trained agent; give another --out")
@@ -271,6 +286,8 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
             device=config.device,
             readout=readout_of(config),
             num_keypoints=config.num_keypoints,
+            surround_px=config.surround_px,
+            centroid_px=config.centroid_px,
         )
     return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs
 

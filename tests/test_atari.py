@@ -4,7 +4,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
 
 from sb3_permakey import make_atari_env
-from sb3_permakey.atari import UnknownGameError
+from sb3_permakey.atari import UnknownGameError, atari_env_id
 from sb3_permakey.distractors import BAR_COLOR, BAR_WIDTH_PX
 
 
@@ -30,6 +30,16 @@ def test_observations_are_rgb_84x84(training):
 def test_both_spellings_of_a_game():
     one, other = make_atari_env("Seaquest", seed=1), make_atari_env("ALE/Seaquest-v5", seed=1)
     np.testing.assert_array_equal(one.reset()[0], other.reset()[0])
+
+
+@pytest.mark.parametrize("spelling", ["mspacman", "MSPACMAN", "ms_pacman", "ALE/mspacman-v5"])
+def test_capital_letters_and_underscores_make_no_difference(spelling):
+    assert atari_env_id(spelling) == "ALE/MsPacman-v5"
+
+
+def test_other_environments_are_pointed_to_record_frames():
+    with pytest.raises(UnknownGameError, match=r"CartPole-v1 is not an Atari game: .*record_frames\(env, folder\)"):
+        atari_env_id("CartPole-v1")
 
 
 def test_equal_seeds_give_equal_games_and_others_differ():
@@ -75,7 +85,7 @@ def test_sticky_actions_are_off_unless_asked_for():
 
 @pytest.mark.parametrize(
     ("game", "nearest"),
-    [("MsPacmann", "MsPacman"), ("ms_pacman", "MsPacman"), ("Sequest", "Seaquest"), ("pong", "Pong")],
+    [("MsPacmann", "MsPacman"), ("ms_packman", "MsPacman"), ("Sequest", "Seaquest"), ("pongg", "Pong")],
 )
 def test_unknown_games_get_the_nearest_name(game, nearest):
     with pytest.raises(UnknownGameError, match=f"unknown Atari game '{game}'; the nearest name is '{nearest}'"):

@@ -251,7 +251,7 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         ),
         (
             ("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0),
-            "num_keypoints must be at least 1",
+            "num_keypoints must be from 1 to 1764",
         ),
         (("score", "x", "--game", "Pong", "--episodes", 0), "episodes must be at least 1, not 0"),
         (("score", "x", "--game", "Pong", "--distractor", "diagonal"), "diagonal"),

@@ -207,6 +207,13 @@ def test_a_history_that_is_no_number_of_steps_is_refused_in_a_sentence(keypoint_
         PermaKeyObservation(MovingSquare(), keypoint_model, history=history)
 
 
+def test_agents_of_releases_that_ignored_settings_of_peaks_still_open(checkpoint, tmp_path):
+    env = PermaKeyObservation(MovingSquare(), checkpoint)
+    object.__setattr__(env.observation_space.readout, "surround_px", 18.0)
+    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
+    assert FrameAgent(tmp_path / "agent.zip", checkpoint).detector.readout == ReadoutConfig("pointnet", NUM_KEYPOINTS)
+
+
 @pytest.mark.parametrize("history", [0, 2])
 def test_agent_of_peaks_plays_the_same_from_frames(checkpoint, tmp_path, history):
     env = PermaKeyObservation(MovingSquare(), checkpoint, history=history, **PEAKS)

@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
+from conftest import NUM_KEYPOINTS
 
 from sb3_permakey import RecurrentDQN
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
+from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
 from sb3_permakey.training import TrainConfig, agent_arguments, make_envs, train, validation_scores
 
@@ -101,9 +103,31 @@ def test_a_killed_run_is_resumed(tmp_path, monkeypatch):
     assert model.num_timesteps == 60
 
 
+def test_agents_on_peaks_of_the_contrast(checkpoint, tmp_path):
+    settings = {"readout": "peaks", "surround_px": 18.0, "centroid_px": 10.0, **SHORT, "steps": 12}
+    best = train(TrainConfig(out=tmp_path, checkpoint=checkpoint, **settings))
+    wanted = ReadoutConfig("peaks", NUM_KEYPOINTS, surround_px=18.0, centroid_px=10.0)
+    assert load_agent(best).observation_space.readout == wanted
+    assert FrameAgent(best, checkpoint).detector.readout == wanted
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"steps": 0}, "steps must be"), ({"seed": 1_000_000}, "seed must be from 0 to")]
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be"),
+        ({"seed": 1_000_000}, "seed must be from 0 to"),
+        ({"readout": "peaks"}, "readout is of keypoints: give the checkpoint"),
+        ({"centroid_px": 10.0}, "centroid_px is of keypoints: give the checkpoint"),
+        ({"checkpoint": "x", "surround_px": 18.0}, "surround_px is a setting of peaks alone"),
+        ({"checkpoint": "x", "preset": "strong", "surround_px": 0.0}, "surround_px must be positive"),
+    ],
 )
 def test_impossible_settings_are_named(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**{"out": tmp_path, **SHORT, **settings})
+
+
+def test_a_device_that_is_not_there_is_not_replaced_by_another(tmp_path):
+    with pytest.raises(ValueError, match="there is no device meta on this machine"):
+        train(TrainConfig(out=tmp_path, device="meta", **SHORT))
+    assert not list(tmp_path.iterdir())

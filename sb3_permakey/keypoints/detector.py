@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.folded import FoldedPermaKey, FoldedTransporter
-from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.keypoints.layers import IMAGE_SIZE, MOST_KEYPOINTS
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.keypoints.permakey import PermaKey
@@ -20,7 +20,11 @@ from sb3_permakey.keypoints.streaming import FrameMemory
 from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import fold_trunk
 from sb3_permakey.precision import place, resolve_device, resolve_precision
+from sb3_permakey.settings import require_choice, require_positive, require_range
 
+Readout = Literal["pointnet", "peaks"]
+OF_PEAKS = ("min_distance_px", "surround_px", "centroid_px")
+"""Settings that the PointNet has no use for."""
 LARGEST_DIFFERENCE_PX = 0.25
 """How far bfloat16 may move a keypoint."""
 TRIAL_FRAMES = 4096
@@ -31,7 +35,7 @@ TRIAL_FRAMES = 4096
 class ReadoutConfig:
     """How keypoints are read from a model."""
 
-    readout: Literal["pointnet", "peaks"] = "pointnet"
+    readout: Readout = "pointnet"
     """The model's PointNet, or the highest peaks of its first layer's error map."""
     num_keypoints: int | None = None
     """K; None: as many as the model's config says. Peaks alone may be of another number."""
@@ -44,16 +48,21 @@ class ReadoutConfig:
     """Side of the square whose mean, weighted by the error, is a peak's place, in pixels (`error_map_peaks`)."""
 
     def __post_init__(self) -> None:
-        if self.readout not in ("pointnet", "peaks"):
-            raise ValueError(f"readout must be 'pointnet' or 'peaks', not {self.readout!r}")
-        if self.num_keypoints is not None and self.num_keypoints < 1:
-            raise ValueError(f"num_keypoints must be at least 1, not {self.num_keypoints}")
-        if self.min_distance_px <= 0:
-            raise ValueError(f"min_distance_px must be positive, not {self.min_distance_px}")
-        if self.surround_px is not None and self.surround_px <= 0:
-            raise ValueError(f"surround_px must be positive, not {self.surround_px}")
-        if self.centroid_px <= 0:
-            raise ValueError(f"centroid_px must be positive, not {self.centroid_px}")
+        require_choice(get_args(Readout), readout=self.readout)
+        require_range(1, MOST_KEYPOINTS, num_keypoints=self.num_keypoints)
+        require_positive(
+            min_distance_px=self.min_distance_px, surround_px=self.surround_px, centroid_px=self.centroid_px
+        )
+        if self.readout != "peaks":
+            of_peaks = {field.name: field.default for field in fields(self) if field.name in OF_PEAKS}
+            for name, default in of_peaks.items():
+                if getattr(self, name) != default:
+                    raise ValueError(f"{name} is a setting of peaks alone: it needs the readout peaks")
+
+    def in_use(self) -> dict[str, Any]:
+        """The settings that this readout reads; an agent's file of an earlier release may hold others beside them."""
+        unused = () if self.readout == "peaks" else OF_PEAKS
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
 
 class KeypointDetector:
@@ -88,7 +97,7 @@ class KeypointDetector:
         device: torch.device | str = "auto",
         precision: str = "auto",
         streaming: bool = False,
-        readout: Literal["pointnet", "peaks"] | None = None,
+        readout: Readout | None = None,
         num_keypoints: int | None = None,
         min_distance_px: float = 5.0,
         surround_px: float | None = None,

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 Softmax = Literal["axes", "plane"]
 IMAGE_SIZE = 84
 """Height and width of every image, in pixels."""
+MOST_KEYPOINTS = (IMAGE_SIZE // 2) ** 2
+"""Cells of the first layer's error map: more keypoints than these would share places."""
 
 
 @dataclass(frozen=True)

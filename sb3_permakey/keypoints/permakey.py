@@ -8,7 +8,15 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, ConvBlock, Softmax, gaussian_windows, window_means
+from sb3_permakey.keypoints.layers import (
+    ENCODER,
+    IMAGE_SIZE,
+    MOST_KEYPOINTS,
+    ConvBlock,
+    Softmax,
+    gaussian_windows,
+    window_means,
+)
 from sb3_permakey.keypoints.lspn import (
     LSPN,
     error_map,
@@ -21,6 +29,7 @@ from sb3_permakey.keypoints.lspn import (
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.keypoints.vae import VAE, kl_divergence, reconstruction_loss
+from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
 
 
 @dataclass(frozen=True)
@@ -52,21 +61,17 @@ class PermaKeyConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        for name in ("num_keypoints", "patch_size", "image_channels", "latent_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        require_range(1, MOST_KEYPOINTS, num_keypoints=self.num_keypoints)
+        require_at_least(1, image_channels=self.image_channels, latent_dim=self.latent_dim)
         if not self.layers or any(not 0 <= layer < len(ENCODER.filters) for layer in self.layers):
             raise ValueError(f"layers must name encoder layers of 0 to {len(ENCODER.filters) - 1}, not {self.layers}")
         if list(self.layers) != sorted(set(self.layers)):
             raise ValueError(f"layers must be ascending and without repeats, not {self.layers}")
-        if self.window_std <= 0:
-            raise ValueError(f"window_std must be positive, not {self.window_std}")
-        if self.softmax not in get_args(Softmax):
-            raise ValueError(f"softmax must be one of {', '.join(get_args(Softmax))}, not {self.softmax!r}")
-        if self.map_power <= 0:
-            raise ValueError(f"map_power must be positive, not {self.map_power}")
-        if self.kl_weight < 0:
-            raise ValueError(f"kl_weight must not be negative, not {self.kl_weight}")
+        # Of smaller maps no patch has all of its eight neighbours.
+        require_range(1, ENCODER.map_sizes()[self.layers[-1]] // 3, patch_size=self.patch_size)
+        require_positive(window_std=self.window_std, map_power=self.map_power)
+        require_choice(get_args(Softmax), softmax=self.softmax)
+        require_at_least(0, kl_weight=self.kl_weight)
 
 
 class PermaKeyLosses(NamedTuple):

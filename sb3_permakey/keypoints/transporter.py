@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sb3_permakey.keypoints.layers import (
+    MOST_KEYPOINTS,
     ConvBlock,
     Softmax,
     Trunk,
@@ -19,6 +20,7 @@ from sb3_permakey.keypoints.layers import (
 )
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
 from sb3_permakey.keypoints.vae import Decoder
+from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
 
 FEATURES = TrunkShape(kernels=(3, 3, 3, 3), filters=(16, 16, 32, 32), strides=(1, 1, 2, 1))
 """The features and the PointNet (PermaKey's appendix A.2.2): maps of 84, 84, 42 and 42."""
@@ -38,13 +40,10 @@ class TransporterConfig:
     """The PointNet's soft argmax: axes, over each axis' average (paper); plane, over the whole map."""
 
     def __post_init__(self) -> None:
-        for name in ("num_keypoints", "image_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.softmax not in get_args(Softmax):
-            raise ValueError(f"softmax must be one of {', '.join(get_args(Softmax))}, not {self.softmax!r}")
-        if self.window_std <= 0:
-            raise ValueError(f"window_std must be positive, not {self.window_std}")
+        require_range(1, MOST_KEYPOINTS, num_keypoints=self.num_keypoints)
+        require_at_least(1, image_channels=self.image_channels)
+        require_choice(get_args(Softmax), softmax=self.softmax)
+        require_positive(window_std=self.window_std)
 
 
 class TransporterLosses(NamedTuple):

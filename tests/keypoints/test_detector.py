@@ -195,11 +195,16 @@ def test_a_transporter_is_read_by_its_pointnet_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"readout": "maxima"}, "readout must be 'pointnet' or 'peaks', not 'maxima'"),
-        ({"readout": "peaks", "num_keypoints": 0}, "num_keypoints must be at least 1, not 0"),
+        ({"readout": "maxima"}, "readout must be one of pointnet, peaks, not 'maxima'"),
+        ({"readout": "peaks", "num_keypoints": 0}, "num_keypoints must be from 1 to 1764, not 0"),
+        ({"readout": "peaks", "num_keypoints": 100_000}, "num_keypoints must be from 1 to 1764, not 100000"),
         ({"readout": "peaks", "min_distance_px": 0.0}, "min_distance_px must be positive, not 0.0"),
         ({"readout": "peaks", "surround_px": -1.0}, "surround_px must be positive, not -1.0"),
         ({"readout": "peaks", "centroid_px": 0.0}, "centroid_px must be positive, not 0.0"),
+        ({"readout": "peaks", "centroid_px": float("nan")}, "centroid_px must be positive, not nan"),
+        ({"surround_px": 18.0}, "surround_px is a setting of peaks alone: it needs the readout peaks"),
+        ({"readout": "pointnet", "centroid_px": 10.0}, "centroid_px is a setting of peaks alone"),
+        ({"min_distance_px": 8.0}, "min_distance_px is a setting of peaks alone"),
         ({"num_keypoints": 9}, "the model has a PointNet of 4 keypoints, not 9"),
     ],
 )

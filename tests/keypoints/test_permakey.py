@@ -71,12 +71,14 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_keypoints": 0}, "num_keypoints must be at least 1"),
+        ({"num_keypoints": 0}, "num_keypoints must be from 1 to 1764, not 0"),
+        ({"num_keypoints": 100_000}, "num_keypoints must be from 1 to 1764, not 100000"),
+        ({"patch_size": 15}, "patch_size must be from 1 to 14, not 15"),
         ({"layers": (4,)}, "layers must name encoder layers"),
         ({"layers": ()}, "layers must name encoder layers"),
         ({"layers": (1, 0)}, "layers must be ascending"),
         ({"window_std": 0.0}, "window_std must be positive"),
-        ({"kl_weight": -1.0}, "kl_weight must not be negative"),
+        ({"kl_weight": -1.0}, "kl_weight must be at least 0"),
     ],
 )
 def test_impossible_settings_are_named(settings, message):

@@ -115,7 +115,7 @@ def test_shapes(num_keypoints, image_channels):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_keypoints": 0}, "num_keypoints must be at least 1, not 0"),
+        ({"num_keypoints": 0}, "num_keypoints must be from 1 to 1764, not 0"),
         ({"image_channels": 0}, "image_channels must be at least 1"),
         ({"window_std": 0.0}, "window_std must be positive"),
     ],
