@@ -280,11 +280,13 @@ class VecPermaKeyObservation(VecEnvWrapper):
         """Finish the step; keypoints of the new frames and of the last frames of finished episodes."""
         frames: Any
         frames, rewards, dones, infos = self.venv.step_wait()
-        finished = [index for index, info in enumerate(infos) if "terminal_observation" in info]
+        over = np.asarray(dones, dtype=bool)
+        # Other makers' environments tell no last observation, or None in every step: the end of an episode decides.
+        finished = [index for index in np.flatnonzero(over) if infos[index].get("terminal_observation") is not None]
         last_frames = [infos[index]["terminal_observation"] for index in finished]
         batch = self.observer.observe(
             np.concatenate([np.stack(last_frames), frames]) if finished else frames,
-            episode_starts=[False] * len(finished) + [index in finished for index in range(self.num_envs)],
+            episode_starts=[False] * len(finished) + over.tolist(),
             rows=[*finished, *range(self.num_envs)],
         )
         for row, index in enumerate(finished):

@@ -77,7 +77,8 @@ class VecPreviousActionReward(VecEnvWrapper):
         """End a step; an episode's last observation has the step that led to it, the next one's first has none."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self._previous.note(self._actions, rewards)
-        for index in np.flatnonzero(dones):
+        over = np.asarray(dones, dtype=bool)
+        for index in np.flatnonzero(over):
             last = infos[index].get("terminal_observation")
             if last is not None:
                 infos[index]["terminal_observation"] = {
@@ -85,7 +86,7 @@ class VecPreviousActionReward(VecEnvWrapper):
                     PREVIOUS_ACTION: self._previous.actions[index].copy(),
                     PREVIOUS_REWARD: self._previous.rewards[index].copy(),
                 }
-        self._previous.forget(dones)
+        self._previous.forget(over)
         return self._observations(observations), rewards, dones, infos
 
     def _observations(self, observations: VecEnvObs) -> VecEnvObs:

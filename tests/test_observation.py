@@ -6,10 +6,17 @@ import pytest
 from conftest import NUM_KEYPOINTS, MovingSquare
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.env_checker import check_env
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
-from sb3_permakey import PermaKeyObservation, RecurrentDQN, VecPermaKeyObservation, make_atari_env
+from sb3_permakey import (
+    PermaKeyObservation,
+    RecurrentDQN,
+    VecPermaKeyObservation,
+    VecPreviousActionReward,
+    make_atari_env,
+)
 from sb3_permakey.keypoints import CheckpointError, Keypoints, PermaKey, PermaKeyConfig
 from sb3_permakey.keypoints.detector import ReadoutConfig
 from sb3_permakey.saved_agents import FrameAgent
@@ -191,6 +198,59 @@ def test_motion_of_a_square_with_the_terminal_observation_before_the_new_start(k
     np.testing.assert_allclose(observations["motion"][:, 0], [(0, 0, 0, 0), (0, 0, 0, -step)], atol=1e-6)
     np.testing.assert_allclose(env.step([2, 2])[0]["motion"][:, 0], [(0, step, 0, 0), (0, step, 0, 0)], atol=1e-6)
     assert all(env.observation_space.contains({name: part[0] for name, part in env.reset().items()}) for _ in range(2))
+
+
+class OtherMaker(VecEnvWrapper):
+    """Vectorised environments as GPU simulators and EnvPool have them.
+
+    Episodes' last observations are None or missing, running environments have a None in their info, ends are numbers,
+    rewards doubles.
+    """
+
+    def reset(self):
+        return self.venv.reset()
+
+    def step_wait(self):
+        frames, rewards, dones, infos = self.venv.step_wait()
+        for index, info in enumerate(infos):
+            if not dones[index] or index == 0:
+                info["terminal_observation"] = None
+            else:
+                del info["terminal_observation"]
+        return frames, rewards.astype(np.float64), dones.astype(np.int64), infos
+
+
+def test_episodes_start_anew_in_environments_that_do_not_tell_their_last_observation(keypoint_model):
+    settings = {**counter_settings(keypoint_model), "history": 1}
+    env = VecPermaKeyObservation(OtherMaker(DummyVecEnv([Counter, Counter])), **settings)
+    env.detector.detect = alternating_peaks
+    env.reset()
+    for _ in range(2):
+        assert env.step([0, 0])[0]["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    observations, _, dones, infos = env.step([0, 0])
+    assert dones.tolist() == [1, 1]
+    assert [info.get("terminal_observation") for info in infos] == [None, None]
+    # Frame 4 starts afresh, whose first point is "0" as frame 0's was.
+    assert observations["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    np.testing.assert_array_equal(observations["motion"], 0)
+
+
+def test_an_agent_learns_in_environments_of_other_makers(checkpoint):
+    def make(length):
+        return lambda: TimeLimit(MovingSquare(100), length)
+
+    env = OtherMaker(DummyVecEnv([make(5), make(7)]))
+    env = VecPreviousActionReward(VecPermaKeyObservation(env, checkpoint, history=1, **PEAKS))
+    model = RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=200, learning_starts=20, batch_size=4)
+    model.learn(6e1)
+    rewards, acted, numbers = (model.replay_buffer.contents()[name] for name in ("rewards", "acted", "written"))
+    steps = model.num_timesteps // 2
+    assert numbers.tolist() == [steps + steps // 5 + 1, steps + steps // 7 + 1]  # a last state for each episode
+    assert rewards.dtype == np.float32
+    first = model.replay_buffer.contents()["observation.previous_reward"][0, :, 0]
+    np.testing.assert_allclose(first[1:6], [*rewards[0, :4], rewards[0, 3]])  # the last state is the one before it
+    assert acted[0, :7].tolist() == [True] * 5 + [False, True]
+    assert first[6] == 0
 
 
 def test_motion_of_one_environment_starts_anew_with_the_episode(keypoint_model):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from sb3_permakey import PreviousActionReward, RecurrentDQN, VecPreviousActionReward
 
@@ -68,6 +68,33 @@ def test_vectorised_environments_observe_the_same(as_dict):
         if dones[0]:
             check(infos[0]["terminal_observation"], expected[0]["terminal_observation"])
             assert infos[0]["terminal_observation"]["previous_reward"].tolist() == [3]
+
+
+class OtherMaker(VecEnvWrapper):
+    """Ends are numbers and rewards doubles; no last observation is told."""
+
+    def reset(self):
+        return self.venv.reset()
+
+    def step_wait(self):
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, rewards.astype(np.float64), dones.astype(np.int64), [{} for _ in infos]
+
+
+def test_environments_of_other_makers_begin_with_nothing_before():
+    class Longer(Countdown):
+        def step(self, action):
+            observation, reward, _, truncated, info = super().step(action)
+            return observation, reward, self.count == 5, truncated, info
+
+    venv = VecPreviousActionReward(OtherMaker(DummyVecEnv([Longer, Countdown])))
+    venv.reset()
+    for _ in range(3):
+        observations, _, dones, infos = venv.step([1, 1])
+    assert dones.tolist() == [0, 1]
+    assert infos == [{}, {}]
+    assert observations["previous_reward"].tolist() == [[3], [0]]
+    assert observations["previous_action"].tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 def test_an_agent_learns_with_it():

@@ -284,6 +284,8 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         if self.recurrent_state == "stored":
             assert self._last_lstm_states is not None
             self.replay_buffer.next_states = torch.stack(self._last_lstm_states).permute(2, 0, 1, 3).cpu().numpy()
+        assert self._last_obs is not None
+        infos = with_last_observations(self._last_obs, dones, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
 
@@ -463,3 +465,26 @@ def _require_finite(obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray
     for name, values in [*parts, ("reward", rewards)]:
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise ValueError(f"The environment returned a {name} that is NaN or infinite.")
+
+
+def with_last_observations(
+    acted_in: np.ndarray | dict[str, np.ndarray], dones: np.ndarray, infos: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Infos that tell the last observation of every episode that ended.
+
+    Vectorised environments of other makers do not all tell it, and SB3 then takes the next episode's first, from which
+    a value after a time limit would be made. The observation before is taken instead: it is one step away.
+
+    :param acted_in: the observations (N, ...) that the step was taken from, or a dict of these
+    :param dones: (N,), which episodes ended with the step
+    :param infos: of the step
+    """
+    told = list(infos)
+    for index in np.flatnonzero(dones):
+        if told[index].get("terminal_observation") is None:
+            if isinstance(acted_in, dict):
+                last: Any = {name: values[index] for name, values in acted_in.items()}
+            else:
+                last = acted_in[index]
+            told[index] = {**told[index], "terminal_observation": last}
+    return told
