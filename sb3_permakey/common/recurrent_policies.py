@@ -163,6 +163,16 @@ class RecurrentQPolicy(BasePolicy):
         actions, new_states = self.act(obs, states, episode_start)
         return actions if is_vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in new_states)
 
+    def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        """Observations as tensors on the policy's device, float64 as float32, since Apple's GPUs take no float64.
+
+        :param observation: one observation, or one of each of N environments
+        :return: (N, *observation shape), or a dict of these, and whether it was one of each
+        """
+        if isinstance(observation, dict):
+            return super().obs_to_tensor({key: _in_float32(part) for key, part in observation.items()})
+        return super().obs_to_tensor(_in_float32(observation))
+
     def act(
         self, obs: PyTorchObs, states: RecurrentStates, episode_starts: np.ndarray
     ) -> tuple[np.ndarray, RecurrentStates]:
@@ -246,6 +256,11 @@ class PermaKeyMixin(MultiInputLstmMixin):
             features_extractor_class=features_extractor_class or encoders[keypoint_encoder],
             **kwargs,
         )
+
+
+def _in_float32(observation: np.ndarray) -> np.ndarray:
+    values = np.asarray(observation)
+    return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
 def _check_extractor(observation_space: spaces.Space, extractor: type[BaseFeaturesExtractor]) -> None:

@@ -366,4 +366,5 @@ class SequenceReplayBuffer(ReplayBuffer):
         return self._to_device(normalized)
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        return self.to_torch(array, copy=False)
+        """The array as a tensor; float64 as float32, since Apple's GPUs take no float64."""
+        return self.to_torch(array.astype(np.float32) if array.dtype == np.float64 else array, copy=False)

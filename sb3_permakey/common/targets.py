@@ -78,7 +78,8 @@ def rescale_values(values: torch.Tensor, slope: float = RESCALING_SLOPE) -> torc
     :param slope: eps, which keeps the inverse Lipschitz continuous
     :return: the same shape
     """
-    return values.sign() * ((values.abs() + 1).sqrt() - 1) + slope * values
+    # sqrt(y + 1) - 1 = y / (sqrt(y + 1) + 1), which takes no difference of nearly equal numbers.
+    return values / ((values.abs() + 1).sqrt() + 1) + slope * values
 
 
 def unscale_values(values: torch.Tensor, slope: float = RESCALING_SLOPE) -> torch.Tensor:
@@ -88,10 +89,12 @@ def unscale_values(values: torch.Tensor, slope: float = RESCALING_SLOPE) -> torc
     :param slope: the slope that was used
     :return: the same shape
     """
-    # In float64, as the difference of two nearly equal numbers is divided by eps.
-    wide = values.double()
-    root = ((1 + 4 * slope * (wide.abs() + 1 + slope)).sqrt() - 1) / (2 * slope)
-    return (wide.sign() * (root.square() - 1)).to(values.dtype)
+    # The same without differences of nearly equal numbers, so that float32 will do (Apple's GPUs have no float64): with
+    # s the inner root, which is 1 + 2 eps at 0, excess is ((s - 1) / (2 eps)) - 1, and h^-1 = excess (excess + 2).
+    sizes = values.abs()
+    inner = (1 + 4 * slope * (sizes + 1 + slope)).sqrt()
+    excess = 2 * sizes * (1 - 2 * slope / (inner + 1 + 2 * slope)) / (inner + 1)
+    return values.sign() * excess * (excess + 2)
 
 
 def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -99,39 +102,48 @@ def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch
 
     Summed over the predicted quantiles, at the midpoints (i - 1/2) / N, and averaged over the targets' samples. Not
     from all N x M pairs: with the targets sorted, those that lie more than 1 below a quantile, up to 1 below, up to 1
-    above and further above are four ranges, whose sums come from running sums. That costs O((N + M) log M), and the
-    gradient with respect to a quantile comes from the same sums.
+    above and further above are ranges, whose sums come from running sums. That costs O((N + M) log M), and the gradient
+    with respect to a quantile comes from the same sums.
+
+    A range's sum is the difference of two running sums, which loses digits where these are large. So where the loss is
+    quadratic, and for the gradient, sums run over what targets exceed whole numbers by: with the ranges cut at whole
+    numbers too, a difference of quantile and target is one of numbers below 2. No float64 is needed, which Apple's GPUs
+    do not have.
 
     :param quantiles: (..., N), predicted
     :param targets: (..., M), samples of the target distribution, through which no gradient flows
     :return: (...)
     """
     count, samples = quantiles.shape[-1], targets.shape[-1]
-    # In float64: a range's sum is the difference of two running sums.
-    predicted, ordered = quantiles.detach().double(), targets.detach().double().sort(dim=-1).values
-    midpoints = (torch.arange(count, device=quantiles.device, dtype=torch.float64) + 0.5) / count
-    running = nn.functional.pad(torch.stack([ordered, ordered.square()]).cumsum(dim=-1), (1, 0))
+    ordered = targets.detach().sort(dim=-1).values
+    centre = ordered[..., samples // 2, None]
+    ordered, predicted = ordered - centre, quantiles.detach() - centre
+    midpoints = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count
+    parts = ordered - ordered.floor()
+    running = nn.functional.pad(torch.stack([ordered, parts, parts.square()]).cumsum(dim=-1), (1, 0))
 
-    ends = [torch.searchsorted(ordered, predicted + offset) for offset in (-1.0, 0.0, 1.0)]
+    whole = predicted.floor()
+    ends = [torch.searchsorted(ordered, end) for end in (predicted - 1, whole, predicted, whole + 1, predicted + 1)]
     ends = [torch.zeros_like(ends[0]), *ends, torch.full_like(ends[0], samples)]
     numbers = [end - start for start, end in pairwise(ends)]
-    sums, squares = ([part.gather(-1, end) for end in ends] for part in running)
-    sums = [end - start for start, end in pairwise(sums)]
-    squares = [end - start for start, end in pairwise(squares)]
+    totals, of_parts, of_squares = (
+        [end - start for start, end in pairwise([sums.gather(-1, end) for end in ends])] for sums in running
+    )
 
-    # Sums of quantile minus target, and the Huber losses, of the four ranges.
-    gaps = [number * predicted - total for number, total in zip(numbers, sums, strict=True)]
-    quadratic = [
-        0.5 * (square - 2 * predicted * total + number * predicted.square())
-        for number, total, square in zip(numbers, sums, squares, strict=True)
-    ]
-    below = gaps[0] - 0.5 * numbers[0] + quadratic[1]
-    above = quadratic[2] - gaps[3] - 0.5 * numbers[3]
-    losses = ((1 - midpoints) * below + midpoints * above) / samples
-    slopes = ((1 - midpoints) * (numbers[0] + gaps[1]) + midpoints * (gaps[2] - numbers[3])) / samples
+    # Quantile minus target, and half its square, summed over the four ranges from 1 below to 1 above the quantile.
+    gaps, losses = [], []
+    for index, floor in ((1, whole - 1), (2, whole), (3, whole), (4, whole + 1)):
+        number, part, over = numbers[index], of_parts[index], predicted - floor
+        gaps.append(number * over - part)
+        losses.append((number * over.square() - 2 * over * part + of_squares[index]) / 2)
+    below = numbers[0] * (predicted - 0.5) - totals[0] + losses[0] + losses[1]
+    above = losses[2] + losses[3] + totals[5] - numbers[5] * (predicted + 0.5)
+    slopes_below = numbers[0] + gaps[0] + gaps[1]
+    slopes_above = gaps[2] + gaps[3] - numbers[5]
+    slopes = ((1 - midpoints) * slopes_below + midpoints * slopes_above) / samples
+    values = ((1 - midpoints) * below + midpoints * above) / samples
     # The loss's value, with the gradient just worked out.
-    slopes = slopes.to(quantiles.dtype)
-    return losses.sum(dim=-1).to(quantiles.dtype) + (slopes * (quantiles - quantiles.detach())).sum(dim=-1)
+    return values.sum(dim=-1) + (slopes * (quantiles - quantiles.detach())).sum(dim=-1)
 
 
 def sequence_priorities(td_errors: torch.Tensor, mask: torch.Tensor, eta: float) -> torch.Tensor:

@@ -114,6 +114,20 @@ def test_value_rescaling_is_undone():
     torch.testing.assert_close(unscale_values(rescale_values(values)), values, rtol=1e-5, atol=1e-6)
 
 
+def test_value_rescaling_in_float32_is_that_of_float64():
+    """Against the formulas as they are published, in float64."""
+    sizes = torch.tensor([0.0, *np.logspace(-7, 6, 60).tolist()])
+    values = torch.cat([sizes, -sizes])
+    wide, eps = values.double(), 1e-3
+    rescaled = wide.sign() * ((wide.abs() + 1).sqrt() - 1) + eps * wide
+    root = ((1 + 4 * eps * (wide.abs() + 1 + eps)).sqrt() - 1) / (2 * eps)
+    unscaled = wide.sign() * (root.square() - 1)
+    assert rescale_values(values).dtype == unscale_values(values).dtype == torch.float32
+    torch.testing.assert_close(rescale_values(values).double(), rescaled, rtol=5e-7, atol=1e-15)
+    # Around 0 the published inverse loses digits in float64 too.
+    torch.testing.assert_close(unscale_values(values).double(), unscaled, rtol=5e-7, atol=1e-12)
+
+
 def test_quantile_huber_loss_by_hand():
     """Quantiles 0 and 1 at 1/4 and 3/4, one target at 2.
 
@@ -138,6 +152,27 @@ def test_quantile_huber_loss_and_its_gradient_are_sb3_contribs(scale):
         results.append((loss.detach(), torch.autograd.grad(loss, quantiles)[0]))
     torch.testing.assert_close(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("outlier", [0.0, 1e5, -1e5])
+@pytest.mark.parametrize(("middle", "spread"), [(0, 0.1), (0, 30), (1e5, 1), (1e6, 0.5), (-1e4, 1e4)])
+def test_quantile_huber_loss_in_float32_is_that_of_all_pairs_in_float64(middle, spread, outlier):
+    torch.manual_seed(0)
+    quantiles, targets = torch.randn(2, 8, 200) * spread + middle
+    targets[:, 0] += outlier
+    # On the edges between the loss's pieces.
+    targets[:3, 1:20] = quantiles[:3, :19] + torch.tensor([[-1.0], [0.0], [1.0]])
+    quantiles.requires_grad_()
+    losses = quantile_huber_loss(quantiles, targets)
+    slopes = torch.autograd.grad(losses.sum(), quantiles)[0]
+    assert losses.dtype == torch.float32
+
+    gaps = quantiles.detach().double().unsqueeze(-1) - targets.double().unsqueeze(-2)
+    midpoints = (torch.arange(200, dtype=torch.float64).unsqueeze(-1) + 0.5) / 200
+    weights = torch.where(gaps > 0, 1 - midpoints, midpoints)
+    huber = torch.where(gaps.abs() <= 1, gaps.square() / 2, gaps.abs() - 0.5)
+    torch.testing.assert_close(losses.double(), (weights * huber).mean(dim=-1).sum(dim=-1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(slopes.double(), (weights * gaps.clamp(-1, 1)).mean(dim=-1), rtol=0, atol=1e-5)
 
 
 def test_sequence_priorities_by_hand():
