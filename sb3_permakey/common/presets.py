@@ -12,7 +12,7 @@ R2D2: dict[str, Any] = {
     "n_steps": 5,
     "double_q": True,
     "tau": 1.0,
-    "target_update_interval": 2500,
+    "target_update_interval": (2500, "update"),
     "max_grad_norm": 40,
     "prioritized_replay": True,
     "priority_alpha": 0.9,

@@ -12,9 +12,17 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
 
+from sb3_permakey.common.arguments import (
+    FORMAT,
+    TargetUpdateInterval,
+    check_arguments,
+    policy_named,
+    updates_between_targets,
+)
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
@@ -65,7 +73,8 @@ class RecurrentQLearning(OffPolicyAlgorithm):
     :param replay_buffer_kwargs: its further arguments
     :param optimize_memory_usage: must be False, SequenceReplayBuffer already stores each observation once
     :param n_steps: n of the n-step targets (Sutton & Barto 2018, section 7.1)
-    :param target_update_interval: gradient updates (not environment steps, as in DQN) between updates of the target
+    :param target_update_interval: environment steps between updates of the target network, as in DQN, which come right
+        after gradient updates: 1 for one after each; or ``(2500, "update")`` to count gradient updates
     :param exploration_fraction: part of the training over which the exploration rate falls
     :param exploration_initial_eps: rate of random actions at the beginning
     :param exploration_final_eps: rate of random actions at the end
@@ -99,6 +108,8 @@ class RecurrentQLearning(OffPolicyAlgorithm):
     q_net: RecurrentQNetwork
     q_net_target: RecurrentQNetwork
     replay_buffer: SequenceReplayBuffer
+    # Of agents that an older version saved, which kept none.
+    _format = 1
 
     def __init__(
         self,
@@ -116,7 +127,7 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         n_steps: int = 3,
-        target_update_interval: int = 1,
+        target_update_interval: TargetUpdateInterval = 1,
         exploration_fraction: float = 1.0,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.1,
@@ -182,10 +193,15 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         # The recurrent states of the training environments; None is the zero state.
         self._last_lstm_states: RecurrentStates | None = None
         if _init_setup_model:
+            self._format = FORMAT
             self._setup_model()
 
     def _setup_model(self) -> None:
-        self._check_arguments()
+        if self._format < FORMAT and isinstance(self.target_update_interval, int):
+            self.target_update_interval = (self.target_update_interval, "update")
+        self._format = FORMAT
+        self._convert_train_freq()
+        check_arguments(self)
         needed = PrioritizedSequenceReplayBuffer if self.prioritized_replay else SequenceReplayBuffer
         self.replay_buffer_class = self.replay_buffer_class or needed
         if not issubclass(self.replay_buffer_class, needed):
@@ -214,26 +230,17 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         self.q_net, self.q_net_target = self.policy.q_net, self.policy.q_net_target
         if self.recurrent_state == "stored":
             self.replay_buffer.store_states(self.q_net.state_shape)
-        # What an update changes, and what follows it in the target network: parameters and BatchNorm statistics.
-        self._parameters = list(self.q_net.parameters())
-        statistics = (get_parameters_by_name(net, ["running_"]) for net in (self.q_net, self.q_net_target))
-        self._followed, self._following = (
-            [*net.parameters(), *of_batch_norm]
-            for net, of_batch_norm in zip((self.q_net, self.q_net_target), statistics, strict=True)
-        )
+        # What an update changes, and what follows it in the target network.
+        self._parameters: list[torch.Tensor] = list(self.q_net.parameters())
+        self._target_parameters: list[torch.Tensor] = list(self.q_net_target.parameters())
+        self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
+        self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
 
-    def _check_arguments(self) -> None:
-        if getattr(self.action_space, "start", 0) != 0:
-            raise ValueError(f"{type(self).__name__} needs actions counted from 0, got {self.action_space}.")
-        if self.target_update_interval < 1:
-            raise ValueError(f"target_update_interval must be at least 1, got {self.target_update_interval}.")
-        if self.recurrent_state not in ("zero", "stored"):
-            raise ValueError(f'recurrent_state must be "zero" or "stored", got {self.recurrent_state!r}.')
-        if not 0 <= self.priority_eta <= 1:
-            raise ValueError(f"priority_eta must be from 0 to 1, got {self.priority_eta}.")
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        return policy_named(policy_name, type(self).__name__, self.policy_aliases)
 
     def _setup_learn(
         self,
@@ -324,9 +331,8 @@ class RecurrentQLearning(OffPolicyAlgorithm):
             self.policy.optimizer.step()
 
             self._n_updates += 1
-            if self._n_updates % self.target_update_interval == 0:
-                with torch.no_grad():
-                    torch._foreach_lerp_(self._following, self._followed, self.tau)
+            if self._n_updates % updates_between_targets(self) == 0:
+                self._update_target()
             if isinstance(self.replay_buffer, PrioritizedSequenceReplayBuffer):
                 priorities = sequence_priorities(errors.td_errors, windows.mask, self.priority_eta)
                 self.replay_buffer.update_priorities(windows.indices, priorities.cpu().numpy())
@@ -344,6 +350,13 @@ class RecurrentQLearning(OffPolicyAlgorithm):
                 f"The loss or its gradient is not finite after {self.num_timesteps} steps (loss {means[0]}, gradient "
                 f"norm {means[1]}): lower the learning rate, or look for huge rewards or observations."
             )
+
+    @torch.no_grad()
+    def _update_target(self) -> None:
+        """Move the target network's parameters, and give it the online network's BatchNorm statistics, as SB3 does."""
+        torch._foreach_lerp_(self._target_parameters, self._parameters, self.tau)
+        if self.batch_norm_stats:
+            torch._foreach_copy_(self.batch_norm_stats_target, self.batch_norm_stats)
 
     @abstractmethod
     def _step_errors(self, windows: SequenceSamples) -> StepErrors:
@@ -444,8 +457,9 @@ class RecurrentQLearning(OffPolicyAlgorithm):
             self.replay_buffer.close_episodes()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["q_net", "q_net_target", "_parameters", "_followed", "_following", "_last_lstm_states"]
-        return [*super()._excluded_save_params(), *own]
+        networks = ["q_net", "q_net_target", "_parameters", "_target_parameters"]
+        statistics = ["batch_norm_stats", "batch_norm_stats_target"]
+        return [*super()._excluded_save_params(), *networks, *statistics, "_last_lstm_states"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

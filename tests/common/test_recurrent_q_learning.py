@@ -8,9 +8,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize, VecTransposeImage
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
+from sb3_permakey.common.arguments import updates_between_targets
 from sb3_permakey.common.presets import R2D2
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.targets import unscale_values
@@ -319,9 +322,10 @@ def test_an_update_is_one_lstm_call_of_each_network():
 
 def test_target_network_follows_parameters_and_batch_norm_statistics():
     model = make_model(
-        tau=0.25, target_update_interval=2, policy_kwargs={"features_extractor_class": BatchNormExtractor}
+        tau=0.25, target_update_interval=8, policy_kwargs={"features_extractor_class": BatchNormExtractor}
     )
     model.learn(20)
+    assert model.train_freq.frequency == 4, "8 steps are 2 updates"
     online, target = model.q_net, model.q_net_target
     names = ["features_extractor.norm.running_mean", "features_extractor.norm.running_var", "rnn.weight_ih_l0"]
     before = {name: target.state_dict()[name].clone() for name in names}
@@ -331,13 +335,88 @@ def test_target_network_follows_parameters_and_batch_norm_statistics():
         assert not torch.equal(online.state_dict()[name], before[name])
     model.train(gradient_steps=1, batch_size=4)
     for name in names:
-        expected = 0.75 * before[name] + 0.25 * online.state_dict()[name]
+        followed = 1.0 if "running" in name else 0.25
+        expected = torch.lerp(before[name], online.state_dict()[name], followed)
         torch.testing.assert_close(target.state_dict()[name], expected)
     assert model._n_updates == 2
     assert online.training
     assert not target.training
     model.predict(np.zeros(2, np.float32))
     assert not online.training
+
+
+@pytest.mark.parametrize(
+    ("n_envs", "arguments", "updates"),
+    [
+        (1, {"target_update_interval": 1000}, 250),
+        (2, {"target_update_interval": 1000}, 125),
+        (2, {"target_update_interval": 1000, "gradient_steps": -1}, 1000),
+        (1, {"target_update_interval": 1000, "gradient_steps": 2}, 500),
+        (1, {"target_update_interval": 3, "gradient_steps": 1}, 1),
+        (1, {"target_update_interval": 1, "gradient_steps": 8}, 1),
+        (3, {"target_update_interval": (7, "update")}, 7),
+        (1, {"target_update_interval": 50, "train_freq": (1, "episode"), "gradient_steps": -1}, 50),
+    ],
+)
+def test_target_update_interval_counts_environment_steps(n_envs, arguments, updates):
+    model = make_model(n_envs, tau=1.0, **arguments)
+    assert updates_between_targets(model) == updates
+
+
+def test_a_target_that_hardly_follows_is_warned_of(recwarn):
+    """As of a DQN script with the class renamed, whose tau is DQN's default."""
+    with pytest.warns(UserWarning, match="the target network moves 0.5% of the way, and only once in 125 updates"):
+        make_model(target_update_interval=500)
+    recwarn.clear()
+    make_model(target_update_interval=500, tau=1.0)
+    make_model()
+    assert not [warning for warning in recwarn if "target" in str(warning.message)]
+
+
+def test_intervals_that_older_agents_counted_in_updates_still_are(tmp_path):
+    model = make_model(tau=1.0, target_update_interval=40)
+    del model._format
+    model.save(tmp_path / "old", exclude=["_format"])
+    old = RecurrentDQN.load(tmp_path / "old", device="cpu")
+    assert updates_between_targets(old) == 40
+    old.save(tmp_path / "again")
+    assert updates_between_targets(RecurrentDQN.load(tmp_path / "again", device="cpu")) == 40
+    make_model(tau=1.0, target_update_interval=40).save(tmp_path / "new")
+    assert updates_between_targets(RecurrentDQN.load(tmp_path / "new", device="cpu")) == 10
+
+
+class Doubles(TorchFunctionMode):
+    """Collects what makes or takes float64 tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                self.found.add(getattr(function, "__name__", str(function)))
+        return result
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("space", [spaces.Box(-100, 100, (2,), np.float64), MIXED])
+def test_no_update_or_act_makes_float64(agent, normalized, space):
+    """Apple's GPUs have none."""
+    keys = ["vector"] if isinstance(space, spaces.Dict) else None
+    env = VecTransposeImage(make_vec_env(2, space)) if keys else make_vec_env(2, space)
+    env = VecNormalize(env, norm_obs_keys=keys) if normalized else env
+    policy = "MultiInputLstmPolicy" if keys else "MlpLstmPolicy"
+    model = agent(policy, env, **{**SMALL, **EVERYTHING}).learn(30)
+    with Doubles() as doubles:
+        model.learn(16, reset_num_timesteps=False)
+        observation = model.env.reset()
+        _, state = model.predict(observation)
+        model.predict(observation, tuple(part.astype(np.float64) for part in state))
+    assert model._n_updates > 2
+    assert doubles.found == set()
 
 
 def test_learns_with_normalized_observations():
@@ -352,8 +431,29 @@ def test_learns_with_normalized_observations():
 def test_what_cannot_work_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(AssertionError, match="only supports"):
         RecurrentDQN("MlpLstmPolicy", "Pendulum-v1")
-    with pytest.raises(ValueError, match="Policy MlpPolicy unknown"):
+    with pytest.raises(ValueError, match='Policy MlpPolicy unknown to RecurrentDQN: use "MlpLstmPolicy"'):
         make_model(policy="MlpPolicy")
+    with pytest.raises(ValueError, match="known are MlpLstmPolicy, CnnLstmPolicy, MultiInputLstmPolicy, "):
+        make_model(policy="GruPolicy")
+    for name, value, meant in (
+        ("batch_size", 0, "at least 1"),
+        ("buffer_size", 0, "at least 1"),
+        ("learning_starts", -1, "at least 0"),
+        ("gradient_steps", -2, "at least -1"),
+        ("train_freq", 0, "at least 1"),
+        ("tau", 1.5, "from 0 to 1"),
+        ("gamma", -0.1, "from 0 to 1"),
+        ("exploration_fraction", 0, "above 0"),
+        ("max_grad_norm", -1, "above 0"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be {meant}, got {value}"):
+            make_model(**{name: value})
+    with pytest.raises(ValueError, match="a number of environment steps, or .* for gradient updates, got .5, 'step'"):
+        make_model(target_update_interval=(5, "step"))
+    with pytest.raises(ValueError, match="cannot count environment steps where train_freq counts episodes"):
+        make_model(target_update_interval=5, train_freq=(1, "episode"))
+    with pytest.raises(ValueError, match=r"replay_buffer_kwargs must not hold \['gamma', 'n_steps'\]"):
+        make_model(replay_buffer_kwargs={"n_steps": 3, "gamma": 0.9})
     with pytest.raises(ValueError, match="already stored once"):
         make_model(optimize_memory_usage=True)
     with pytest.raises(ValueError, match="that is a SequenceReplayBuffer, got ReplayBuffer"):
