@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -13,6 +14,8 @@ from torch import nn
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of oneDNN's variable ONEDNN_MAX_CPU_ISA that keep it from the processor's products in bfloat16."""
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
@@ -33,6 +36,8 @@ def resolve_device(device: torch.device | str) -> torch.device:
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """The type that a name means; "auto" is bfloat16 where the device multiplies matrices in it.
+
+    On a CPU oneDNN does it, so that its variable ONEDNN_MAX_CPU_ISA, AVX2 for instance, switches bfloat16 off.
 
     :raises ValueError: for a name other than "auto", "float32" and "bfloat16"
     """
@@ -80,5 +85,14 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         # "lscpu" names: avx512_bf16, amx_bf16
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, check, bool)() for check in checks)
+        return _onednn_may_use_bfloat16() and any(getattr(torch.cpu, check, bool)() for check in checks)
     return False
+
+
+def _onednn_may_use_bfloat16() -> bool:
+    """Whether oneDNN multiplies in bfloat16 where the processor can; else it imitates it, up to 80 times slower."""
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return False
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA", "")
+    # Without the variable, and with a name that oneDNN does not know, there is no limit.
+    return limit.upper() not in ISAS_WITHOUT_BFLOAT16

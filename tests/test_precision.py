@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sb3_permakey.precision import resolve_device
+from sb3_permakey.precision import resolve_device, resolve_precision
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 
@@ -21,3 +21,24 @@ def test_a_name_that_is_no_device(name):
 def test_a_device_that_is_not_there(name):
     with pytest.raises(ValueError, match=f"there is no device {name} on this machine"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, torch.bfloat16),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, torch.bfloat16),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, torch.float32),
+        ({"ONEDNN_MAX_CPU_ISA": "avx2"}, torch.float32),
+        ({"DNNL_MAX_CPU_ISA": "AVX2"}, torch.float32),
+        ({"ONEDNN_MAX_CPU_ISA": "DEFAULT", "DNNL_MAX_CPU_ISA": "AVX2"}, torch.bfloat16),
+    ],
+)
+def test_onednns_limit_switches_bfloat16_off(monkeypatch, variables, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
