@@ -14,6 +14,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sb3_permakey.extras import missing_package
+
 ATTEMPTS = 4
 """How often a run is tried whose process dies."""
 
@@ -110,7 +112,7 @@ def on_ray(
     try:
         import ray
     except ImportError as error:
-        raise ImportError('the backend ray needs Ray: pip install "sb3-permakey[benchmarks]"') from error
+        raise missing_package("the backend ray needs Ray", "benchmarks") from error
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     variables = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False)

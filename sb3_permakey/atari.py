@@ -12,6 +12,7 @@ from stable_baselines3.common.atari_wrappers import ClipRewardEnv, EpisodicLifeE
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_permakey.distractors import DistractorBars, DistractorKind
+from sb3_permakey.extras import missing_package
 from sb3_permakey.over import OVER, EndWhenOver
 
 PREPROCESSING: dict[str, Any] = {"screen_size": 84, "frame_skip": 4, "noop_max": 30, "grayscale_obs": False}
@@ -50,7 +51,7 @@ def atari_env_id(game: str) -> str:
     try:
         import ale_py
     except ImportError as error:
-        raise ImportError('Atari games need ale-py: pip install "sb3-permakey[atari]"') from error
+        raise missing_package("Atari games need ale-py", "atari") from error
     gym.register_envs(ale_py)
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     games = sorted(spec.name for spec in gym.registry.values() if spec.namespace == "ALE" and spec.version == 5)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sb3_permakey.extras import missing_package
 from sb3_permakey.files import write_atomically
 from sb3_permakey.keypoints import KeypointDetector, PermaKey
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
@@ -162,7 +163,7 @@ def save_mp4(path: str | Path, pictures: Iterable[np.ndarray], frames_per_second
     try:
         import imageio
     except ImportError as error:
-        raise ImportError('videos need imageio: pip install "sb3-permakey[atari]"') from error
+        raise missing_package("videos need imageio", "atari") from error
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")

@@ -385,5 +385,5 @@ def test_without_ocatari(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "ocatari", None)
     for name in [name for name in sys.modules if name.startswith("ocatari.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ImportError, match=r'pip install "sb3-permakey\[scores\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e ".*\[scores\]"'):
         score(ScoreConfig((str(checkpoint),), "Pong"))

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id
+from sb3_permakey.extras import missing_package
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent
 
 RANDOM = "random"
@@ -249,7 +250,7 @@ def _import(module: str, who_needs: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f'{who_needs} {module}: pip install "sb3-permakey[players]"') from error
+        raise missing_package(f"{who_needs} {module}", "players") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_permakey.atari import atari_env_id, plain_game_name
+from sb3_permakey.extras import missing_package
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 
 VISION_GAMES = {
@@ -243,7 +244,7 @@ def _extraction(game: str, kind: Literal["ram", "vision"]) -> ModuleType:
     try:
         extraction = import_module(f"ocatari.{kind}.extract_{kind}_info")
     except ImportError as error:
-        raise ImportError('ground-truth objects need OCAtari: pip install "sb3-permakey[scores]"') from error
+        raise missing_package("ground-truth objects need OCAtari", "scores") from error
     try:
         import_module(f"ocatari.{kind}.{game.lower()}")
     except ModuleNotFoundError as error:
