@@ -220,7 +220,7 @@ def test_samples_are_normalized_as_told():
     normalizer = SimpleNamespace(normalize_obs=lambda obs: obs / 2, normalize_reward=lambda reward: reward - 0.5)
     samples = buffer.sample(10, env=normalizer)
     acted = samples.acted
-    torch.testing.assert_close(samples.observations[..., 0][acted] * 2, samples.rewards[acted].double())
+    torch.testing.assert_close(samples.observations[..., 0][acted] * 2, samples.rewards[acted])
     assert samples.rewards.dtype == torch.float32
 
 
