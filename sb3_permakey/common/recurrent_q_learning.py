@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import warnings
 from abc import abstractmethod
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_permakey.common.arguments import (
     FORMAT,
@@ -23,10 +25,18 @@ from sb3_permakey.common.arguments import (
     policy_named,
     updates_between_targets,
 )
+from sb3_permakey.common.environment_watch import EnvironmentWatch
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer, SequenceSamples
+from sb3_permakey.common.stored_steps import (
+    before_normalization,
+    last_observations,
+    require_finite,
+    require_same_observations,
+    rewards_before_normalization,
+)
 from sb3_permakey.common.targets import (
     greedy_values,
     masked_mean,
@@ -190,6 +200,9 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         self.priority_beta = priority_beta
         self.priority_eta = priority_eta
         self.value_rescaling = value_rescaling
+        self._watch: EnvironmentWatch | None = None
+        # Whether the next step stored is compared with what acting saw.
+        self._compares_replay = True
         # The recurrent states of the training environments; None is the zero state.
         self._last_lstm_states: RecurrentStates | None = None
         if _init_setup_model:
@@ -209,7 +222,9 @@ class RecurrentQLearning(OffPolicyAlgorithm):
                 f"{type(self).__name__} needs a replay_buffer_class that is a {needed.__name__}, "
                 f"got {self.replay_buffer_class.__name__}."
             )
-        priorities = {"alpha": self.priority_alpha, "beta": self.priority_beta} if self.prioritized_replay else {}
+        priorities: dict[str, Any] = {}
+        if self.prioritized_replay:
+            priorities = {"alpha": self.priority_alpha, "beta": self.priority_beta}
         self.replay_buffer = self.replay_buffer_class(
             self.buffer_size,
             self.observation_space,
@@ -250,24 +265,63 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        if reset_num_timesteps or self._last_obs is None:
+        assert self.env is not None
+        if self._watch is None or self._watch.venv is not self.env:
+            self._watch = EnvironmentWatch(self.env)
+        elif self._watch.touched and not reset_num_timesteps and self._last_obs is not None:
+            self._tell_of_others()
+            self._last_obs = None
+        resets = reset_num_timesteps or self._last_obs is None
+        if resets:
             # The base class now resets the environments, and marks the LSTM states to be reset: _last_episode_starts.
             self.replay_buffer.close_episodes()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if resets:
+            self._begin_episodes()
+        self._compares_replay = True
+        return prepared
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
-        """Act and store, as OffPolicyAlgorithm does; after a callback's stop the next ``learn`` resets.
+    def _begin_episodes(self) -> None:
+        """Go on from observations that a reset of all environments has just given."""
+        assert self._watch is not None
+        assert self._last_obs is not None
+        self._last_original_obs = before_normalization(self._last_obs, self._vec_normalize_env)
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        self._watch.note()
+
+    def _tell_of_others(self) -> None:
+        warnings.warn(
+            f"{type(self).__name__}'s training environments were stepped or reset by others, such as an evaluation on "
+            "them: they are reset, and learning goes on with new episodes. Give evaluations environments of their own.",
+            stacklevel=2,
+        )
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """Act and store, as OffPolicyAlgorithm does; after a callback's stop or an error the next ``learn`` resets.
 
         The base class leaves the step at which it stops unrecorded, so windows would not be whole over that place.
         """
-        rollout = super().collect_rollouts(*args, **kwargs)
-        if not rollout.continue_training:
-            self._last_obs = None
+        assert self._watch is not None
+        whole = False
+        try:
+            noted = self._watch.stepped if env is self.env else env
+            rollout = super().collect_rollouts(noted, *args, **kwargs)
+            whole = rollout.continue_training
+        finally:
+            if not whole:
+                self._last_obs = None
         return rollout
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        assert self._watch is not None
+        if self._watch.touched:
+            assert self.env is not None
+            self._tell_of_others()
+            self.replay_buffer.close_episodes()
+            self._last_obs = self.env.reset()  # type: ignore[assignment]
+            self._begin_episodes()
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
         if self._last_lstm_states is None:
@@ -287,13 +341,29 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        _require_finite(new_obs, reward)
+        assert self.env is not None
+        assert self._watch is not None
+        if self._watch.touched:
+            # By a callback, since this step: the next one resets, and VecNormalize's originals are of another step.
+            return
+        require_finite(new_obs, reward)
+        normalizer = self._vec_normalize_env
+        if self._compares_replay:
+            require_same_observations(new_obs, self.env, normalizer)
+            self._compares_replay = False
         if self.recurrent_state == "stored":
             assert self._last_lstm_states is not None
             self.replay_buffer.next_states = torch.stack(self._last_lstm_states).permute(2, 0, 1, 3).cpu().numpy()
-        assert self._last_obs is not None
-        infos = with_last_observations(self._last_obs, dones, infos)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        originals = before_normalization(new_obs, normalizer)
+        replay_buffer.add(
+            self._last_original_obs,  # type: ignore[arg-type]
+            last_observations(originals, self._last_original_obs, dones, infos, normalizer),  # type: ignore[arg-type]
+            buffer_action,
+            rewards_before_normalization(reward, self.env, normalizer),
+            dones,
+            infos,
+        )
+        self._last_obs, self._last_original_obs = new_obs, originals
         self._last_episode_starts = dones
 
     def _on_step(self) -> None:
@@ -459,7 +529,7 @@ class RecurrentQLearning(OffPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         networks = ["q_net", "q_net_target", "_parameters", "_target_parameters"]
         statistics = ["batch_norm_stats", "batch_norm_stats_target"]
-        return [*super()._excluded_save_params(), *networks, *statistics, "_last_lstm_states"]
+        return [*super()._excluded_save_params(), *networks, *statistics, "_last_lstm_states", "_watch"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
@@ -471,34 +541,3 @@ class RecurrentQLearning(OffPolicyAlgorithm):
             norms = self._last_lstm_states[0].norm(dim=-1)
             self.logger.record("rollout/recurrent_state_norm", norms.mean().item())
         super().dump_logs()
-
-
-def _require_finite(obs: np.ndarray | dict[str, np.ndarray], rewards: np.ndarray) -> None:
-    """Raise ValueError where an observation or a reward is NaN or infinite, before it reaches the replay buffer."""
-    parts = obs.items() if isinstance(obs, dict) else [("observation", obs)]
-    for name, values in [*parts, ("reward", rewards)]:
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-            raise ValueError(f"The environment returned a {name} that is NaN or infinite.")
-
-
-def with_last_observations(
-    acted_in: np.ndarray | dict[str, np.ndarray], dones: np.ndarray, infos: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Infos that tell the last observation of every episode that ended.
-
-    Vectorised environments of other makers do not all tell it, and SB3 then takes the next episode's first, from which
-    a value after a time limit would be made. The observation before is taken instead: it is one step away.
-
-    :param acted_in: the observations (N, ...) that the step was taken from, or a dict of these
-    :param dones: (N,), which episodes ended with the step
-    :param infos: of the step
-    """
-    told = list(infos)
-    for index in np.flatnonzero(dones):
-        if told[index].get("terminal_observation") is None:
-            if isinstance(acted_in, dict):
-                last: Any = {name: values[index] for name, values in acted_in.items()}
-            else:
-                last = acted_in[index]
-            told[index] = {**told[index], "terminal_observation": last}
-    return told

@@ -1,5 +1,6 @@
 """A replay buffer that stores each observation once and gives back windows of consecutive steps."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ class SequenceReplayBuffer(ReplayBuffer):
     :param device: where the sampled tensors go
     :param n_envs: number of parallel environments
     :param optimize_memory_usage: must be False, each observation is already stored once
+    :param handle_timeout_termination: whether a time limit (``TimeLimit.truncated`` in an info) is no true end
     :param sequence_length: steps of a window to learn from
     :param lookahead: states that follow them in a window; the n of n-step targets
     :param burn_in: states before them, which only warm the recurrent state up
@@ -80,6 +82,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         device: torch.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
         *,
         sequence_length: int = 8,
         lookahead: int = 3,
@@ -106,7 +109,7 @@ class SequenceReplayBuffer(ReplayBuffer):
                 f"but one window needs {sequence_length + lookahead} (sequence_length + n_steps)."
             )
         self.optimize_memory_usage = False
-        self.handle_timeout_termination = True
+        self.handle_timeout_termination = handle_timeout_termination
         self.sequence_length = sequence_length
         self.lookahead = lookahead
         self.burn_in = burn_in
@@ -165,7 +168,8 @@ class SequenceReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store one step of every environment.
 
-        Within an episode ``obs`` is taken to be the ``next_obs`` of the call before, and is not stored again.
+        Within an episode ``obs`` is the ``next_obs`` of the call before, and is not stored again. Where it is not, the
+        episode is closed, as by a time limit, and another begins: windows have no holes.
 
         :param obs: (n_envs, *observation shape), the states acted in, or a dict of these
         :param next_obs: the same, the states that followed: an episode's true last state where it ended
@@ -173,10 +177,11 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,)
         :param done: (n_envs,), whether the episode ended
         :param infos: per environment; ``TimeLimit.truncated`` tells a time limit from a true end
-        :raises ValueError: if states are stored and ``next_states`` is not set
+        :raises ValueError: if states are stored and ``next_states`` is not set, or observations have another shape
         """
         if self._states is not None and self.next_states is None:
             raise ValueError(f"{type(self).__name__} stores recurrent states: set next_states before add().")
+        self._close_where_others_follow(obs)
         starting = np.flatnonzero(self._running_first == _NONE)
         self._running_first[starting] = self._written[starting]
         self._append(starting, obs)
@@ -187,7 +192,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         timed_out = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
         self.actions[every_env, slots] = np.reshape(action, self.n_envs)
         self.rewards[every_env, slots] = reward
-        self._terminated[every_env, slots] = done & ~timed_out
+        self._terminated[every_env, slots] = done & ~timed_out if self.handle_timeout_termination else done
         self._acted[every_env, slots] = True
 
         self._append(every_env, next_obs, self.next_states)
@@ -288,9 +293,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         """
         slots = self._written[envs] % self.buffer_size
         for key, stored in self._observations.items():
-            values = np.asarray(obs if key is None else obs[key])
-            # Discrete observations come without the axis that SB3 stores them with.
-            stored[envs, slots] = values.reshape(self.n_envs, *stored.shape[2:])[envs]
+            stored[envs, slots] = self._in_own_shape(key, obs)[envs]
         self.actions[envs, slots] = 0
         self.rewards[envs, slots] = 0.0
         self._terminated[envs, slots] = False
@@ -300,6 +303,40 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._episode_first[envs, slots] = self._running_first[envs]
         self._episode_last[envs, slots] = _RUNNING
         self._written[envs] += 1
+
+    def _in_own_shape(self, key: str | None, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """One part of the observations of all environments, (n_envs, *shape in the ring).
+
+        :raises ValueError: if they have another shape
+        """
+        values = np.asarray(obs if key is None else obs[key])
+        shape = (self.n_envs, *self._observations[key].shape[2:])
+        # Discrete observations come without the axis that SB3 stores them with.
+        if [size for size in values.shape if size != 1] != [size for size in shape if size != 1]:
+            name = "observations" if key is None else f"observations {key!r}"
+            raise ValueError(f"The {name} must have the shape {shape} (environments first), got {values.shape}.")
+        return values.reshape(shape)
+
+    def _close_where_others_follow(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
+        """End the running episodes whose newest state these observations of all environments are not."""
+        envs = np.flatnonzero(self._running_first != _NONE)
+        if not len(envs):
+            return
+        follows = np.ones(len(envs), dtype=bool)
+        for key, stored in self._observations.items():
+            newest = stored[envs, (self._written[envs] - 1) % self.buffer_size].reshape(len(envs), -1)
+            given = self._in_own_shape(key, obs)[envs].astype(stored.dtype, copy=False).reshape(len(envs), -1)
+            same = newest == given
+            if np.issubdtype(stored.dtype, np.floating):
+                same |= np.isnan(newest) & np.isnan(given)
+            follows &= same.all(axis=1)
+        if not follows.all():
+            self._close(envs[~follows])
+            warnings.warn(
+                f"{type(self).__name__} got a step from an observation that is not the one stored last (was the "
+                "environment stepped or reset by others, or are steps added out of order?): an episode begins there.",
+                stacklevel=3,
+            )
 
     def _close(self, envs: np.ndarray) -> None:
         """End the running episodes of some environments at their newest slots."""

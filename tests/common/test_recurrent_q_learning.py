@@ -1,7 +1,7 @@
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from counting_env import IMAGE, KEYPOINTS, MIXED, SMALL, VECTOR, CountingEnv, check_counting_windows, make_vec_env
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -20,15 +20,6 @@ from sb3_permakey.common.targets import unscale_values
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 
-SMALL = {
-    "learning_starts": 20,
-    "buffer_size": 200,
-    "batch_size": 4,
-    "sequence_length": 4,
-    "device": "cpu",
-    "seed": 0,
-    "policy_kwargs": {"lstm_hidden_size": 8},
-}
 EVERYTHING = {
     "burn_in": 2,
     "recurrent_state": "stored",
@@ -40,45 +31,6 @@ AGENTS = [RecurrentDQN, RecurrentQRDQN]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class CountingEnv(gym.Env):
-    """Observations count the steps of an episode of a given length, which ends truly or by a time limit."""
-
-    def __init__(self, observation_space, length=7, time_limit=False):
-        self.observation_space = observation_space
-        self.action_space = spaces.Discrete(3)
-        self.length = length
-        self.time_limit = time_limit
-        self.step_number = 0
-
-    def observe(self, space=None):
-        space = space or self.observation_space
-        if isinstance(space, spaces.Dict):
-            return {key: self.observe(subspace) for key, subspace in space.spaces.items()}
-        if isinstance(space, spaces.Discrete):
-            return np.int64(self.step_number)
-        return np.full(space.shape, self.step_number, space.dtype)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.step_number = 0
-        return self.observe(), {}
-
-    def step(self, action):
-        self.step_number += 1
-        over = self.step_number == self.length
-        return self.observe(), float(action), over and not self.time_limit, over and self.time_limit, {}
-
-
-VECTOR = spaces.Box(-100, 100, (2,))
-IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
-MIXED = spaces.Dict({"image": IMAGE, "vector": VECTOR})
-KEYPOINTS = spaces.Dict({"keypoints": spaces.Box(-1, 1, (3, 2)), "features": spaces.Box(0, np.inf, (3, 64))})
-
-
-def make_vec_env(n_envs, space=VECTOR):
-    return DummyVecEnv([lambda e=e: CountingEnv(space, length=5 + 2 * e, time_limit=e == 1) for e in range(n_envs)])
 
 
 def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", agent=RecurrentDQN, **kwargs):
@@ -269,16 +221,6 @@ def test_windows_never_cross_an_outside_reset(how, tmp_path):
         assert model.replay_buffer.sample(2).mask.shape == (5, 2)
         assert model.replay_buffer.sample(2).actions.shape == (7, 2)
     check_counting_windows(model)
-
-
-def check_counting_windows(model):
-    samples = model.replay_buffer.sample(400)
-    steps = samples.observations[..., 0].numpy()
-    grows = np.diff(steps, axis=0)
-    np.testing.assert_array_equal(grows, samples.acted[:-1].numpy())
-    last = np.take_along_axis(steps, (samples.acted.numpy().sum(axis=0)[None] - 1).clip(0), axis=0)
-    ends = samples.terminated.numpy().any(axis=0)
-    assert set(last[0, ends]) <= {4.0}  # only the environment with 5 steps ends truly
 
 
 @pytest.mark.parametrize("agent", AGENTS)

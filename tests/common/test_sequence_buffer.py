@@ -243,3 +243,57 @@ def test_bad_arguments_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match="Discrete actions only"):
         SequenceReplayBuffer(40, BOX, spaces.Box(-1, 1, (2,)))
     assert isinstance(make_buffer(), ReplayBuffer)
+
+
+def step(first, number=1, n_envs=1):
+    """One step of every environment, from the observation `first` to the next number."""
+    obs = np.full((n_envs, *BOX.shape), first, BOX.dtype)
+    return obs, obs + number, np.zeros(n_envs, np.int64), np.zeros(n_envs), np.zeros(n_envs, bool), [{}] * n_envs
+
+
+def test_a_step_from_elsewhere_begins_an_episode():
+    """0 1 2, then 7 8 added by hand, and 8 9 that follows: two episodes, the first closed without a true end."""
+    buffer = make_buffer(sequence_length=3)
+    for first in (0, 1):
+        buffer.add(*step(first))
+    with pytest.warns(UserWarning, match="from an observation that is not the one stored last"):
+        buffer.add(*step(7))
+    buffer.add(*step(8))
+    assert buffer._observations[None][0, :6, 0].tolist() == [0, 1, 2, 7, 8, 9]
+    assert buffer._acted[0, :6].tolist() == [True, True, False, True, True, False]
+    assert buffer._episode_first[0, :6].tolist() == [0, 0, 0, 3, 3, 3]
+    assert not buffer._terminated.any()
+    windows = buffer.sample(50)
+    grows = np.diff(windows.observations[..., 0].numpy(), axis=0)
+    np.testing.assert_array_equal(grows, windows.acted[:-1].numpy())
+
+
+def test_only_the_environment_that_was_moved_begins_an_episode():
+    buffer = make_buffer(n_envs=2)
+    buffer.add(*step(0, n_envs=2))
+    obs, next_obs, *rest = step(1, n_envs=2)
+    obs[1] += 4
+    with pytest.warns(UserWarning, match="not the one stored last"):
+        buffer.add(obs, next_obs, *rest)
+    assert buffer._running_first.tolist() == [0, 2]
+    assert buffer._written.tolist() == [3, 4]
+
+
+def test_observations_of_another_shape_are_refused_and_not_forced():
+    image = spaces.Box(0, 255, (3, 4, 4), np.uint8)
+    buffer = make_buffer(observation_space=spaces.Dict({"image": image, "number": spaces.Discrete(4)}))
+    observation = {"image": np.zeros((1, 3, 4, 4), np.uint8), "number": np.zeros(1, np.int64)}
+    rest = (np.zeros(1), np.zeros(1), np.zeros(1), [{}])
+    buffer.add(observation, observation, *rest)
+    turned = {**observation, "image": np.zeros((1, 4, 4, 3), np.uint8)}
+    with pytest.raises(ValueError, match=r"'image' must have the shape \(1, 3, 4, 4\) .*, got \(1, 4, 4, 3\)"):
+        buffer.add(turned, turned, *rest)
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_time_limits_are_true_ends_where_told(handled):
+    """SB3's handle_timeout_termination."""
+    buffer = make_buffer(handle_timeout_termination=handled)
+    *transition, _, _ = step(0)
+    buffer.add(*transition, np.array([True]), [{"TimeLimit.truncated": True}])
+    assert buffer._terminated[0, 0] == (not handled)
