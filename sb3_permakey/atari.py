@@ -23,6 +23,15 @@ class UnknownGameError(ValueError):
     """A name that no Atari game has."""
 
 
+class LifeEpisodes(EpisodicLifeEnv):
+    """SB3's EpisodicLifeEnv, where a reset with a seed begins the seed's game, whatever life the last one is in."""
+
+    def reset(self, **kwargs) -> tuple[np.ndarray, dict[str, Any]]:
+        """Go on with the next life, or begin a game."""
+        self.was_real_done = self.was_real_done or kwargs.get("seed") is not None
+        return super().reset(**kwargs)
+
+
 class FireReset(FireResetEnv):
     """SB3's FireResetEnv, whose reset also keeps the info that belongs to the observation."""
 
@@ -81,8 +90,9 @@ def make_atari_env(
 
     Frame skip 4 with the maximum over the last two frames, up to 30 no-ops after a reset, and a press of FIRE where the
     game waits for it. While training, a lost life ends an episode (the game itself goes on at the next reset) and
-    rewards are clipped to -1, 0 and 1; SB3's Monitor below these two records whole games and full scores. A game that
-    is over though the emulator goes on (Frostbite's last life frozen) ends, see `sb3_permakey.over`.
+    rewards are clipped to -1, 0 and 1; SB3's Monitor below these two records whole games and full scores, so that an
+    agent can be tested on what it learned from: `evaluate_policy` counts the Monitor's games. A game that is over
+    though the emulator goes on (Frostbite's last life frozen) ends, see `sb3_permakey.over`.
 
     Distractor bars (section 5's noisy Atari) are drawn on the frame before anything else sees it, and the info of every
     reset and step names their place, see `DistractorBars`. The game itself and its seeds are the same with and without.
@@ -108,7 +118,7 @@ def make_atari_env(
         env = DistractorBars(env, distractor)
     env = Monitor(env)
     if training:
-        env = EpisodicLifeEnv(env)
+        env = LifeEpisodes(env)
     if "FIRE" in env.get_wrapper_attr("get_action_meanings")():
         env = FireReset(env)
     if training:

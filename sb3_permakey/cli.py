@@ -24,7 +24,8 @@ from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
 from sb3_permakey.scores import GroundTruthError, ScoreConfig, keypoint_score_table, score
-from sb3_permakey.training import TrainConfig, train, validation_scores
+from sb3_permakey.training import TrainConfig, train
+from sb3_permakey.validation import validation_scores
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from tqdm import tqdm
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
@@ -75,7 +78,7 @@ def play_games(
     record: list[np.ndarray] | None = None,
     distractor: DistractorKind | None = None,
 ) -> list[Game]:
-    """Play one whole game on each seed, all at once.
+    """Play one whole game on each seed, all at once, as training does: each life is an episode that begins anew.
 
     :param game: game's name
     :param seeds: seed of each game
@@ -84,24 +87,34 @@ def play_games(
     :param record: takes the first game's frames
     :param distractor: bars of noisy Atari
     """
-    envs = [make_atari_env(game, seed=seed, training=False, distractor=distractor) for seed in seeds]
-    frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
-    scores, steps = np.zeros(len(envs)), np.zeros(len(envs), dtype=int)
-    with tqdm(total=len(envs), desc=title, unit="game") as bar:
+    with ExitStack() as opened:
+        envs = [opened.enter_context(closing(make_atari_env(game, distractor=distractor))) for _ in seeds]
+        frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
+        scores, steps, starts = np.zeros(len(envs)), np.zeros(len(envs), dtype=int), np.ones(len(envs), dtype=bool)
+        bar = opened.enter_context(tqdm(total=len(envs), desc=title, unit="game"))
         while frames:
             if record is not None and 0 in frames:
                 record.append(frames[0])
             playing = list(frames)
-            starts = np.array([steps[index] == 0 for index in playing])
-            actions = choose(np.stack([frames[index] for index in playing]), starts, playing)
+            actions = choose(np.stack([frames[index] for index in playing]), starts[playing], playing)
             for index, action in zip(playing, actions, strict=True):
-                frames[index], reward, terminated, truncated, _ = envs[index].step(int(action))
-                scores[index] += float(reward)
+                env = envs[index]
+                frames[index], _, terminated, truncated, _ = env.step(int(action))
                 steps[index] += 1
-                if terminated or truncated:
+                starts[index] = terminated or truncated
+                if starts[index] and not _played(env):
+                    # The step with which the next life begins can end the game too.
+                    frames[index], _ = env.reset()
+                if _played(env):
+                    scores[index] = _played(env)[0]
                     del frames[index]
                     bar.update()
     return [Game(seed, float(score), int(count)) for seed, score, count in zip(seeds, scores, steps, strict=True)]
+
+
+def _played(env: gym.Env) -> list[float]:
+    """Scores of the games that an environment has played to their ends, as its Monitor counts them."""
+    return env.get_wrapper_attr("get_episode_rewards")()
 
 
 def agent_chooser(agent: FrameAgent, game: str, seeds: Sequence[int], epsilon: float) -> Chooser:
@@ -122,13 +135,19 @@ def agent_chooser(agent: FrameAgent, game: str, seeds: Sequence[int], epsilon: f
 
 def random_chooser(game: str, seeds: Sequence[int]) -> Chooser:
     """Uniform actions; the seed of a game determines them."""
-    actions = make_atari_env(game).action_space.n  # type: ignore[attr-defined]
+    actions = int(_action_space(game).n)
     generators = [np.random.default_rng(seed) for seed in seeds]
 
     def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> list[int]:
         return [int(generators[index].integers(actions)) for index in playing]
 
     return choose
+
+
+def _action_space(game: str) -> spaces.Discrete:
+    with closing(make_atari_env(game)) as env:
+        assert isinstance(env.action_space, spaces.Discrete)
+        return env.action_space
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -153,7 +172,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             raise ValueError(f"{config.out} holds another evaluation; give another --out")
         return found
     agent = FrameAgent(config.agent, config.checkpoint)
-    agent.require_actions(config.game, make_atari_env(config.game).action_space)
+    agent.require_actions(config.game, _action_space(config.game))
     record: list[np.ndarray] = []
     players = {
         "agent": (agent_chooser(agent, config.game, seeds, config.epsilon), record if config.video else None),

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import gymnasium as gym
-import numpy as np
 import tyro
-from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
@@ -29,14 +27,18 @@ from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.precision import resolve_device
 from sb3_permakey.provenance import provenance
 from sb3_permakey.recurrent_dqn import RecurrentDQN
+from sb3_permakey.validation import (
+    BEST_MODEL,
+    FIRST_VALIDATION_SEED,
+    VALIDATION_ENVS,
+    VALIDATION_STEPS,
+    VALIDATIONS,
+    Validation,
+)
 
 Encoder = Literal["gnn", "cnn"]
 
-FIRST_VALIDATION_SEED = 1_000_000
-VALIDATION_STEPS = 4500
-"""A game of validation is cut after so many agent steps, five minutes of play: a policy that is stuck where nothing
-threatens it would play on for half an hour."""
-FINAL_MODEL, BEST_MODEL, VALIDATIONS = "final_model.zip", "best_model.zip", "evaluations.npz"
+FINAL_MODEL = "final_model.zip"
 RUN = "run"
 """Folder of the run's own checkpoints while it lasts."""
 
@@ -115,7 +117,7 @@ class TrainConfig:
     validate_every: int = 10_000
     """Agent steps between two validations."""
     validation_episodes: int = 10
-    """Whole games of each validation."""
+    """Whole games of each validation, each of its actions random with probability .001."""
     learning_rate: Annotated[float | None, values_of_argument("learning_rate")] = None
     """Adam's learning rate."""
     learning_starts: Annotated[int | None, values_of_argument("learning_starts")] = None
@@ -172,7 +174,7 @@ def train(config: TrainConfig) -> Path:
     if has_run(out / RUN) and not config.resume:
         raise ValueError(f"{out} holds a run that was killed; go on with it by --resume, or give another --out")
     kept = (out / BEST_MODEL, out / VALIDATIONS)
-    env = make_envs(config, config.num_envs, config.seed, training=True)
+    env = make_envs(config, config.num_envs, config.seed)
     if has_run(out / RUN):
         model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
     else:
@@ -229,37 +231,10 @@ def agent_arguments(config: TrainConfig) -> dict[str, Any]:
     return arguments
 
 
-class Validation(EvalCallback):
-    """Plays the validation games and keeps the best model; goes on with the validations that the folder holds.
-
-    :param envs: validation environments, whose episodes are whole games
-    :param folder: where `BEST_MODEL` and `VALIDATIONS` go
-    :param every_steps: agent steps between two validations
-    :param episodes: games of each validation
-    """
-
-    def __init__(self, envs: VecEnv, folder: Path, every_steps: int, episodes: int) -> None:
-        super().__init__(
-            envs, n_eval_episodes=episodes, best_model_save_path=str(folder), log_path=str(folder), verbose=0
-        )
-        self.folder, self.every_steps = folder, every_steps
-
-    def _init_callback(self) -> None:
-        super()._init_callback()
-        num_envs = self.training_env.num_envs
-        self.eval_freq = max(self.every_steps // num_envs, 1)
-        self.n_calls = self.model.num_timesteps // num_envs
-        if (self.folder / VALIDATIONS).exists():
-            log = np.load(self.folder / VALIDATIONS)
-            self.evaluations_timesteps = log["timesteps"].tolist()
-            self.evaluations_results = log["results"].tolist()
-            self.evaluations_length = log["ep_lengths"].tolist()
-            self.best_mean_reward = max(float(np.mean(scores)) for scores in self.evaluations_results)
-
-
 def validation_envs(config: TrainConfig) -> VecEnv:
     """The environments of the validation games."""
-    return make_envs(config, min(config.validation_episodes, 5), FIRST_VALIDATION_SEED, training=False)
+    count = min(config.validation_episodes, VALIDATION_ENVS)
+    return make_envs(config, count, FIRST_VALIDATION_SEED, max_steps=VALIDATION_STEPS)
 
 
 def readout_of(config: TrainConfig) -> Readout:
@@ -267,14 +242,11 @@ def readout_of(config: TrainConfig) -> Readout:
     return config.readout or PRESETS[config.preset].readout
 
 
-def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: bool) -> VecEnv:
-    """Environments as the agent sees them, seeded from `first_seed` on; games of validation are cut short."""
-    max_steps = None if training else VALIDATION_STEPS
+def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int | None = None) -> VecEnv:
+    """Environments as the agent sees them, seeded from `first_seed` on, their games cut after `max_steps`."""
 
     def maker(seed: int) -> Callable[[], gym.Env]:
-        return lambda: make_atari_env(
-            config.game, seed=seed, training=training, distractor=config.distractor, max_steps=max_steps
-        )
+        return lambda: make_atari_env(config.game, seed=seed, distractor=config.distractor, max_steps=max_steps)
 
     envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
     keep_image = config.encoder == "cnn"
@@ -290,11 +262,3 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, *, training: boo
             centroid_px=config.centroid_px,
         )
     return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs
-
-
-def validation_scores(folder: Path) -> list[tuple[int, float]]:
-    """Steps and mean score of each validation of a finished run; none where it was shorter than one."""
-    if not (folder / VALIDATIONS).exists():
-        return []
-    log: Any = np.load(folder / VALIDATIONS)
-    return [(int(step), float(scores.mean())) for step, scores in zip(log["timesteps"], log["results"], strict=True)]

@@ -62,6 +62,18 @@ def test_training_ends_episodes_at_lost_lives_and_clips_rewards():
     assert max(row[1] for row in play(whole, 100)) >= 10
 
 
+def test_a_seed_begins_a_game_in_the_middle_of_another():
+    env = make_atari_env("MsPacman", seed=0)
+    first, info = env.reset(seed=5)
+    assert info["lives"] == 3
+    while not env.step(0)[2]:
+        pass
+    assert env.reset()[1]["lives"] == 2
+    again, info = env.reset(seed=5)
+    assert info["lives"] == 3
+    np.testing.assert_array_equal(again, first)
+
+
 def test_a_finished_games_record_holds_the_full_score():
     env = make_atari_env("MsPacman", seed=0, training=True)
     env.reset()

@@ -1,6 +1,8 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import MovingSquare
+from stable_baselines3.common.monitor import Monitor
 
 from sb3_permakey import DistractorBars, evaluation
 from sb3_permakey.distractors import BAR_COLOR
@@ -22,17 +24,51 @@ class RecordingAgent:
         self.rows = self.rows[rows]
 
 
+class Lives(gym.Wrapper):
+    """A life ends after so many steps, and is an episode; the Monitor below sees whole games."""
+
+    def __init__(self, env, life):
+        super().__init__(env)
+        self.life = life
+
+    def reset(self, **kwargs):
+        if self.env.unwrapped.steps and not self.over:
+            return self.frame, {}
+        self.over = False
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        self.frame, reward, self.over, truncated, info = self.env.step(action)
+        return self.frame, reward, self.over or self.env.unwrapped.steps % self.life == 0, truncated, info
+
+
+class Closing(MovingSquare):
+    closed = 0
+
+    def __init__(self, length):
+        super().__init__(length)
+        self.steps = 0
+
+    def close(self):
+        Closing.closed += 1
+
+
 @pytest.fixture
 def squares(monkeypatch):
-    """Games of 3, 5 and 4 steps."""
-    lengths = {0: 3, 1: 5, 2: 4, None: 3}
-    monkeypatch.setattr(
-        evaluation,
-        "make_atari_env",
-        lambda game, seed=None, training=True, distractor=None: (
-            DistractorBars(MovingSquare(lengths[seed]), distractor) if distractor else MovingSquare(lengths[seed])
-        ),
-    )
+    """Games of 3, 5 and 4 steps, with a life of 2 steps; all of them are closed in the end."""
+    lengths = iter([3, 5, 4] * 3)
+    opened = []
+
+    def make(game, distractor=None):
+        opened.append(game)
+        env = Closing(next(lengths))
+        return Lives(Monitor(DistractorBars(env, distractor) if distractor else env), 2)
+
+    monkeypatch.setattr(evaluation, "make_atari_env", make)
+    monkeypatch.setattr(evaluation, "_action_space", lambda game: MovingSquare.action_space)
+    monkeypatch.setattr(Closing, "closed", 0)
+    yield
+    assert Closing.closed == len(opened)
 
 
 def test_games_are_played_to_their_ends_and_the_ended_forgotten(squares):
@@ -40,14 +76,25 @@ def test_games_are_played_to_their_ends_and_the_ended_forgotten(squares):
     games = play_games("Square", [0, 1, 2], agent_chooser(agent, "Square", [0, 1, 2], 0.0), "test", record)
     assert [(game.seed, game.steps) for game in games] == [(0, 3), (1, 5), (2, 4)]
     assert [rows for rows, _ in agent.asked] == [[0, 1, 2]] * 3 + [[1, 2], [1]]
-    assert [starts for _, starts in agent.asked][:2] == [[True] * 3, [False] * 3]
+    # As in training, a life that begins is an episode that begins.
+    lives = [[True] * 3, [False] * 3, [True] * 3, [False, False], [True]]
+    assert [starts for _, starts in agent.asked] == lives
     assert len(record) == 3
 
 
+def test_an_atari_agent_begins_each_life_anew():
+    agent, choose = RecordingAgent(), random_chooser("MsPacman", [0])
+    agent.act = lambda frames, starts: agent.asked.append(bool(starts[0])) or choose(frames, starts, [0])
+    (game,) = play_games("MsPacman", [0], agent_chooser(agent, "MsPacman", [0], 0.0), "test")
+    assert agent.asked.count(True) == 3  # MsPacman's lives
+    assert len(agent.asked) == game.steps
+    assert game.score >= 100  # not clipped
+
+
 def test_scores_are_the_games_own_sums(squares):
-    env, total = MovingSquare(5), 0.0
+    env, total = MovingSquare(3), 0.0
     env.reset(seed=1)
-    for _ in range(5):
+    for _ in range(3):
         total += env.step(2)[1]
     games = play_games("Square", [1], agent_chooser(RecordingAgent(), "Square", [1], 0.0), "test")
     assert games[0].score == pytest.approx(total)

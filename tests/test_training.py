@@ -4,16 +4,23 @@ import numpy as np
 import pytest
 from conftest import NUM_KEYPOINTS
 
-from sb3_permakey import RecurrentDQN
+from sb3_permakey import RecurrentDQN, training
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
 from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
-from sb3_permakey.training import TrainConfig, agent_arguments, make_envs, train, validation_scores
+from sb3_permakey.training import TrainConfig, agent_arguments, make_envs, train
+from sb3_permakey.validation import validation_scores
 
 SHORT = {"game": "MsPacman", "steps": 30, "learning_starts": 10, "batch_size": 2, "buffer_size": 100}
+
+
+@pytest.fixture(autouse=True)
+def short_validation(monkeypatch):
+    """Games of validation are cut after 60 steps."""
+    monkeypatch.setattr(training, "VALIDATION_STEPS", 60)
 
 
 def test_an_agent_on_pixels_and_a_run_shorter_than_a_validation(tmp_path):
@@ -25,8 +32,8 @@ def test_an_agent_on_pixels_and_a_run_shorter_than_a_validation(tmp_path):
 
 def test_noisy_training_draws_bars_in_all_environments(tmp_path):
     config = TrainConfig(out=tmp_path, distractor="vertical", **SHORT)
-    for training in (True, False):
-        env = make_envs(config, 2, 0, training=training)
+    for max_steps in (None, 100):
+        env = make_envs(config, 2, 0, max_steps)
         for frames in (env.reset(), env.step([0, 0])[0]):
             bars = (frames == np.array(BAR_COLOR).reshape(3, 1, 1)).all(axis=1)
             assert bars.all(axis=1).sum(axis=1).tolist() == [5, 5]

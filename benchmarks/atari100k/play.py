@@ -37,26 +37,29 @@ class RandomPlayer:
 
 
 def play_episodes(player: Player, envs: VecEnv, episodes: int) -> dict[str, list[list[float]]]:
-    """Play whole episodes without exploration, each environment the same number one after another.
+    """Play whole games without exploration, each environment the same number one after another.
+
+    Where a life is an episode, as in training, the player begins each life anew.
 
     :param player: plays all environments at once
-    :param envs: N environments
-    :param episodes: E of each
+    :param envs: N environments, whose Monitor counts whole games
+    :param episodes: E games of each
     :return: "scores" and "episode_steps", N lists of E values each
     """
     scores: list[list[float]] = [[] for _ in range(envs.num_envs)]
     lengths: list[list[float]] = [[] for _ in range(envs.num_envs)]
-    score, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
+    steps = np.zeros(envs.num_envs)
     observations: Any = envs.reset()
     state, starts = None, np.ones(envs.num_envs, dtype=bool)
     while min(len(played) for played in scores) < episodes:
         actions, state = player.predict(observations, state=state, episode_start=starts, deterministic=True)
-        observations, rewards, starts, _ = envs.step(actions)
-        score += rewards
+        observations, _, starts, infos = envs.step(actions)
         steps += 1
         for index in np.flatnonzero(starts):
+            if "episode" not in infos[index]:
+                continue
             if len(scores[index]) < episodes:
-                scores[index].append(float(score[index]))
+                scores[index].append(float(infos[index]["episode"]["r"]))
                 lengths[index].append(float(steps[index]))
-            score[index] = steps[index] = 0
+            steps[index] = 0
     return {"scores": scores, "episode_steps": lengths}

@@ -39,17 +39,17 @@ from sb3_permakey.files import write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.saved_agents import load_agent
-from sb3_permakey.training import (
+from sb3_permakey.training import RUN
+from sb3_permakey.validation import (
     BEST_MODEL,
     FIRST_VALIDATION_SEED,
-    RUN,
+    VALIDATION_ENVS,
     VALIDATION_STEPS,
     VALIDATIONS,
     Validation,
 )
 
 SECONDS, GAMES, DESCRIPTION, TRAINED = "seconds.json", "training_games.json", "description.json", "trained.json"
-VALIDATION_ENVS = 5
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Schedule:
     validate_every: int = 10_000
     """Agent steps between two validations."""
     validation_episodes: int = 10
-    """Whole games of each validation."""
+    """Whole games of each validation, each of its actions random with probability .001."""
     test_seeds: int = 10
     """Environment seeds of the final test."""
     test_episodes: int = 10
@@ -195,13 +195,13 @@ def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> 
         raise ValueError(f"{path} holds a run with other {', '.join(other)}; move it away or use other folders")
 
 
-def make_envs(task: Task, seeds: Sequence[int], *, training: bool, max_steps: int | None = None) -> VecEnv:
+def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) -> VecEnv:
     """Environments with these seeds, as the run's agent sees them, their games cut after `max_steps` agent steps."""
     run, method = task.run, METHODS[task.run.method]
 
     def maker(seed: int) -> Callable[[], gym.Env]:
         def make() -> gym.Env:
-            env = make_atari_env(run.game, seed=seed, training=training, distractor=run.distractor, max_steps=max_steps)
+            env = make_atari_env(run.game, seed=seed, distractor=run.distractor, max_steps=max_steps)
             if method.points is not None:
                 assert run.num_keypoints is not None
                 return with_points(env, method.points, run.game, run.num_keypoints, seed)
@@ -243,16 +243,15 @@ class TimedValidation(Validation):
         self.seconds[phase] += now - self.since
         self.since = now
 
-    def _on_step(self) -> bool:
-        if self.n_calls % self.eval_freq:
-            return super()._on_step()
+    def validate(self) -> float:
+        """Play the games of a validation; their mean score."""
         self.lap("training")
-        goes_on = super()._on_step()
+        score = super().validate()
         self.lap("validation")
         write_json(self.folder / SECONDS, self.seconds)
-        score, minutes = self.last_mean_reward, sum(self.seconds.values()) / 60
+        minutes = sum(self.seconds.values()) / 60
         print(f"{self.folder.name}: {self.num_timesteps} steps, {minutes:.1f} min, validation {score:.0f}", flush=True)
-        return goes_on
+        return score
 
 
 class TrainingGames(BaseCallback):
@@ -289,10 +288,10 @@ def train(task: Task) -> dict[str, Any]:
     method = METHODS[run.method]
     algorithm, arguments = algorithm_of(run.method, task.settings)
     kept = (place / BEST_MODEL, place / VALIDATIONS, place / SECONDS, place / GAMES)
-    envs = make_envs(task, [run.seed], training=True)
+    envs = make_envs(task, [run.seed])
     validation_seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_ENVS)
     validation = TimedValidation(
-        make_envs(task, validation_seeds[: schedule.validation_episodes], training=False, max_steps=VALIDATION_STEPS),
+        make_envs(task, validation_seeds[: schedule.validation_episodes], VALIDATION_STEPS),
         place,
         schedule.validate_every,
         schedule.validation_episodes,
@@ -311,12 +310,7 @@ def train(task: Task) -> dict[str, Any]:
     validation.lap("training")
     if not (place / BEST_MODEL).exists():
         model.save(place / BEST_MODEL)
-    parts = zip(
-        validation.evaluations_timesteps,
-        validation.evaluations_results,
-        validation.evaluations_length,
-        strict=True,
-    )
+    parts = zip(validation.steps, validation.scores, validation.lengths, strict=True)
     trained = {
         "validation": [
             {"steps": int(steps), "scores": _numbers(scores), "episode_steps": _numbers(lengths)}
@@ -340,7 +334,7 @@ def test(task: Task) -> dict[str, Any]:
     seeds = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + schedule.test_seeds))
     if not schedule.test_episodes:
         return {"seeds": [], "scores": [], "episode_steps": []}
-    envs = make_envs(task, seeds, training=False)
+    envs = make_envs(task, seeds)
     player: Any = (
         RandomPlayer(envs.action_space, task.run.seed)
         if METHODS[task.run.method].agent == "random"

@@ -91,7 +91,7 @@ class Player:
             self.recorded = self._recorded(player, number)
             self.frames = [self.recorded[0]]
             return True
-        frame, _ = self.env.reset(seed=int(self.random.integers(2**31)))
+        frame, self.info = self.env.reset(seed=int(self.random.integers(2**31)))
         self.frames = [frame]
         self.actions = EpisodeActions(player, self.env.action_space, self.config.epsilon, self.random)
         return True
@@ -101,7 +101,8 @@ class Player:
         if self.recorded is not None:
             self.frames.append(self.recorded[len(self.frames)])
             return len(self.frames) == len(self.recorded)
-        frame, _, terminated, truncated, _ = self.env.step(self.actions.next(self.frames[-1]))
+        action = self.actions.next(self.frames[-1], self.info)
+        frame, _, terminated, truncated, self.info = self.env.step(action)
         self.frames.append(frame)
         return terminated or truncated or len(self.frames) >= self.config.max_episode_steps
 

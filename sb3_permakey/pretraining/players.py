@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -117,14 +117,19 @@ class EpisodeActions:
         self.agent = agent.with_own_memory() if agent else None
         self.count, self.epsilon, self.random = int(action_space.n), epsilon, random
         self.repeated = RepeatedActions(self._random_action, random)
-        self.is_first = True
+        self.is_first, self.lives = True, 0
 
-    def next(self, frame: np.ndarray) -> int:
-        """The action after the next frame, uint8 (84, 84, 3)."""
+    def next(self, frame: np.ndarray, info: Mapping[str, Any]) -> int:
+        """The next action; an agent begins anew where a life was lost, as in training.
+
+        :param frame: the present one, uint8 (84, 84, 3)
+        :param info: the environment's, of the frame
+        """
         if self.agent is None:
             return self.repeated.next()
-        (action,) = self.agent.act(frame[None], np.array([self.is_first]))
-        self.is_first = False
+        lives = info.get("lives", 0)
+        (action,) = self.agent.act(frame[None], np.array([self.is_first or 0 < lives < self.lives]))
+        self.is_first, self.lives = False, lives
         explores = self.random.random() < self.epsilon
         return self._random_action() if explores else int(action)
 

@@ -127,13 +127,13 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
 
 def _play(env: gym.Env, truth: GroundTruth, seed: int, actions: EpisodeActions, spacing: int) -> list[_Pair]:
     """The pairs of one episode."""
-    frame, _ = env.reset(seed=seed)
+    frame, info = env.reset(seed=seed)
     truth.reset()
     pairs: list[_Pair] = []
     objects: FrameObjects | None = None
     bars: tuple[int, int] | None = None
     for step in range(1, MAX_EPISODE_STEPS + 1):
-        next_frame, _, terminated, truncated, info = env.step(actions.next(frame))
+        next_frame, _, terminated, truncated, info = env.step(actions.next(frame, info))
         if terminated or truncated:
             break
         is_second = step > spacing and (step - 1) % spacing == 0

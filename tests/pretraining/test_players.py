@@ -19,6 +19,7 @@ from sb3_permakey.pretraining import episodes as collecting
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.frames import FrameStoreError
 from sb3_permakey.pretraining.players import (
+    EpisodeActions,
     MinariRecordings,
     RecordingsError,
     Source,
@@ -188,6 +189,18 @@ def test_an_agent_plays_greedily_but_for_epsilon(zoo_agent, tmp_path):
     expected, actions = own_game(zoo_agent, int(np.random.default_rng((0, 0)).integers(2**31)), len(frames))
     np.testing.assert_array_equal(frames, expected)
     assert len(set(actions)) > 1
+
+
+def test_an_agent_begins_each_life_anew_as_it_learned():
+    starts = []
+    agent = SimpleNamespace(act=lambda frames, start: starts.append(bool(start[0])) or [1])
+    agent.with_own_memory = lambda: agent
+    actions = EpisodeActions(agent, spaces.Discrete(3), 0.0, np.random.default_rng(0))
+    # A bonus life is no start; a game with lives of 0 is over or never counted them.
+    for lives in (3, 3, 2, 2, 3, 2, 0):
+        actions.next(np.zeros((84, 84, 3), np.uint8), {"lives": lives})
+    assert starts == [True, False, True, False, False, True, False]
+    actions.next(np.zeros((84, 84, 3), np.uint8), {})
 
 
 def test_frames_to_score_may_be_an_agents_own(zoo_agent, monkeypatch):
