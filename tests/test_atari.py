@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import RecordVideo
 from stable_baselines3.common.env_checker import check_env
 
 from sb3_permakey import make_atari_env
@@ -90,6 +91,50 @@ def test_fire_is_pressed_where_the_game_waits_for_it():
     assert (frames[1:] != frames[:-1]).any(axis=(1, 2, 3)).all()  # the ball flies
 
 
+@pytest.mark.parametrize(("game", "lives"), [("Breakout", 5), ("DonkeyKong", 2), ("Gopher", 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_fire_is_pressed_after_a_lost_life(game, lives, training):
+    """A policy that does nothing loses all lives, where it would stand still before the second."""
+    env = make_atari_env(game, seed=0, training=training)
+    _, info = env.reset()
+    seen, steps = [info["lives"]], 0
+    while "episode" not in info and steps < 2000:
+        _, _, terminated, _, info = env.step(0)
+        steps += 1
+        if terminated and "episode" not in info:
+            _, info = env.reset()
+        if info["lives"] != seen[-1]:
+            seen.append(info["lives"])
+    assert seen == list(range(lives, -1, -1))
+
+
+@pytest.mark.parametrize("game", ["Backgammon", "VideoCheckers"])
+@pytest.mark.parametrize("training", [True, False])
+def test_games_without_a_no_op_can_be_played(game, training):
+    env = make_atari_env(game, seed=0, training=training)
+    assert env.unwrapped.get_action_meanings()[0] == "FIRE"
+    env.reset()
+    assert {row[0].shape for row in play(env, 20)} == {(84, 84, 3)}
+
+
+def test_videos_show_the_emulators_picture_at_its_speed(tmp_path):
+    env = make_atari_env("Pong", seed=0, render_mode="rgb_array")
+    env.reset()
+    assert env.render().shape == (210, 160, 3)
+    assert env.metadata["render_fps"] == 15
+    pytest.importorskip("moviepy")
+    env = RecordVideo(env, str(tmp_path), episode_trigger=lambda _: True)
+    env.reset()
+    play(env, 5)
+    env.close()
+    assert len(list(tmp_path.glob("*.mp4"))) == 1
+
+
+def test_another_render_mode_is_named():
+    with pytest.raises(ValueError, match="render_mode must be 'human', 'rgb_array' or None, not 'ansi'"):
+        make_atari_env("Pong", render_mode="ansi")
+
+
 def test_sticky_actions_are_off_unless_asked_for():
     assert make_atari_env("MsPacman").spec.kwargs["repeat_action_probability"] == 0
     assert make_atari_env("MsPacman", sticky=0.25).spec.kwargs["repeat_action_probability"] == 0.25
@@ -97,7 +142,15 @@ def test_sticky_actions_are_off_unless_asked_for():
 
 @pytest.mark.parametrize(
     ("game", "nearest"),
-    [("MsPacmann", "MsPacman"), ("ms_packman", "MsPacman"), ("Sequest", "Seaquest"), ("pongg", "Pong")],
+    [
+        ("MsPacmann", "MsPacman"),
+        ("ms_packman", "MsPacman"),
+        ("Sequest", "Seaquest"),
+        ("pongg", "Pong"),
+        ("PongDeterministic-v4", "Pong"),
+        ("PongNoFrameskip-v4", "Pong"),
+        ("Breakout-ramDeterministic-v0", "Breakout"),
+    ],
 )
 def test_unknown_games_get_the_nearest_name(game, nearest):
     with pytest.raises(UnknownGameError, match=f"unknown Atari game '{game}'; the nearest name is '{nearest}'"):
