@@ -8,6 +8,7 @@ from sb3_permakey.observation import PermaKeyObservation, VecPermaKeyObservation
 from sb3_permakey.previous_step import PreviousActionReward, VecPreviousActionReward
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
+from sb3_permakey.resizing import ResizeFrames, VecResizeFrames
 
 __all__ = [
     "DistractorBars",
@@ -17,9 +18,11 @@ __all__ = [
     "PreviousActionReward",
     "RecurrentDQN",
     "RecurrentQRDQN",
+    "ResizeFrames",
     "RunCheckpoint",
     "VecPermaKeyObservation",
     "VecPreviousActionReward",
+    "VecResizeFrames",
     "load_run",
     "make_atari_env",
 ]

@@ -26,7 +26,8 @@ def require_frames(space: spaces.Space) -> None:
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or space.shape != FRAME_SHAPE:
         raise ValueError(
             f"keypoints need observations of Box uint8 {FRAME_SHAPE}, but the environment has {space}: "
-            "gymnasium's AddRenderObservation and ResizeObservation can make them"
+            "gymnasium's AddRenderObservation and ResizeObservation can make them, and sb3_permakey's ResizeFrames and "
+            "VecResizeFrames, of gray ones with repeat_gray=True"
         )
 
 

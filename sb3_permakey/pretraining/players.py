@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from sb3_permakey.atari import PREPROCESSING, atari_env_id
 from sb3_permakey.extras import missing_package
+from sb3_permakey.resizing import resize
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent
 
 RANDOM = "random"
@@ -175,11 +176,8 @@ class MinariRecordings:
         :param limit: most frames to give
         :return: uint8 (length, 84, 84, 3)
         """
-        import cv2
-
-        size = (PREPROCESSING["screen_size"],) * 2
         (episode,) = self.dataset.iterate_episodes([self.dataset.episode_indices[number]])
-        return np.stack([cv2.resize(raw, size, interpolation=cv2.INTER_AREA) for raw in episode.observations[:limit]])
+        return resize(episode.observations[:limit], PREPROCESSING["screen_size"])
 
 
 class Roster:
