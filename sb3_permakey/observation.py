@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_permakey.episode_ends import LAST, ended_and_told
 from sb3_permakey.keypoints import KeypointDetector, KeypointModel
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.motion import JUMP, KeypointMotion
@@ -281,15 +282,13 @@ class VecPermaKeyObservation(VecEnvWrapper):
         """Finish the step; keypoints of the new frames and of the last frames of finished episodes."""
         frames: Any
         frames, rewards, dones, infos = self.venv.step_wait()
-        over = np.asarray(dones, dtype=bool)
-        # Other makers' environments tell no last observation, or None in every step: the end of an episode decides.
-        finished = [index for index in np.flatnonzero(over) if infos[index].get("terminal_observation") is not None]
-        last_frames = [infos[index]["terminal_observation"] for index in finished]
+        finished = ended_and_told(dones, infos)
+        last_frames = [infos[index][LAST] for index in finished]
         batch = self.observer.observe(
             np.concatenate([np.stack(last_frames), frames]) if finished else frames,
-            episode_starts=[False] * len(finished) + over.tolist(),
+            episode_starts=[False] * len(finished) + np.asarray(dones, dtype=bool).tolist(),
             rows=[*finished, *range(self.num_envs)],
         )
         for row, index in enumerate(finished):
-            infos[index]["terminal_observation"] = {name: values[row] for name, values in batch.items()}
+            infos[index][LAST] = {name: values[row] for name, values in batch.items()}
         return {name: values[len(finished) :] for name, values in batch.items()}, rewards, dones, infos

@@ -11,6 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_permakey.episode_ends import LAST, ended_and_told
+
 OBSERVATION = "observation"
 """Key of observations that were not a dict before."""
 PREVIOUS_ACTION, PREVIOUS_REWARD = "previous_action", "previous_reward"
@@ -77,16 +79,14 @@ class VecPreviousActionReward(VecEnvWrapper):
         """End a step; an episode's last observation has the step that led to it, the next one's first has none."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self._previous.note(self._actions, rewards)
-        over = np.asarray(dones, dtype=bool)
-        for index in np.flatnonzero(over):
-            last = infos[index].get("terminal_observation")
-            if last is not None:
-                infos[index]["terminal_observation"] = {
-                    **(last if isinstance(last, dict) else {OBSERVATION: last}),
-                    PREVIOUS_ACTION: self._previous.actions[index].copy(),
-                    PREVIOUS_REWARD: self._previous.rewards[index].copy(),
-                }
-        self._previous.forget(over)
+        for index in ended_and_told(dones, infos):
+            last = infos[index][LAST]
+            infos[index][LAST] = {
+                **(last if isinstance(last, dict) else {OBSERVATION: last}),
+                PREVIOUS_ACTION: self._previous.actions[index].copy(),
+                PREVIOUS_REWARD: self._previous.rewards[index].copy(),
+            }
+        self._previous.forget(np.asarray(dones, dtype=bool))
         return self._observations(observations), rewards, dones, infos
 
     def _observations(self, observations: VecEnvObs) -> VecEnvObs:

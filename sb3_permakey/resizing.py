@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_permakey.episode_ends import LAST, ended_and_told
 from sb3_permakey.extras import missing_package
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 
@@ -69,10 +70,8 @@ class VecResizeFrames(VecEnvWrapper):
         """Finish the step; the new frames, and the last frames of finished episodes where they are told."""
         frames: Any
         frames, rewards, dones, infos = self.venv.step_wait()
-        for index in np.flatnonzero(dones):
-            last = infos[index].get("terminal_observation")
-            if last is not None:
-                infos[index]["terminal_observation"] = _convert(last[None])[0]
+        for index in ended_and_told(dones, infos):
+            infos[index][LAST] = _convert(infos[index][LAST][None])[0]
         return _convert(frames), rewards, dones, infos
 
 

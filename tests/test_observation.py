@@ -229,7 +229,7 @@ def test_episodes_start_anew_in_environments_that_do_not_tell_their_last_observa
         assert env.step([0, 0])[0]["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]
     observations, _, dones, infos = env.step([0, 0])
     assert dones.tolist() == [1, 1]
-    assert [info.get("terminal_observation") for info in infos] == [None, None]
+    assert infos == [{"TimeLimit.truncated": False}] * 2
     # Frame 4 starts afresh, whose first point is "0" as frame 0's was.
     assert observations["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]
     np.testing.assert_array_equal(observations["motion"], 0)
@@ -240,7 +240,8 @@ def test_an_agent_learns_in_environments_of_other_makers(checkpoint):
         return lambda: TimeLimit(MovingSquare(100), length)
 
     env = OtherMaker(DummyVecEnv([make(5), make(7)]))
-    env = VecPreviousActionReward(VecPermaKeyObservation(env, checkpoint, history=1, **PEAKS))
+    # With an image, so that SB3 puts its VecTransposeImage around them.
+    env = VecPreviousActionReward(VecPermaKeyObservation(env, checkpoint, keep_image=True, history=1, **PEAKS))
     model = RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=200, learning_starts=20, batch_size=4)
     model.learn(6e1)
     rewards, acted, numbers = (model.replay_buffer.contents()[name] for name in ("rewards", "acted", "written"))

@@ -60,7 +60,7 @@ def test_keypoints_of_small_and_gray_frames(checkpoint):
     assert venv.step([1])[0]["keypoints"].shape == (1, 4, 2)
 
 
-def test_a_last_frame_that_is_not_told_is_left_so():
+def test_a_last_frame_that_is_not_told_is_no_entry():
     class Untold(DummyVecEnv):
         def step_wait(self):
             frames, rewards, dones, infos = super().step_wait()
@@ -71,7 +71,7 @@ def test_a_last_frame_that_is_not_told_is_left_so():
     frames, _, dones, infos = venv.step([0])
     assert dones.tolist() == [True]
     assert frames.shape == (1, 84, 84, 3)
-    assert infos == [{"terminal_observation": None}]
+    assert infos == [{}]
 
 
 @pytest.mark.parametrize(
