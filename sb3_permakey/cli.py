@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import tyro
 
 from sb3_permakey.atari import UnknownGameError, plain_game_name
-from sb3_permakey.distractors import DistractorKind
-from sb3_permakey.evaluation import FRAMES_PER_SECOND, EvaluateConfig, evaluate, score_table
-from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
-from sb3_permakey.keypoints import KeypointDetector, PermaKey, checkpoint_table, shipped_checkpoints
+from sb3_permakey.evaluation import EvaluateConfig, evaluate, score_table
+from sb3_permakey.keypoints import checkpoint_table, shipped_checkpoints
+from sb3_permakey.keypoints.detector import Readout
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
-from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
 from sb3_permakey.scores import GroundTruthError, ScoreConfig, keypoint_score_table, score
+from sb3_permakey.show import ShowConfig, show
 from sb3_permakey.training import TrainConfig, train
 from sb3_permakey.validation import validation_scores
-
-
-@dataclass(frozen=True)
-class ShowConfig:
-    """Draw keypoints and error maps on test frames."""
-
-    checkpoint: Path
-    """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists."""
-    frames: Path
-    """Folder of frames that `collect` or `record_frames` wrote."""
-    out: Path
-    """PNG file: frames, keypoints with their windows, error maps of each layer."""
-    gif: Path | None = None
-    """GIF file: keypoints over consecutive frames."""
-    columns: int = 6
-    """Frames of the PNG."""
-    spacing: int = 8
-    """Steps between two frames of the PNG."""
-    first: int = 100
-    """First test frame to show."""
-    gif_frames: int = 150
-    """Frames of the GIF."""
-    readout: Literal["pointnet", "peaks"] | None = None
-    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map. Empty: both,
-    one under the other in the PNG, side by side in the GIF."""
-    distractor: DistractorKind | None = None
-    """Bars of noisy Atari, drawn on the frames."""
-
-    def __post_init__(self) -> None:
-        for name in ("columns", "spacing", "gif_frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -69,34 +41,46 @@ def run_collect(config: CollectConfig) -> None:
     """Collect frames."""
     store = collect(config)
     sizes = ", ".join(f"{len(frames)} {split}" for split, frames in store.splits.items())
-    _say(f"{config.out}: {len(store.episodes)} episodes of {config.game} ({sizes})")
-    _next(f"sb3-permakey pretrain --preset strong --frames {config.out} --out {config.game.lower()}.safetensors")
+    _say(f"{config.out}: {len(store.episodes)} episodes of {game_name(store)} ({sizes})")
+    out = f"{game_name(store).lower()}.safetensors"
+    _next("pretrain", "--preset", "strong", "--frames", config.out, "--out", out)
 
 
 def run_pretrain(config: PretrainConfig) -> None:
     """Train a keypoint model."""
+    before = _written_at(config.out)
     checkpoint = pretrain(config)
     if os.environ.get("RANK", "0") != "0":
         return
     logs = checkpoint.with_suffix(".pretraining")
-    _say(f"{checkpoint}: keypoint model; {logs}: losses.csv and TensorBoard logs")
+    is_new = _written_at(checkpoint) != before
+    _say(
+        f"{checkpoint}: keypoint model{'' if is_new else ', finished before: nothing was left to train'}; "
+        f"{logs}: losses.csv and TensorBoard logs"
+    )
     if config.score:
-        _score_pretrained(checkpoint, config)
-    _next(f"sb3-permakey show --checkpoint {checkpoint} --frames {config.frames_folder} --out keypoints.png")
+        _score_pretrained(checkpoint, config, is_new)
+    _next("show", "--checkpoint", checkpoint, "--frames", config.frames_folder, "--out", "keypoints.png")
 
 
-def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
-    """Score a new checkpoint on frames of its game, by each way to read its keypoints."""
+def _written_at(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _score_pretrained(checkpoint: Path, config: PretrainConfig, is_new: bool) -> None:
+    """Score a checkpoint on frames of its game, by each way to read its keypoints; a new one's old scores are gone."""
     store = FrameStore(config.frames_folder)
     if not store.is_atari:
         _say("not scored: true objects are known of Atari games alone")
         return
-    readouts: tuple[Literal["pointnet", "peaks"], ...] = (
-        ("pointnet", "peaks") if config.method == "permakey" else ("pointnet",)
-    )
+    readouts: tuple[Readout, ...] = ("pointnet", "peaks") if config.method == "permakey" else ("pointnet",)
     try:
         for readout in readouts:
             picture = checkpoint.with_name(f"{checkpoint.stem}.{readout}.png")
+            if is_new:
+                for path in (picture, picture.with_suffix(".json")):
+                    path.unlink(missing_ok=True)
             _say(f"read by {readout}:")
             run_score(
                 ScoreConfig(
@@ -114,28 +98,20 @@ def _score_pretrained(checkpoint: Path, config: PretrainConfig) -> None:
 
 def run_show(config: ShowConfig) -> None:
     """Draw keypoints."""
-    detectors = [KeypointDetector(config.checkpoint, readout=config.readout, streaming=True)]
-    if config.readout is None and isinstance(detectors[0].model, PermaKey):
-        detectors.append(KeypointDetector(config.checkpoint, readout="peaks", streaming=True))
-    store = FrameStore(config.frames)
-    reader = FrameReader(store, detectors[0].device, config.distractor)
-    first = min(config.first, reader.size("test") - 1)
-    after = np.arange(first, reader.size("test"))
-    shown = reader.frames("test", after[:: config.spacing][: config.columns])
-    save_png(config.out, keypoint_panel(detectors, shown))
-    _say(f"{config.out}: frames, keypoints and error maps")
+    store, columns, gif_frames = show(config)
+    _say(f"{config.out}: keypoints and error maps on {columns} frames")
     if config.gif:
-        consecutive = reader.frames("test", after[: config.gif_frames])
-        animations = [keypoint_animation(detector, consecutive) for detector in detectors]
-        pictures = [np.concatenate(beside, axis=1) for beside in zip(*animations, strict=True)]
-        save_gif(config.gif, pictures, FRAMES_PER_SECOND)
-        _say(f"{config.gif}: keypoints over {len(consecutive)} consecutive frames")
+        _say(f"{config.gif}: keypoints over {gif_frames} consecutive frames")
+    readout = config.readout or ("peaks" if config.peaks else None)
+    settings = {**({"readout": readout} if readout else {}), **config.peaks}
     if store.is_atari:
         game = game_name(store)
-        readout = f" --readout {config.readout}" if config.readout else ""
-        _next(f"sb3-permakey train --game {game} --checkpoint {config.checkpoint}{readout} --out {game.lower()}-agent")
+        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+        _next("train", "--game", game, "--checkpoint", config.checkpoint, *flags, "--out", f"{game.lower()}-agent")
     else:
-        _next(f'in Python, PermaKeyObservation(env, "{config.checkpoint}")')
+        arguments = ["env", json.dumps(str(config.checkpoint))]
+        arguments += [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+        _say(f"next: in Python, PermaKeyObservation({', '.join(arguments)})")
 
 
 def run_checkpoints(config: CheckpointsConfig) -> None:
@@ -164,10 +140,9 @@ def run_train(config: TrainConfig) -> None:
     for step, mean_score in validation_scores(config.out):
         _say(f"validation after {step:>7} steps: mean score {mean_score:.1f}")
     _say(f"{best}: the best agent of these; {config.out / 'tensorboard'}: logs")
-    checkpoint = f" --checkpoint {config.checkpoint}" if config.checkpoint else ""
-    _next(
-        f"sb3-permakey evaluate --game {config.game} --agent {best}{checkpoint} --out {config.out / 'evaluation.json'}"
-    )
+    checkpoint = ("--checkpoint", config.checkpoint) if config.checkpoint else ()
+    out = config.out / "evaluation.json"
+    _next("evaluate", "--game", config.game, "--agent", best, *checkpoint, "--out", out)
 
 
 def run_evaluate(config: EvaluateConfig) -> None:
@@ -188,13 +163,41 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 }
 
 
+AFTER_STOP = {
+    "collect": "the same command goes on",
+    "pretrain": "the same command goes on",
+    "train": "the same command with --resume goes on from the last checkpoint, if there is one",
+}
+"""What to do after Ctrl-C; all other commands begin anew."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; wrong input ends with one sentence and exit code 2."""
+    advice = "nothing was done"
     try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        kinds: dict[str, Any] = {name: kind for name, (kind, _) in COMMANDS.items()}
-        kinds["pretrain"] = _pretraining_kind(given)
-        config: Any = tyro.extras.subcommand_cli_from_dict(
+        config = _parse(list(sys.argv[1:] if arguments is None else arguments))
+        name, run = next((name, run) for name, (kind, run) in COMMANDS.items() if isinstance(config, kind))
+        advice = AFTER_STOP.get(name, "nothing was written")
+        with _warnings_as_sentences():
+            run(config)
+    except (ValueError, OSError, ImportError, TrainingDivergedError) as error:
+        print(f"sb3-permakey: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"sb3-permakey: stopped; {advice}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(given: list[str]) -> Any:
+    """The settings of the command that is given.
+
+    What they refuse themselves tyro would print in a box, under its own inner names; it is raised instead.
+    """
+    kinds: dict[str, Any] = {name: kind for name, (kind, _) in COMMANDS.items()}
+    kinds["pretrain"] = _pretraining_kind(given)
+
+    def parse() -> Any:
+        return tyro.extras.subcommand_cli_from_dict(
             kinds,
             config=(tyro.conf.OmitArgPrefixes,),
             prog="sb3-permakey",
@@ -202,14 +205,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "show and score these, train an agent that sees them, evaluate it. Each command names the next one.",
             args=given,
         )
-        run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
-        run(config)
-    except (ValueError, OSError, ImportError, TrainingDivergedError) as error:
-        print(f"sb3-permakey: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("sb3-permakey: stopped; the same command goes on where it can", file=sys.stderr)
-        sys.exit(130)
+
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            return parse()
+    except SystemExit as stop:
+        refusal = _own_refusal(stop)
+    if refusal:
+        raise refusal
+    return parse()
+
+
+def _own_refusal(stop: SystemExit) -> ValueError | None:
+    """The error of the package's own settings that made tyro stop, if there was one."""
+    error = stop.__context__
+    while error is not None:
+        if isinstance(error, ValueError):
+            raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+            if Path(raised_in).is_relative_to(Path(__file__).parent):
+                return error
+        error = error.__context__
+    return None
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Users' warnings without the place in the code that they come from."""
+    usual = warnings.formatwarning
+
+    def sentence(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if category is UserWarning:
+            return f"sb3-permakey: warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _pretraining_kind(arguments: Sequence[str]) -> type[PretrainConfig]:
@@ -223,5 +256,6 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _next(command: str) -> None:
-    print(f"next: {command}", flush=True)
+def _next(*parts: Any) -> None:
+    """Print the command that comes next, as a shell takes it."""
+    print("next:", shlex.join(["sb3-permakey", *map(str, parts)]), flush=True)

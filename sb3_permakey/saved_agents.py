@@ -16,8 +16,9 @@ import stable_baselines3
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_permakey.atari import atari_env_id, plain_game_name
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
 from sb3_permakey.keypoints.detector import ReadoutConfig
 from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver
 from sb3_permakey.recurrent_dqn import RecurrentDQN
@@ -177,11 +178,13 @@ class FrameAgent:
         return other
 
     def require_actions(self, game: str, action_space: spaces.Space) -> None:
-        """Raise AgentFileError unless the agent plays with a game's actions."""
+        """Raise AgentFileError unless the agent plays with a game's actions; warn of keypoints of another game."""
         if self.agent.action_space != action_space:
             raise AgentFileError(
                 f"{self.path} plays with actions {self.agent.action_space}, but {game} has {action_space}"
             )
+        if self.detector is not None:
+            warn_of_another_game(self.detector.source, plain_game_name(atari_env_id(game)))
 
     def act(self, frames: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
         """Greedy actions.

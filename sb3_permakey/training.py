@@ -15,12 +15,13 @@ import gymnasium as gym
 import tyro
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
-from sb3_permakey.atari import atari_env_id, make_atari_env
+from sb3_permakey.atari import atari_env_id, make_atari_env, plain_game_name
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.extractors import KeypointGNN
 from sb3_permakey.files import atomic_file, write_json
+from sb3_permakey.keypoints import warn_of_another_game
 from sb3_permakey.keypoints.detector import Readout, ReadoutConfig
 from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.observation import VecPermaKeyObservation
@@ -166,8 +167,10 @@ def train(config: TrainConfig) -> Path:
     :return: path of the best model
     :raises ValueError: when the folder already holds a trained agent, or a killed run that is not to be resumed
     """
-    atari_env_id(config.game)
+    game = plain_game_name(atari_env_id(config.game))
     resolve_device(config.device)
+    if config.checkpoint:
+        warn_of_another_game(config.checkpoint, game)
     out = config.out
     if (out / FINAL_MODEL).exists():
         raise ValueError(f"{out} already holds a trained agent; give another --out")

@@ -1,4 +1,7 @@
 import json
+import shlex
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,10 +12,13 @@ from safetensors.torch import save_file
 
 from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.cli import COMMANDS, main
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, load_checkpoint, save_checkpoint
+from sb3_permakey.files import write_json
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, Transporter, load_checkpoint, save_checkpoint
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore, write_store
 from sb3_permakey.scores import GroundTruthError
+
+SHOW = ("show", "--checkpoint", "mspacman", "--frames", "x", "--out", "y.png")
 
 
 @pytest.fixture
@@ -208,6 +214,128 @@ def test_wrong_agents(refused, tmp_path):
     assert not (tmp_path / "evaluation.json").exists()
 
 
+@pytest.fixture
+def square_store(tmp_path):
+    """A store of 60 test frames, which are no Atari game's, in a folder whose name has a space."""
+    episodes = [square_frames(60, seed) for seed in range(3)]
+    return write_store(tmp_path / "my frames", episodes, (0.4, 0.3, 0.3), {"game": "Square", "preprocessing": None})
+
+
+def test_show_of_the_contrast_and_the_commands_that_go_on(run, checkpoint, square_store, tmp_path):
+    show = ("show", "--checkpoint", checkpoint, "--frames", square_store.path, "--out", tmp_path / "keypoints.png")
+    code, output, errors = run(*show, "--surround-px", 18, "--num-keypoints", 6, "--columns", 50)
+    assert code == 0, errors
+    assert "keypoints and error maps on 8 frames" in output  # of 60 every 8th
+    both = Image.open(tmp_path / "keypoints.png").height
+    settings = 'readout="peaks", num_keypoints=6, surround_px=18.0'
+    assert f'next: in Python, PermaKeyObservation(env, "{checkpoint}", {settings})' in output
+    assert run(*show, "--readout", "peaks", "--surround-px", 18)[0] == 0
+    assert both - Image.open(tmp_path / "keypoints.png").height == 258
+
+    description = {"game": "ALE/MsPacman-v5", "preprocessing": PREPROCESSING}
+    write_json(square_store.path / "frames.json", {**square_store.description, **description})
+    moved = tmp_path / "my model.safetensors"
+    moved.write_bytes(checkpoint.read_bytes())
+    _, output, errors = run(*show[:2], moved, *show[3:], "--centroid-px", 10)
+    (line,) = [line for line in output.splitlines() if line.startswith("next: ")]
+    flags = ["--checkpoint", str(moved), "--readout", "peaks", "--centroid-px", "10.0", "--out", "mspacman-agent"]
+    assert shlex.split(line)[1:] == ["sb3-permakey", "train", "--game", "MsPacman", *flags]
+
+
+def test_show_refuses_a_frame_that_is_not_there(refused, square_store, tmp_path):
+    show = ("show", "--checkpoint", "mspacman", "--frames", square_store.path, "--out", tmp_path / "keypoints.png")
+    assert "first must be from 0 to 59, not 100000" in refused(*show, "--first", 100_000)
+    assert not (tmp_path / "keypoints.png").exists()
+
+
+def test_show_of_a_transporter_has_no_peaks(refused, square_store, tmp_path):
+    checkpoint = save_checkpoint(Transporter(), tmp_path / "transporter.safetensors")
+    show = ("show", "--checkpoint", checkpoint, "--frames", square_store.path, "--out", tmp_path / "keypoints.png")
+    assert "is a Transporter, which has no error maps" in refused(*show, "--surround-px", 18)
+
+
+@pytest.mark.parametrize("output", ["--out", "--gif"])
+def test_pictures_are_tried_before_keypoints_are_computed(refused, checkpoint, square_store, tmp_path, output):
+    (tmp_path / "file").write_text("not a folder")
+    outputs = {"--out": tmp_path / "x.png", "--gif": tmp_path / "x.gif"}
+    outputs[output] = tmp_path / "file" / outputs[output].name
+    flags = [part for flag in outputs.items() for part in flag]
+    sentence = refused("show", "--checkpoint", checkpoint, "--frames", square_store.path, *flags)
+    assert f"could not write {outputs[output]}: Not a directory" in sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "my frames"]
+
+
+def test_settings_are_refused_without_the_parsers_own_names(refused):
+    sentence = refused("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 100_000)
+    assert sentence == "sb3-permakey: num_keypoints must be from 1 to 1764, not 100000"
+    sentence = refused("collect", "--game", "Pong", "--out", "x", "--frames", 0)
+    assert sentence == "sb3-permakey: frames must be at least 1, not 0"
+
+
+def test_warnings_are_sentences(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("sb3_permakey.scores.command.labelled_frames", lambda *args, **settings: stop())
+
+    def stop():
+        raise GroundTruthError("no objects today")
+
+    def shown(*warning):
+        print(warnings.formatwarning(*warning[:4]), end="", file=sys.stderr)
+
+    monkeypatch.setattr(warnings, "showwarning", shown)  # pytest's keeps them to itself
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        _, _, errors = run("score", "seaquest", "--game", "mspacman")
+    assert errors.splitlines() == [
+        "sb3-permakey: warning: the checkpoint seaquest was trained on Seaquest: its keypoints may miss what MsPacman "
+        "shows",
+        "sb3-permakey: no objects today",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("collect --game Pong --out x", "the same command goes on"),
+        ("pretrain --game Pong --out x.safetensors", "the same command goes on"),
+        ("train --game Pong --out x", "the same command with --resume goes on from the last checkpoint"),
+        ("score mspacman --game MsPacman", "nothing was written"),
+        ("checkpoints", "nothing was written"),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on(run, monkeypatch, command, advice):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    name, *flags = command.split()
+    monkeypatch.setitem(COMMANDS, name, (COMMANDS[name][0], interrupted))
+    code, _, errors = run(name, *flags)
+    assert code == 130
+    assert errors.startswith(f"sb3-permakey: stopped; {advice}")
+
+
+def test_a_finished_pretraining_says_so_goes_on_and_is_scored_anew(run, frame_store, tmp_path, monkeypatch):
+    scored = []
+
+    def score(config):
+        assert not config.out.exists()
+        write_json(config.out, {})
+        scored.append(config.readout)
+        raise GroundTruthError("no objects today")
+
+    monkeypatch.setattr("sb3_permakey.cli.score", score)
+    out = tmp_path / "model.safetensors"
+    pretrain = ("pretrain", "--frames", frame_store.path, "--out", out, "--batch-size", 4, "--num-keypoints", 3)
+    run(*pretrain, "--max-steps", 1)
+    before = out.read_bytes()
+    output = run(*pretrain, "--max-steps", 1, "--no-score")[1]
+    assert "model.safetensors: keypoint model, finished before: nothing was left to train; " in output
+    assert out.read_bytes() == before
+    output = run(*pretrain, "--max-steps", 2)[1]
+    assert "finished before" not in output
+    assert out.read_bytes() != before
+    assert scored == ["pointnet"] * 2
+
+
 def test_score(run, checkpoint, tmp_path):
     pytest.importorskip("ocatari")
     flags = ("--episodes", 1, "--frames", 3, "--spacing", 2, "--out", tmp_path / "scores.json")
@@ -253,7 +381,21 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
             ("pretrain", "--frames", "x", "--out", "y.safetensors", "--num-keypoints", 0),
             "num_keypoints must be from 1 to 1764",
         ),
-        (("score", "x", "--game", "Pong", "--episodes", 0), "episodes must be at least 1, not 0"),
+        (("pretrain", "--frames", "x", "--out", "y.safetensors", "--batch-size", -4), "batch_size must be at least 1"),
+        (("pretrain", "--frames", "x", "--out", "y.safetensors", "--max-steps", 0), "max_steps must be at least 1"),
+        (("collect", "--game", "Pong", "--out", "x", "--seed", -1), "seed must be from 0 to 2147483647, not -1"),
+        (("collect", "--game", "CartPole-v1", "--out", "x"), "CartPole-v1 is not an Atari game: record frames"),
+        (("score", "mspacman", "--game", "Pong", "--device", "foo"), "device must be auto, cpu, cuda or another"),
+        (("score", "mspacman", "--game", "MsPacman", "--device", "meta"), "there is no device meta on this machine"),
+        (("score", "x", "--game", "Pong", "--surround-px", 18), "surround_px is a setting of peaks alone"),
+        (("score", "x", "--game", "Pong", "--picture", "k.foo"), "picture must name a .png file, not k.foo"),
+        ((*SHOW, "--columns", 500), "columns must be from 1 to 100, not 500"),
+        ((*SHOW, "--gif", "k.foo"), "gif must name a .gif file, not k.foo"),
+        ((*SHOW[:-1], "k.foo"), "out must name a .png file, not k.foo"),
+        ((*SHOW, "--gif-frames", 10), "gif_frames is of the GIF: give gif, the file to write"),
+        ((*SHOW, "--readout", "pointnet", "--surround-px", 18), "surround_px is a setting of peaks alone"),
+        ((*SHOW, "--centroid-px", 0), "centroid_px must be positive, not 0.0"),
+        (("score", "x", "--game", "Pong", "--episodes", 0), "episodes must be from 1 to 1000, not 0"),
         (("score", "x", "--game", "Pong", "--distractor", "diagonal"), "diagonal"),
         (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1, not 0"),
         (("train", "--game", "Pong", "--out", "x", "--steps", "many"), "Error parsing --steps"),

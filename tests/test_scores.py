@@ -1,12 +1,15 @@
 import json
 import math
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sb3_permakey.distractors import BarPlaces
+from sb3_permakey.files import WriteError
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
 from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.scores import (
@@ -335,6 +338,25 @@ def test_score_of_a_checkpoint(checkpoint, played, tmp_path):
         score(ScoreConfig((str(tmp_path / "model.safetensors"),), "Pong", out=config.out))
 
 
+@pytest.mark.parametrize("output", ["out", "picture"])
+def test_outputs_are_tried_before_anybody_plays(checkpoint, played, tmp_path, output):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WriteError, match="could not write .*file/x.png: Not a directory"):
+        score(ScoreConfig((str(checkpoint),), "Pong", **{output: tmp_path / "file" / "x.png"}))
+    assert played == []
+
+
+def test_a_checkpoint_of_another_game_deserves_a_warning(checkpoint, played, tmp_path):
+    own = save_checkpoint(PermaKey(), tmp_path / "own.safetensors", metadata={"game": "MsPacman"})
+    for name, game in (("seaquest", "Seaquest"), (str(own), "MsPacman")):
+        with pytest.warns(UserWarning, match=f"{name} was trained on {game}: its keypoints may miss what Pong shows"):
+            score(ScoreConfig((name,), "Pong"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        score(ScoreConfig((str(checkpoint),), "Pong"))  # it says nothing of its game
+        score(ScoreConfig(("seaquest",), "ALE/Seaquest-v5"))
+
+
 def test_several_checkpoints_are_pooled_and_compared(checkpoint, played, tmp_path):
     pytest.importorskip("scipy")
     other = save_checkpoint(PermaKey(PermaKeyConfig(num_keypoints=4)), tmp_path / "other.safetensors")
@@ -369,11 +391,17 @@ def test_peaks_keep_their_identities_within_a_pair(checkpoint):
     ("settings", "words"),
     [
         ({"checkpoints": ()}, "name at least one checkpoint"),
-        ({"episodes": 0}, "episodes must be at least 1, not 0"),
-        ({"episodes": 1001}, "episodes must be at most 1000"),
+        ({"episodes": 0}, "episodes must be from 1 to 1000, not 0"),
+        ({"episodes": 1001}, "episodes must be from 1 to 1000, not 1001"),
         ({"spacing": 0}, "spacing must be at least 1"),
-        ({"margin_px": -1.0}, "margin_px must not be negative"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"margin_px": -1.0}, "margin_px must be at least 0"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"seed": 2_144_483}, "seed must be from 0 to 2144482, not 2144483"),
+        ({"picture": Path("k.foo")}, "picture must name a .png file, not k.foo"),
+        ({"surround_px": 18.0}, "surround_px is a setting of peaks alone"),
+        ({"readout": "pointnet", "centroid_px": 10.0}, "centroid_px is a setting of peaks alone"),
+        ({"readout": "peaks", "num_keypoints": 100_000}, "num_keypoints must be from 1 to 1764"),
+        ({"epsilon": 0.2}, "epsilon is of agents, but none plays"),
     ],
 )
 def test_impossible_settings(settings, words):

@@ -7,6 +7,7 @@ from sb3_permakey.keypoints.checkpoint import (
     require_trainable,
     save_checkpoint,
     save_for_detection,
+    warn_of_another_game,
 )
 from sb3_permakey.keypoints.detector import KeypointDetector, ReadoutConfig
 from sb3_permakey.keypoints.model import KeypointModel, Keypoints
@@ -35,4 +36,5 @@ __all__ = [
     "save_checkpoint",
     "save_for_detection",
     "shipped_checkpoints",
+    "warn_of_another_game",
 ]

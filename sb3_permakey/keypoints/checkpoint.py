@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sb3_permakey.files import read_tensors, write_tensors
 from sb3_permakey.keypoints.layers import ENCODER
 from sb3_permakey.keypoints.model import KeypointModel
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
-from sb3_permakey.keypoints.shipped import CheckpointError, locate_checkpoint
+from sb3_permakey.keypoints.shipped import CheckpointError, locate_checkpoint, shipped_checkpoints
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 from sb3_permakey.precision import place
 
@@ -24,6 +25,9 @@ FORMAT = "sb3-permakey keypoints"
 VERSION = 2
 READABLE_VERSIONS = ("1", "2")
 """Version 1 knows PermaKey alone and no files for detection only."""
+
+GAME = "game"
+"""Metadata: the game whose frames a model was trained on, without what its gymnasium id adds."""
 
 FOR_DETECTION_ONLY = "for_detection_only"
 """Metadata, "true" in a file without what only training needs."""
@@ -113,6 +117,23 @@ def checkpoint_metadata(path_or_name: str | Path) -> dict[str, str]:
     :raises CheckpointError: when it is missing, truncated or of another format or version
     """
     return json.loads(_read(locate_checkpoint(path_or_name))[0].get("metadata", "{}"))
+
+
+def warn_of_another_game(path_or_name: str | Path, game: str) -> None:
+    """Warn when a checkpoint says that it was trained on the frames of another game.
+
+    :param path_or_name: as for `load_checkpoint`
+    :param game: where its keypoints are wanted, without what its gymnasium id adds
+    :raises CheckpointError: when it is missing, truncated or of another format or version
+    """
+    path = locate_checkpoint(path_or_name)
+    shipped = {checkpoint.path: checkpoint.game for checkpoint in shipped_checkpoints()}
+    trained_on = shipped.get(path) or checkpoint_metadata(path).get(GAME)
+    if trained_on and trained_on != game:
+        warnings.warn(
+            f"the checkpoint {path_or_name} was trained on {trained_on}: its keypoints may miss what {game} shows",
+            stacklevel=3,
+        )
 
 
 def require_trainable(model: KeypointModel) -> None:

@@ -13,7 +13,15 @@ from sb3_permakey.atari import PREPROCESSING, atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind, check_kind, draw_bars, places_by_index
 from sb3_permakey.pretraining.episodes import collect_episodes, require_sizes
 from sb3_permakey.pretraining.frames import FrameStore
-from sb3_permakey.pretraining.players import RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
+from sb3_permakey.pretraining.players import (
+    RANDOM,
+    EpisodeActions,
+    MinariRecordings,
+    Roster,
+    parse_sources,
+    require_agents,
+)
+from sb3_permakey.settings import require_range
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,10 @@ class CollectConfig:
     """Seed of the whole collection."""
 
     def __post_init__(self) -> None:
-        require_sizes(self.frames, self.max_episode_steps, self.shares)
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
+        require_sizes(self.frames, self.max_episode_steps, self.shares, self.seed)
+        require_range(0, 1, epsilon=self.epsilon)
+        if self.epsilon != type(self).epsilon:
+            require_agents("epsilon", self.policy)
         parse_sources(self.policy)
         if self.distractor is not None:
             check_kind(self.distractor)
@@ -123,6 +132,7 @@ def collect(config: CollectConfig) -> FrameStore:
 
     :param config: the collection's settings
     :raises FrameStoreError: when the folder holds frames that were made with other settings
+    :raises WriteError: when the folder cannot be written, or another collection is writing it
     """
 
     def open_player() -> Player:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.keypoints import KeypointModel, PermaKey, PermaKeyConfig, Transporter, TransporterConfig
+from sb3_permakey.settings import require_at_least, require_positive, require_seed, require_suffix
 
 
 class Optimisation(NamedTuple):
@@ -109,30 +110,55 @@ class PretrainConfig:
             raise ValueError(f"the settings of the preset {self.preset!r} are a {PRESETS[self.preset].__name__}")
         if (self.frames is None) == (self.game is None):
             raise ValueError("give either frames, a folder that `collect` wrote, or the game to collect frames of")
-        at_least_one = (
-            "batch_size",
-            "lspn_stride",
-            "decay_steps",
-            "max_pair_distance",
-            "epochs",
-            "patience_epochs",
-            "log_every_steps",
-            "picture_every_steps",
+        require_at_least(
+            1,
+            collect_frames=self.collect_frames,
+            batch_size=self.batch_size,
+            lspn_stride=self.lspn_stride,
+            decay_steps=self.decay_steps,
+            max_pair_distance=self.max_pair_distance,
+            epochs=self.epochs,
+            patience_epochs=self.patience_epochs,
+            max_steps=self.max_steps,
+            pointnet_steps=self.pointnet_steps,
+            log_every_steps=self.log_every_steps,
+            picture_every_steps=self.picture_every_steps,
         )
-        for name in at_least_one:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        for name in ("learning_rate", "pointnet_learning_rate", "decay_rate"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive, not {value}")
-        if self.out.suffix != ".safetensors":
-            raise ValueError(f"out must name a .safetensors file, not {self.out}")
+        require_positive(
+            learning_rate=self.learning_rate,
+            pointnet_learning_rate=self.pointnet_learning_rate,
+            decay_rate=self.decay_rate,
+            max_minutes=self.max_minutes,
+        )
+        require_at_least(0, save_every_s=self.save_every_s)
+        require_seed(self.seed)
+        require_suffix(".safetensors", out=self.out)
         if not 0 < self.first_stage_share < 1:
             raise ValueError(f"first_stage_share must be between 0 and 1, not {self.first_stage_share}")
         if self.method == "transporter" and (self.schedule == "staged" or self.frozen_from or self.lspn_stride > 1):
             raise ValueError("staged, frozen_from and lspn_stride are permakey's: the transporter has one stage")
+        self._require_use()
+
+    def _require_use(self) -> None:
+        """Raise ValueError for a setting that is given and that this run would not read."""
+        given = {one.name for one in fields(self) if getattr(self, one.name) != getattr(type(self), one.name, None)}
+        alone, staged = self.frozen_from is not None, self.schedule == "staged"
+        useless = {
+            "collect_frames": ("frames of a game are collected", self.game is None),
+            "max_pair_distance": ("the transporter is trained", self.method != "transporter"),
+            "pointnet_learning_rate": ("the PointNet is trained alone", not (alone or staged)),
+            "pointnet_steps": ("the PointNet is trained alone", not (alone or staged)),
+            "first_stage_share": ("max_minutes are shared by two stages", alone or not staged or not self.max_minutes),
+            "learning_rate": ("VAE and LSPN are trained", alone),
+        }
+        for name, (when, is_useless) in useless.items():
+            if name in given and is_useless:
+                raise ValueError(f"{name} is only read where {when}")
+        if self.method == "transporter":
+            shared = {one.name for one in fields(TransporterConfig)}
+            for one in fields(self.model):
+                if one.name not in shared and getattr(self.model, one.name) != one.default:
+                    raise ValueError(f"{one.name} is permakey's: the transporter has no use for it")
 
     @property
     def optimisation(self) -> Optimisation:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from sb3_permakey.files import atomic_array, write_json
+from sb3_permakey.files import atomic_array, locked_folder, require_writable, write_json
 from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
 from sb3_permakey.pretraining.players import RANDOM
+from sb3_permakey.settings import require_at_least, require_seed
 
 COLLECTION = "collection.json"
 Shares = tuple[float, float, float]
@@ -33,11 +34,10 @@ class EpisodePlayer(Protocol):
         """Play one step; True when the episode is over."""
 
 
-def require_sizes(frames: int, max_episode_steps: int, shares: Shares) -> None:
+def require_sizes(frames: int, max_episode_steps: int, shares: Shares, seed: int) -> None:
     """Raise ValueError unless frames can be collected like that, and divided into train, valid and test."""
-    for name, value in (("frames", frames), ("max_episode_steps", max_episode_steps)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    require_at_least(1, frames=frames, max_episode_steps=max_episode_steps)
+    require_seed(seed)
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares must be positive and sum to 1, not {shares}")
 
@@ -53,24 +53,55 @@ def collect_episodes(
     :param provenance: what determines the episodes: game, policy and preprocessing among it
     :param open_player: opens the player, where there is anything left to play
     :raises FrameStoreError: when the folder holds frames that were made with other settings, or too few
+    :raises WriteError: when the folder cannot be written, or another collection is writing it
     """
     provenance = json.loads(json.dumps(provenance, default=str))
     if (out / DESCRIPTION).exists():
-        store = FrameStore(out)
-        _require_same(out, store.description, provenance)
-        if sum(episode.length for episode in store.episodes) < frames:
-            raise FrameStoreError(f"{out} is finished with fewer than {frames} frames; use another folder")
+        return _finished(out, frames, provenance)
+    require_writable(out / DESCRIPTION)
+    with locked_folder(out):
+        if (out / DESCRIPTION).exists():  # by a collection that has ended meanwhile
+            return _finished(out, frames, provenance)
+        collection, episodes = out / COLLECTION, out / "episodes"
+        if collection.exists() and any(episodes.glob("[0-9]*.npy")):
+            _require_same(out, json.loads(collection.read_text()), provenance)
+        player = open_player()
+        write_json(collection, provenance)
+        lengths = _play_missing(player, frames, provenance, episodes)
+        store = write_store(out, StoredEpisodes(episodes, len(lengths)), shares, provenance)
+        shutil.rmtree(episodes)
+        collection.unlink()
         return store
-    collection, episodes = out / COLLECTION, out / "episodes"
-    if collection.exists():
-        _require_same(out, json.loads(collection.read_text()), provenance)
-    player = open_player()
-    write_json(collection, provenance)
-    lengths = _play_missing(player, frames, provenance, episodes)
-    kept = [np.load(_episode_path(episodes, index), mmap_mode="r") for index in range(len(lengths))]
-    store = write_store(out, kept, shares, provenance)
-    shutil.rmtree(episodes)
-    collection.unlink()
+
+
+class StoredEpisodes(Sequence[np.ndarray]):
+    """The first episodes of a folder, each memory-mapped for as long as it is held.
+
+    Thousands at once are more open files than a process may have, and a file that is mapped cannot be removed on
+    Windows.
+
+    :param folder: where the episodes are
+    :param count: number of episodes
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.number = folder, count
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.number:
+            raise IndexError(index)
+        return np.load(_episode_path(self.folder, index), mmap_mode="r")
+
+
+def _finished(out: Path, frames: int, provenance: dict[str, Any]) -> FrameStore:
+    """A store that was finished before, if it is what is wanted."""
+    store = FrameStore(out)
+    _require_same(out, store.description, provenance)
+    if sum(episode.length for episode in store.episodes) < frames:
+        raise FrameStoreError(f"{out} is finished with fewer than {frames} frames; use another folder")
     return store
 
 

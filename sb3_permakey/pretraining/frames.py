@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sb3_permakey.files import atomic_array, write_json
+from sb3_permakey.keypoints.layers import IMAGE_SIZE
 
 VERSION = 1
 DESCRIPTION = "frames.json"
@@ -39,7 +40,7 @@ class FrameStore:
     """A finished store, open for reading.
 
     :param path: folder that holds frames.json and one array per split
-    :raises FrameStoreError: when it is missing, unfinished or of another version
+    :raises FrameStoreError: when it is missing, unfinished, of another version or of frames of another size
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,6 +63,9 @@ class FrameStore:
             raise FrameStoreError(f"{path} is not a whole frame store ({error})") from error
         for split, frames in self.splits.items():
             described = sum(episode.length for episode in self.episodes if episode.split == split)
+            if frames.ndim == 4 and frames.shape[1:3] != (IMAGE_SIZE, IMAGE_SIZE):
+                height, width = frames.shape[1:3]
+                raise FrameStoreError(f"{path} holds frames of {height}x{width} pixels, but keypoints are of 84x84")
             if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != described:
                 raise FrameStoreError(
                     f"{path}/{split}.npy holds {frames.dtype} {frames.shape}, "
@@ -90,7 +94,7 @@ class FrameStore:
 
 
 def write_store(
-    path: str | Path, episodes: list[np.ndarray], shares: tuple[float, float, float], description: dict[str, Any]
+    path: str | Path, episodes: Sequence[np.ndarray], shares: tuple[float, float, float], description: dict[str, Any]
 ) -> FrameStore:
     """Lay episodes out by split and write a store; frames.json comes last and makes it whole.
 

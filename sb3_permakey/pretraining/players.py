@@ -66,6 +66,12 @@ def _parse_source(policy: str) -> tuple[str, float | None]:
     return name, weight
 
 
+def require_agents(setting: str, policies: Sequence[str]) -> None:
+    """Raise ValueError, which names the setting that would be ignored, unless an agent is among the players."""
+    if all(source.name == RANDOM or source.name.startswith(MINARI) for source in parse_sources(policies)):
+        raise ValueError(f"{setting} is of agents, but none plays: policy names {' '.join(policies)}")
+
+
 def sources_of_episodes(sources: Sequence[Source], seed: int, episodes: int) -> np.ndarray:
     """Which source plays each of the first episodes; the seed and an episode's number alone decide it.
 
@@ -191,6 +197,7 @@ class Roster:
     :raises ImportError: when a source needs a package that is not installed
     :raises AgentFileError: when an agent is missing, broken or plays another game
     :raises RecordingsError: when a data set is missing or of another game
+    :raises ValueError: when a checkpoint is given and no agent sees keypoints
     """
 
     def __init__(
@@ -207,6 +214,8 @@ class Roster:
                 agent = FrameAgent(agent_file(name), checkpoint)
                 agent.require_actions(game, action_space)
                 self.opened.append(agent)
+        if checkpoint is not None and not any(isinstance(one, FrameAgent) and one.detector for one in self.opened):
+            raise ValueError(f"the checkpoint {checkpoint} would not be used: no player sees keypoints")
 
     def player(self, episode: int) -> FrameAgent | MinariRecordings | None:
         """Who plays an episode; None: random actions."""

@@ -43,9 +43,10 @@ def record_frames(
     :raises ValueError: when the environment has other observations, or a number makes no sense
     :raises FrameStoreError: when the folder holds frames that were made with other settings, or there are too few
         episodes
+    :raises WriteError: when the folder cannot be written, or another recording is writing it
     """
     require_frames(env.observation_space)
-    require_sizes(frames, max_episode_steps, shares)
+    require_sizes(frames, max_episode_steps, shares, seed)
     provenance = {
         "game": env.spec.id if env.spec else type(env.unwrapped).__name__,
         "policy": [getattr(policy, "__name__", type(policy).__name__) if policy else RANDOM],

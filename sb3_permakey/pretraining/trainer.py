@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sb3_permakey.atari import PREPROCESSING
+from sb3_permakey.atari import PREPROCESSING, plain_game_name
 from sb3_permakey.figures import keypoint_panel
+from sb3_permakey.files import locked_folder, require_writable
 from sb3_permakey.keypoints import (
     CheckpointError,
     KeypointDetector,
@@ -26,6 +29,7 @@ from sb3_permakey.keypoints import (
     save_checkpoint,
     save_for_detection,
 )
+from sb3_permakey.keypoints.checkpoint import GAME
 from sb3_permakey.precision import keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
@@ -34,7 +38,7 @@ from sb3_permakey.pretraining.frames import FrameStore, FrameStoreError
 from sb3_permakey.pretraining.logs import TrainingLog
 from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.stages import ErrorMapStage, FrameStage, PairStage, Stage
-from sb3_permakey.pretraining.state import Progress, load_state, save_state
+from sb3_permakey.pretraining.state import Progress, SavedState, load_state, save_state
 
 LIMITS_AND_PLACES = (
     "out",
@@ -56,7 +60,9 @@ class TrainingDivergedError(RuntimeError):
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train a keypoint model; a run that was stopped goes on, a run that is done is not done again.
+    """Train a keypoint model; a run that was stopped goes on, and so does a finished one that may now be longer.
+
+    A finished run whose steps, epochs and minutes leave nothing to do is not done again.
 
     The checkpoint holds the last weights. Early stopping ends a run but does not go back to its best validation loss:
     the LSPN predicts features that change while the encoder learns, so that a lower loss does not mark a better model.
@@ -68,10 +74,16 @@ def pretrain(config: PretrainConfig) -> Path:
     :raises FrameStoreError: when the frames are missing, broken or made with other preprocessing
     :raises StateError: when the folder of the run belongs to one with other settings
     :raises CheckpointError: when `frozen_from` names no good checkpoint or one with other settings
+    :raises WriteError: when checkpoint or state cannot be written, or another run is writing them
     """
     if config.game:
         if "WORLD_SIZE" in os.environ:
             raise ValueError("collect the frames first: several processes cannot share one collection")
+        # What can be told before the frames are collected.
+        resolve_device(config.device)
+        require_writable(config.out)
+        if config.frozen_from:
+            load_checkpoint(config.frozen_from)
         collect(CollectConfig(game=config.game, out=config.frames_folder, frames=config.collect_frames))
     return Pretraining(config).run()
 
@@ -100,27 +112,65 @@ class Pretraining:
         self.model = place(self._make_model(), self.device)
         if self.workers.count > 1:
             share_batch_norm(self.model)
+        self.steps_per_epoch = self.reader.size("train") // self.optimisation.batch_size
         self.num_stages = 2 if config.schedule == "staged" and not config.frozen_from else 1
 
     def run(self) -> Path:
-        """Train what is left to train and write the checkpoint."""
+        """Train what is left to train and write the checkpoint.
+
+        :raises WriteError: when checkpoint or state cannot be written, or another run is writing them
+        """
+        self._load()
+        if self.progress.finished and not self._goes_on():
+            return self.config.out if self.config.out.exists() else self._write_checkpoint()
+        require_writable(self.config.out, self.state_path)
+        with locked_folder(self.folder) if self.workers.is_first else nullcontext():
+            return self._train(self._load())
+
+    def _load(self) -> SavedState | None:
+        """Take up the saved state, if there is one."""
         saved = load_state(self.state_path, self.settings) if self.state_path.exists() else None
         self.progress = saved.progress if saved else Progress()
         if saved:
             self.model.load_state_dict(saved.model)
-        if self.progress.finished:
-            return self.config.out if self.config.out.exists() else self._write_checkpoint()
-        keep_freed_memory()
         self.started = time.monotonic() - self.progress.elapsed_s
+        return saved
+
+    def _goes_on(self) -> bool:
+        """Whether a finished run has anything left to do; warns of steps that are wanted and cannot be made."""
+        progress = self.progress
+        if progress.stage >= self.num_stages:
+            limits = [self._last_step(stage) for stage in range(self.num_stages)]
+            if sum(limits) > progress.steps_before:
+                warnings.warn(
+                    f"{self.config.out} was finished by an earlier release, after {progress.steps_before} steps, and "
+                    "cannot go on: give another out to train longer",
+                    stacklevel=3,
+                )
+            return False
+        if progress.stage and self.config.max_steps and self.config.max_steps > progress.steps_before:
+            warnings.warn(
+                f"the first stage of {self.config.out} ended after {progress.steps_before} steps and stays as it is, "
+                "for the PointNet has learned from its error maps: give another out to train it longer",
+                stacklevel=3,
+            )
+        return progress.step < self._last_step(progress.stage) and self._is_patient() and not self._out_of_time()
+
+    def _train(self, saved: SavedState | None) -> Path:
+        """Train from the saved state on, or from the start."""
+        keep_freed_memory()
+        self.progress.finished = False
         self.workers.wait()
         try:
-            while self.progress.stage < self.num_stages:
+            while True:
                 stage = self._make_stage()
                 optimizer = torch.optim.Adam(stage.parameters(), lr=stage.learning_rate)
                 if saved:
                     saved.restore_optimizer(optimizer)
                     saved = None
                 self._train_stage(stage, optimizer)
+                if self.progress.stage == self.num_stages - 1:
+                    break
                 self.progress.next_stage()
             self.progress.finished = True
             if self.workers.is_first:
@@ -152,14 +202,14 @@ class Pretraining:
     def _write_checkpoint(self) -> Path:
         """The checkpoint; of a model that took its frozen modules from one for detection only, another such one."""
         save = save_for_detection if self.model.for_detection_only else save_checkpoint
-        return save(self.model, self.config.out)
+        return save(self.model, self.config.out, metadata={GAME: plain_game_name(self.store.description["game"])})
 
     def _make_stage(self) -> Stage:
         config, learning_rate = self.config, self.optimisation.learning_rate
         if isinstance(self.model, Transporter):
             return PairStage(self.model, self.reader, self.precision, learning_rate, config.max_pair_distance)
         assert isinstance(self.model, PermaKey)
-        if self.progress.stage == 1 or config.frozen_from:
+        if self._is_pointnet_alone(self.progress.stage):
             return ErrorMapStage(
                 self.model,
                 self.reader,
@@ -178,24 +228,25 @@ class Pretraining:
             lspn_stride=config.lspn_stride,
         )
 
-    def _last_step(self, stage: Stage) -> int:
+    def _is_pointnet_alone(self, stage: int) -> bool:
+        return stage == 1 or self.config.frozen_from is not None
+
+    def _last_step(self, stage: int) -> int:
+        """Steps of the stage of that number at most."""
         limit = self.config.max_steps
-        if isinstance(stage, ErrorMapStage) and self.config.pointnet_steps is not None:
+        if self._is_pointnet_alone(stage) and self.config.pointnet_steps is not None:
             limit = self.config.pointnet_steps
-        most = self._steps_per_epoch(stage) * self.config.epochs
+        most = self.steps_per_epoch * self.config.epochs
         return most if limit is None else min(most, limit)
 
-    def _steps_per_epoch(self, stage: Stage) -> int:
-        return stage.size("train") // self.optimisation.batch_size
-
     def _train_stage(self, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
-        progress, last_step = self.progress, self._last_step(stage)
+        progress, last_step, is_patient = self.progress, self._last_step(self.progress.stage), self._is_patient()
         compute = self.workers.wrap(self.model, stage.compute)
         log: TrainingLog | None = None
         saved_at = time.monotonic()
         with tqdm(total=last_step, initial=progress.step, desc=stage.name, disable=not self.workers.is_first) as bar:
             try:
-                while progress.step < last_step and not self._out_of_time():
+                while is_patient and progress.step < last_step and not self._out_of_time():
                     losses = self._train_step(stage, compute, optimizer)
                     bar.update()
                     if log is None and self.workers.is_first:
@@ -206,8 +257,8 @@ class Pretraining:
                         self._log_losses(log, "train", losses)
                     if progress.step % self.config.picture_every_steps == 0:
                         self._log_picture(log)
-                    if progress.step % self._steps_per_epoch(stage) == 0 and self._validate(stage, log):
-                        break
+                    if progress.step % self.steps_per_epoch == 0:
+                        is_patient = self._validate(stage, log)
                     if time.monotonic() - saved_at > self.config.save_every_s:
                         self._save(optimizer)
                         saved_at = time.monotonic()
@@ -220,7 +271,7 @@ class Pretraining:
     def _train_step(self, stage: Stage, compute: Callable[..., Any], optimizer: torch.optim.Optimizer) -> Any:
         """One update; order of frames and everything random depend on the seed and the step alone."""
         config, progress, batch_size = self.config, self.progress, self.optimisation.batch_size
-        epoch, position = divmod(progress.step, self._steps_per_epoch(stage))
+        epoch, position = divmod(progress.step, self.steps_per_epoch)
         order = np.random.default_rng((config.seed, progress.stage, epoch)).permutation(stage.size("train"))
         indices = np.sort(order[position * batch_size : (position + 1) * batch_size])
         decay = self.optimisation.decay_rate ** (progress.step // self.optimisation.decay_steps)
@@ -247,7 +298,7 @@ class Pretraining:
 
     @torch.inference_mode()
     def _validate(self, stage: Stage, log: TrainingLog | None) -> bool:
-        """Log the validation losses; True when they have not improved for `patience_epochs`."""
+        """Log the validation losses; False when they have not improved for `patience_epochs`."""
         stage.set_training_mode(False)
         size, batch_size = stage.size("valid"), self.optimisation.batch_size
         batches = [np.arange(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
@@ -260,7 +311,10 @@ class Pretraining:
         improved = loss < progress.best_loss
         progress.best_loss = min(loss, progress.best_loss)
         progress.epochs_without_improvement = 0 if improved else progress.epochs_without_improvement + 1
-        return self.workers.agree(progress.epochs_without_improvement >= self.optimisation.patience_epochs)
+        return self._is_patient()
+
+    def _is_patient(self) -> bool:
+        return self.workers.agree(self.progress.epochs_without_improvement < self.optimisation.patience_epochs)
 
     def _log_losses(self, log: TrainingLog | None, split: str, losses: Any) -> None:
         if log:

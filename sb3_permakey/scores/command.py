@@ -12,15 +12,16 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from sb3_permakey.atari import PREPROCESSING, atari_env_id
+from sb3_permakey.atari import PREPROCESSING, atari_env_id, plain_game_name
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import save_png
-from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.files import require_writable, write_json
+from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, warn_of_another_game
+from sb3_permakey.keypoints.detector import Readout
 from sb3_permakey.keypoints.peaks import CENTROID_PX, match_keypoints
-from sb3_permakey.pretraining.players import RANDOM, parse_sources
+from sb3_permakey.pretraining.players import RANDOM, parse_sources, require_agents
 from sb3_permakey.provenance import provenance
-from sb3_permakey.scores.labelled import MOST_EPISODES, LabelledFrames, labelled_frames
+from sb3_permakey.scores.labelled import MOST_EPISODES, MOST_SCORING_SEED, LabelledFrames, labelled_frames
 from sb3_permakey.scores.measures import bars_area_share
 from sb3_permakey.scores.pictures import score_picture
 from sb3_permakey.scores.statistics import (
@@ -31,6 +32,7 @@ from sb3_permakey.scores.statistics import (
     score_keypoints,
     score_stability,
 )
+from sb3_permakey.settings import require_at_least, require_range, require_seed, require_suffix
 
 RANDOM_DRAWS = 10
 BATCH_SIZE = 32
@@ -66,7 +68,7 @@ class ScoreConfig:
     """A keypoint within this distance of an object's box is on it, in pixels of the 84x84 frame."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari on the frames."""
-    readout: Literal["pointnet", "peaks"] | None = None
+    readout: Readout | None = None
     """How keypoints are read; None: by the model's own way."""
     num_keypoints: int | None = None
     """Number of peaks; None: the model's number of keypoints."""
@@ -86,18 +88,18 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         if not self.checkpoints:
             raise ValueError("name at least one checkpoint to score")
-        for name in ("episodes", "frames", "spacing"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.episodes > MOST_EPISODES:
-            raise ValueError(f"episodes must be at most {MOST_EPISODES}, not {self.episodes}")
-        if self.margin_px < 0:
-            raise ValueError(f"margin_px must not be negative, not {self.margin_px}")
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
+        require_range(1, MOST_EPISODES, episodes=self.episodes)
+        require_at_least(1, frames=self.frames, spacing=self.spacing)
+        require_at_least(0, margin_px=self.margin_px)
+        require_range(0, 1, epsilon=self.epsilon)
+        require_seed(self.seed, MOST_SCORING_SEED)
+        require_suffix(".png", picture=self.picture)
+        ReadoutConfig(
+            self.readout or "pointnet", self.num_keypoints, self.min_distance_px, self.surround_px, self.centroid_px
+        )
+        if self.epsilon != type(self).epsilon:
+            require_agents("epsilon", self.policy)
         parse_sources(self.policy)
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
@@ -110,8 +112,11 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     :return: the content of the JSON file
     :raises ImportError: when OCAtari is not installed
     :raises ValueError: when checkpoints do not fit together or the game, or the JSON file holds other scores
+    :raises WriteError: when JSON or picture cannot be written
     """
     game = atari_env_id(config.game)
+    for checkpoint in config.checkpoints:
+        warn_of_another_game(checkpoint, plain_game_name(game))
     detectors = [_detector(config, checkpoint) for checkpoint in config.checkpoints]
     wanted = _settings(config, game, detectors)
     if config.out and config.out.exists():
@@ -120,6 +125,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             raise ValueError(f"{config.out} holds other scores; give another --out")
         if not config.picture or config.picture.exists():
             return found
+    require_writable(config.out, config.picture)
     labelled = labelled_frames(
         config.game,
         episodes=config.episodes,

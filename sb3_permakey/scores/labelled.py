@@ -14,11 +14,14 @@ from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import INFO_KEY, BarPlaces, DistractorKind
 from sb3_permakey.pretraining.players import MINARI, RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
+from sb3_permakey.settings import MOST_SEED, require_at_least, require_range, require_seed
 
 FIRST_SCORING_SEED = 3_000_000
 """Seeds of scored episodes start here, above those of training, validation and test."""
 MOST_EPISODES = 1_000
 """Episodes that one seed of `labelled_frames` has for itself."""
+MOST_SCORING_SEED = (MOST_SEED - FIRST_SCORING_SEED) // MOST_EPISODES - 1
+"""So that all its episodes have seeds that an emulator takes."""
 MAX_EPISODE_STEPS = 1_000
 
 
@@ -77,13 +80,9 @@ def labelled_frames(
     :raises ValueError: for players that cannot play
     :raises GroundTruthError: when OCAtari does not know the game, or fails on every frame
     """
-    for name, value, most in (
-        ("episodes", episodes, MOST_EPISODES),
-        ("frames", frames, None),
-        ("spacing", spacing, None),
-    ):
-        if value < 1 or (most is not None and value > most):
-            raise ValueError(f"{name} must be at least 1{f' and at most {most}' if most else ''}, not {value}")
+    require_range(1, MOST_EPISODES, episodes=episodes)
+    require_at_least(1, frames=frames, spacing=spacing)
+    require_seed(seed, MOST_SCORING_SEED)
     env = make_atari_env(game, training=False, distractor=distractor)
     truth = GroundTruth(env, game)
     sources = parse_sources(policy)

@@ -10,6 +10,7 @@ import pytest
 
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import BAR_COLOR
+from sb3_permakey.files import InUseError, WriteError, locked_folder
 from sb3_permakey.pretraining.collect import CollectConfig, Player, collect
 from sb3_permakey.pretraining.frames import FrameStoreError
 from sb3_permakey.pretraining.players import Roster, parse_sources
@@ -111,6 +112,42 @@ def test_collection_and_acting_see_equal_pixels_for_equal_emulator_states():
         np.testing.assert_array_equal(acting.step(action)[0], frame)
 
 
+def test_a_checkpoint_that_no_player_needs_is_named(tmp_path):
+    config = CollectConfig(out=tmp_path / "frames", checkpoint="mspacman", **SHORT)
+    with pytest.raises(ValueError, match="the checkpoint mspacman would not be used: no player sees keypoints"):
+        collect(config)
+    assert not config.out.exists()
+
+
+def test_a_collection_that_failed_at_once_leaves_the_folder_to_others(tmp_path, monkeypatch):
+    config = CollectConfig(out=tmp_path / "frames", **SHORT)
+
+    def fail(player, index):
+        raise ValueError("no episode today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Player, "start", fail)
+        with pytest.raises(ValueError, match="no episode today"):
+            collect(config)
+    assert {episode.split for episode in collect(replace(config, seed=5)).episodes} == {"train", "valid", "test"}
+
+
+def test_a_second_collection_in_the_same_folder_is_refused_and_harms_nothing(collected, tmp_path):
+    config = CollectConfig(out=tmp_path / "frames", **SHORT)
+    with locked_folder(config.out), pytest.raises(InUseError, match="another run is writing .*frames"):
+        collect(config)
+    finished, frames = collected
+    with locked_folder(finished.out):  # reading is no writing
+        np.testing.assert_array_equal(collect(finished).splits["test"], frames["test"])
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anybody_plays(tmp_path, monkeypatch):
+    monkeypatch.setattr(Player, "start", lambda player, index: pytest.fail("somebody plays"))
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WriteError, match="could not write .*file/frames.*: Not a directory"):
+        collect(CollectConfig(out=tmp_path / "file" / "frames", **SHORT))
+
+
 def test_noisy_frames_are_the_clean_ones_with_bars(collected, tmp_path):
     config, clean = collected
     noisy = stored(replace(config, out=tmp_path / "frames", distractor="both"))
@@ -145,6 +182,10 @@ def test_stores_of_the_first_release_are_the_same_collection(collected, tmp_path
         ({"shares": (0.5, 0.5, 0.5)}, "shares must"),
         ({"policy": ()}, "policy must name"),
         ({"distractor": "diagonal"}, "distractor must be one of"),
+        ({"seed": -1}, "seed must be from 0 to 2147483647, not -1"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be at least 1"),
+        ({"epsilon": 0.2}, "epsilon is of agents, but none plays: policy names random"),
+        ({"epsilon": 0.2, "policy": ("minari:x", "random")}, "epsilon is of agents, but none plays"),
     ],
 )
 def test_impossible_settings_are_named(tmp_path, settings, message):

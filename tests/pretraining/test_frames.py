@@ -35,6 +35,12 @@ def test_every_split_gets_an_episode_however_few_there_are(tmp_path):
         write_store(tmp_path, [square_frames(5)] * 2, (0.9, 0.05, 0.05), DESCRIPTION)
 
 
+def test_frames_of_another_size_are_named(tmp_path):
+    episodes = [np.zeros((5, 64, 64, 3), np.uint8)] * 3
+    with pytest.raises(FrameStoreError, match="holds frames of 64x64 pixels, but keypoints are of 84x84"):
+        write_store(tmp_path, episodes, (0.9, 0.05, 0.05), DESCRIPTION)
+
+
 def test_missing_or_unfinished(tmp_path, frame_store):
     with pytest.raises(FrameStoreError, match="no finished frame store at"):
         FrameStore(tmp_path / "nowhere")

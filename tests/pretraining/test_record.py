@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -112,6 +116,25 @@ def test_environments_that_reuse_their_frame(tmp_path):
     assert np.array_equal(store.splits["train"], expected.splits["train"])
 
 
+def test_more_episodes_than_a_process_may_have_files_open(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mapped = []
+
+    def remove(folder):
+        mapped.extend(line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line)
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr("sb3_permakey.pretraining.episodes.shutil", SimpleNamespace(rmtree=remove))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 60, hard))
+    try:
+        store = record_frames(MovingSquare(length=1), tmp_path / "frames", frames=200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(store.episodes) == 100
+    assert not mapped  # Windows removes no file that is mapped
+
+
 def test_wrong_input_is_named_before_anything_is_written(tmp_path):
     out = tmp_path / "frames"
     small = gym.wrappers.TransformObservation(
@@ -121,6 +144,8 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path):
         record_frames(small, out)
     with pytest.raises(ValueError, match="frames must be at least 1, not 0"):
         record_frames(MovingSquare(), out, frames=0)
+    with pytest.raises(ValueError, match="seed must be from 0 to 2147483647, not -1"):
+        record_frames(MovingSquare(), out, seed=-1)
     with pytest.raises(ValueError, match="shares must be positive"):
         record_frames(MovingSquare(), out, shares=(1.0, 0.0, 0.0))
     assert not out.exists()

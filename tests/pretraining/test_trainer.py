@@ -2,6 +2,7 @@ import csv
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from sb3_permakey.distractors import draw_bars, places_by_index
+from sb3_permakey.files import InUseError, WriteError, locked_folder
 from sb3_permakey.keypoints import (
     CheckpointError,
     PermaKey,
     PermaKeyConfig,
     PermaKeyLosses,
     Transporter,
+    checkpoint_metadata,
     load_checkpoint,
     save_for_detection,
 )
@@ -137,6 +140,114 @@ def test_a_finished_run_is_not_done_again(frame_store, tmp_path):
     assert load_checkpoint(config.out).config == config.model
 
 
+@pytest.mark.parametrize("schedule", ["joint", "staged"])
+def test_a_finished_run_goes_on_to_what_a_longer_one_is(frame_store, tmp_path, schedule):
+    short = config_for(frame_store, tmp_path / "short.safetensors", schedule=schedule, max_steps=4)
+    pretrain(short)
+    staged = {"pointnet_steps": 14} if schedule == "staged" else {}
+    longer = replace(short, **(staged or {"max_steps": 14}))
+    pretrain(longer)
+    whole = replace(longer, out=tmp_path / "whole.safetensors")
+    pretrain(whole)
+    assert [row["step"] for row in losses_of(longer)] == [row["step"] for row in losses_of(whole)]
+    np.testing.assert_allclose(as_numbers(losses_of(longer)), as_numbers(losses_of(whole)), rtol=1e-3)
+    found, expected = load_checkpoint(longer.out).state_dict(), load_checkpoint(whole.out).state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_finished_first_stage_stays_and_says_so(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", schedule="staged", max_steps=3)
+    before = load_checkpoint(pretrain(config)).state_dict()
+    with pytest.warns(UserWarning, match="the first stage of .* ended after 3 steps and stays as it is"):
+        after = load_checkpoint(pretrain(replace(config, max_steps=5))).state_dict()
+    assert {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])} == {"pointnet"}
+    assert [row["step"] for row in losses_of(config) if row["split"] == "train"] == [str(step) for step in range(1, 9)]
+
+
+def test_a_run_that_an_earlier_release_finished_stays_and_says_so(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", max_steps=3)
+    training = Pretraining(config)
+    training.run()
+    training.progress.next_stage()  # as it was left then
+    training._save(torch.optim.Adam(training.model.parameters()))
+    before = config.out.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pretrain(config)
+    with pytest.warns(UserWarning, match="was finished by an earlier release, after 3 steps, and cannot go on"):
+        pretrain(replace(config, max_steps=5))
+    assert config.out.read_bytes() == before
+
+
+def test_a_run_out_of_patience_does_not_go_on(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", patience_epochs=1, max_steps=20)
+    training = Pretraining(config)
+    training._validate = lambda stage, log: setattr(training.progress, "epochs_without_improvement", 1)
+    training.run()
+    before = config.out.stat().st_mtime_ns
+    pretrain(replace(config, max_steps=30))
+    assert config.out.stat().st_mtime_ns == before
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors")
+    with locked_folder(tmp_path / "model.pretraining"):
+        with pytest.raises(InUseError, match="another run is writing .*model.pretraining"):
+            pretrain(config)
+        assert not config.out.exists()
+    pretrain(config)
+    assert load_checkpoint(config.out).config == config.model
+
+
+def test_a_checkpoint_knows_its_game(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", max_steps=1)
+    assert checkpoint_metadata(pretrain(config)) == {"game": "MovingSquare"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_steps": 0}, "max_steps must be at least 1, not 0"),
+        ({"batch_size": -4}, "batch_size must be at least 1, not -4"),
+        ({"pointnet_steps": 0, "schedule": "staged"}, "pointnet_steps must be at least 1, not 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, not nan"),
+        ({"max_minutes": 0.0}, "max_minutes must be positive, not 0.0"),
+        ({"save_every_s": -1.0}, "save_every_s must be at least 0, not -1.0"),
+        ({"seed": -1}, "seed must be from 0 to 2147483647, not -1"),
+        ({"pointnet_steps": 5}, "pointnet_steps is only read where the PointNet is trained alone"),
+        ({"collect_frames": 100}, "collect_frames is only read where frames of a game are collected"),
+        ({"max_pair_distance": 5}, "max_pair_distance is only read where the transporter is trained"),
+        ({"frozen_from": "x", "learning_rate": 1e-3}, "learning_rate is only read where VAE and LSPN are trained"),
+        ({"schedule": "staged", "first_stage_share": 0.5}, "first_stage_share is only read where max_minutes"),
+        ({"method": "transporter"}, "layers is permakey's: the transporter has no use for it"),
+    ],
+)
+def test_impossible_and_useless_settings_are_named(frame_store, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config_for(frame_store, tmp_path / "model.safetensors", **settings)
+
+
+def test_what_can_be_told_is_told_before_frames_are_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr("sb3_permakey.pretraining.trainer.collect", lambda config: pytest.fail("frames were collected"))
+    (tmp_path / "file").write_text("not a folder")
+    out = tmp_path / "model.safetensors"
+    with pytest.raises(WriteError, match="could not write .*file/model.safetensors: Not a directory"):
+        pretrain(PretrainConfig(tmp_path / "file" / "model.safetensors", game="Pong"))
+    with pytest.raises(ValueError, match="there is no device meta"):
+        pretrain(PretrainConfig(out, game="Pong", device="meta"))
+    with pytest.raises(CheckpointError, match="no keypoint checkpoint at"):
+        pretrain(PretrainConfig(out, game="Pong", frozen_from=tmp_path / "nowhere.safetensors"))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_before_the_first_step(frame_store, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    training = Pretraining(config_for(frame_store, tmp_path / "file" / "model.safetensors"))
+    training._train_step = lambda *arguments: pytest.fail("a step was made")
+    with pytest.raises(WriteError, match="could not write .*file/model.safetensors: Not a directory"):
+        training.run()
+
+
 def test_a_run_with_other_settings_is_not_overwritten(frame_store, tmp_path):
     config = config_for(frame_store, tmp_path / "model.safetensors")
     pretrain(config)
@@ -189,7 +300,8 @@ def test_learning_rate_falls_in_stairs(frame_store, tmp_path):
 
 
 def test_the_transporter_trains_on_pairs(frame_store, tmp_path):
-    config = config_for(frame_store, tmp_path / "model.safetensors", method="transporter", max_steps=10)
+    settings = {"method": "transporter", "model": PermaKeyConfig(num_keypoints=3), "max_steps": 10}
+    config = config_for(frame_store, tmp_path / "model.safetensors", **settings)
     pretrain(config)
     model = load_checkpoint(config.out)
     assert isinstance(model, Transporter)
