@@ -68,6 +68,8 @@ class Game:
 
 Chooser = Callable[[np.ndarray, np.ndarray, Sequence[int]], Sequence[int] | np.ndarray]
 """Frames, episode starts and the numbers of the games that go on, to one action each."""
+Note = Callable[[Sequence[int] | np.ndarray, np.ndarray], None]
+"""Is told the actions of these games and the rewards that they brought."""
 
 
 def play_games(
@@ -77,6 +79,7 @@ def play_games(
     title: str,
     record: list[np.ndarray] | None = None,
     distractor: DistractorKind | None = None,
+    note: Note | None = None,
 ) -> list[Game]:
     """Play one whole game on each seed, all at once, as training does: each life is an episode that begins anew.
 
@@ -86,6 +89,7 @@ def play_games(
     :param title: of the progress bar
     :param record: takes the first game's frames
     :param distractor: bars of noisy Atari
+    :param note: is told each step
     """
     with ExitStack() as opened:
         envs = [opened.enter_context(closing(make_atari_env(game, distractor=distractor))) for _ in seeds]
@@ -97,9 +101,10 @@ def play_games(
                 record.append(frames[0])
             playing = list(frames)
             actions = choose(np.stack([frames[index] for index in playing]), starts[playing], playing)
-            for index, action in zip(playing, actions, strict=True):
+            rewards = np.zeros(len(playing))
+            for place, (index, action) in enumerate(zip(playing, actions, strict=True)):
                 env = envs[index]
-                frames[index], _, terminated, truncated, _ = env.step(int(action))
+                frames[index], rewards[place], terminated, truncated, _ = env.step(int(action))
                 steps[index] += 1
                 starts[index] = terminated or truncated
                 if starts[index] and not _played(env):
@@ -109,6 +114,8 @@ def play_games(
                     scores[index] = _played(env)[0]
                     del frames[index]
                     bar.update()
+            if note is not None:
+                note(actions, rewards)
     return [Game(seed, float(score), int(count)) for seed, score, count in zip(seeds, scores, steps, strict=True)]
 
 
@@ -174,13 +181,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     agent = FrameAgent(config.agent, config.checkpoint)
     agent.require_actions(config.game, _action_space(config.game))
     record: list[np.ndarray] = []
-    players = {
-        "agent": (agent_chooser(agent, config.game, seeds, config.epsilon), record if config.video else None),
-        "random": (random_chooser(config.game, seeds), None),
+    players: dict[str, tuple[Chooser, list[np.ndarray] | None, Note | None]] = {
+        "agent": (
+            agent_chooser(agent, config.game, seeds, config.epsilon),
+            record if config.video else None,
+            agent.note,
+        ),
+        "random": (random_chooser(config.game, seeds), None, None),
     }
     games = {
-        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded, config.distractor)
-        for name, (choose, recorded) in players.items()
+        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded, config.distractor, note)
+        for name, (choose, recorded, note) in players.items()
     }
     if config.video:
         save_mp4(config.video, _pictures(agent, np.stack(record)), FRAMES_PER_SECOND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -31,7 +32,7 @@ class PreviousActionReward(gym.ObservationWrapper):
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self.observation_space = with_previous_step(env.observation_space, env.action_space)
-        self._previous = _Previous(env.action_space, 1)
+        self._previous = PreviousSteps(env.action_space, 1)
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reset; nothing came before."""
@@ -46,11 +47,7 @@ class PreviousActionReward(gym.ObservationWrapper):
 
     def observation(self, observation: Any) -> dict[str, Any]:
         """The observation with the previous step."""
-        return {
-            **(observation if isinstance(observation, dict) else {OBSERVATION: observation}),
-            PREVIOUS_ACTION: self._previous.actions[0].copy(),
-            PREVIOUS_REWARD: self._previous.rewards[0].copy(),
-        }
+        return self._previous.joined_to(observation, 0)
 
 
 class VecPreviousActionReward(VecEnvWrapper):
@@ -62,7 +59,7 @@ class VecPreviousActionReward(VecEnvWrapper):
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv, observation_space=with_previous_step(venv.observation_space, venv.action_space))
-        self._previous = _Previous(venv.action_space, venv.num_envs)
+        self._previous = PreviousSteps(venv.action_space, venv.num_envs)
         self._actions = np.zeros(venv.num_envs, dtype=np.int64)
 
     def reset(self) -> VecEnvObs:
@@ -80,26 +77,21 @@ class VecPreviousActionReward(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         self._previous.note(self._actions, rewards)
         for index in ended_and_told(dones, infos):
-            last = infos[index][LAST]
-            infos[index][LAST] = {
-                **(last if isinstance(last, dict) else {OBSERVATION: last}),
-                PREVIOUS_ACTION: self._previous.actions[index].copy(),
-                PREVIOUS_REWARD: self._previous.rewards[index].copy(),
-            }
+            infos[index][LAST] = self._previous.joined_to(infos[index][LAST], index)
         self._previous.forget(np.asarray(dones, dtype=bool))
         return self._observations(observations), rewards, dones, infos
 
     def _observations(self, observations: VecEnvObs) -> VecEnvObs:
         assert not isinstance(observations, tuple)
-        return {
-            **(observations if isinstance(observations, dict) else {OBSERVATION: observations}),
-            PREVIOUS_ACTION: self._previous.actions.copy(),
-            PREVIOUS_REWARD: self._previous.rewards.copy(),
-        }
+        return self._previous.joined_to(observations)
 
 
-class _Previous:
-    """Previous action, one-hot, and reward of each environment; zeros where an episode begins."""
+class PreviousSteps:
+    """Previous action, one-hot, and reward of each environment; zeros where an episode begins.
+
+    :param action_space: Discrete
+    :param num_envs: number of environments
+    """
 
     def __init__(self, action_space: spaces.Space, num_envs: int) -> None:
         assert isinstance(action_space, spaces.Discrete)
@@ -117,6 +109,18 @@ class _Previous:
         self.actions[:] = 0
         self.actions[np.arange(len(actions)), actions - self._start] = 1
         self.rewards[:, 0] = rewards
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the environments alone, numbered anew from 0."""
+        self.actions, self.rewards = self.actions[list(rows)], self.rewards[list(rows)]
+
+    def joined_to(self, observations: Any, where: int | slice = slice(None)) -> dict[str, Any]:
+        """Observations of all environments, or of one, with their previous steps: a dict of these."""
+        return {
+            **(observations if isinstance(observations, dict) else {OBSERVATION: observations}),
+            PREVIOUS_ACTION: self.actions[where].copy(),
+            PREVIOUS_REWARD: self.rewards[where].copy(),
+        }
 
 
 def with_previous_step(space: spaces.Space, action_space: spaces.Space) -> spaces.Dict:

@@ -21,6 +21,7 @@ from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
 from sb3_permakey.keypoints.detector import ReadoutConfig
 from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver
+from sb3_permakey.previous_step import OBSERVATION, PreviousSteps, previous_step_size, without_previous_step
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 
@@ -137,7 +138,8 @@ class FrameAgent:
     """A saved agent that plays several games at once from their frames, without exploration.
 
     Its observation space says what it sees: keypoints; the frames themselves, (84, 84, 3) or (3, 84, 84); or stacks of
-    n gray frames, (84, 84, n) or (n, 84, 84), as the Atari agents of RL Zoo do.
+    n gray frames, (84, 84, n) or (n, 84, 84), as the Atari agents of RL Zoo do. Beside any of them it may see the
+    previous action and reward, as `PreviousActionReward` shows them.
 
     :param agent: the saved model's file
     :param checkpoint: keypoint checkpoint, for an agent that sees keypoints
@@ -148,8 +150,10 @@ class FrameAgent:
         self.path = agent
         self.agent = load_agent(agent)
         self.detector: KeypointDetector | None = None
-        space = self.agent.observation_space
-        if isinstance(space, spaces.Dict):
+        self.knows_previous_step = previous_step_size(self.agent.observation_space) > 0
+        self.sees = _without_previous_step(self.agent.observation_space)
+        space = self.sees
+        if isinstance(space, spaces.Dict) and "keypoints" in space.spaces:
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
             readout = getattr(space, "readout", ReadoutConfig())
@@ -161,9 +165,10 @@ class FrameAgent:
     def _forget(self) -> None:
         self.state: tuple[np.ndarray, ...] | None = None
         self.observer = self._make_observer()
+        self.previous: PreviousSteps | None = None
 
     def _make_observer(self) -> KeypointObserver | GrayStack | None:
-        space = self.agent.observation_space
+        space = self.sees
         if isinstance(space, spaces.Dict) and self.detector is not None:
             history = getattr(space, "history", 0)
             return KeypointObserver(self.detector, keep_image="image" in space.spaces, history=history)
@@ -196,15 +201,37 @@ class FrameAgent:
         observations: Any = frames
         if self.observer is not None:
             observations = self.observer.observe(frames, episode_starts)
+        if self.knows_previous_step:
+            self.previous = self.previous or PreviousSteps(self.agent.action_space, len(frames))
+            self.previous.forget(episode_starts)
+            observations = self.previous.joined_to(observations)
         actions, self.state = self.agent.predict(observations, self.state, episode_starts, deterministic=True)
         return actions
+
+    def note(self, actions: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
+        """What followed the last `act`; agents that know the previous step see it in the next one.
+
+        :param actions: (B,), as they were played
+        :param rewards: (B,), the game's own; the agent sees their signs, as in training
+        """
+        if self.previous is not None:
+            self.previous.note(np.asarray(actions), np.sign(rewards))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the games alone."""
         if self.state is not None:
             self.state = tuple(part[:, rows] for part in self.state)
-        if self.observer is not None:
-            self.observer.keep(rows)
+        for part in (self.observer, self.previous):
+            if part is not None:
+                part.keep(rows)
+
+
+def _without_previous_step(space: spaces.Space) -> spaces.Space:
+    """What an agent sees beside the previous action and reward, which put what was no dict into one."""
+    rest = without_previous_step(space)
+    if rest is not space and isinstance(rest, spaces.Dict) and set(rest.spaces) == {OBSERVATION}:
+        return rest[OBSERVATION]
+    return rest
 
 
 def _is_image(space: spaces.Space) -> bool:

@@ -100,6 +100,22 @@ def test_scores_are_the_games_own_sums(squares):
     assert games[0].score == pytest.approx(total)
 
 
+def test_each_step_is_told_with_the_rewards_of_the_games_that_went_on(squares):
+    told = []
+    games = play_games(
+        "Square",
+        [0, 1, 2],
+        agent_chooser(RecordingAgent(), "Square", [0, 1, 2], 0.0),
+        "test",
+        note=lambda actions, rewards: told.append((list(actions), rewards)),
+    )
+    assert [actions for actions, _ in told] == [[2, 2, 2]] * 3 + [[2, 2], [2]]
+    first_rewards = [rewards[0] for _, rewards in told[:3]]
+    assert sum(first_rewards) == pytest.approx(games[0].score)
+    assert sum(rewards.sum() for _, rewards in told) == pytest.approx(sum(game.score for game in games))
+    assert told[4][1] == pytest.approx(told[3][1][0] + 4 / 84)
+
+
 def test_noisy_games_are_played_with_bars(squares):
     record = []
     choose = agent_chooser(RecordingAgent(), "Square", [0], 0.0)

@@ -8,7 +8,7 @@ import cv2
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import square_frames
+from conftest import MovingSquare, square_frames
 from gymnasium import spaces
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
@@ -16,11 +16,13 @@ from stable_baselines3.common.atari_wrappers import WarpFrame
 from stable_baselines3.common.env_util import make_atari_env as make_sb3_atari_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from sb3_permakey import RecurrentDQN, RecurrentQRDQN
+from sb3_permakey import PermaKeyObservation, RecurrentDQN, RecurrentQRDQN
 from sb3_permakey.atari import make_atari_env
+from sb3_permakey.previous_step import PreviousActionReward
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, GrayStack, load_agent
 
 SMALL = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 8}}}
+SMALL_DICT = {"policy_kwargs": {"features_extractor_kwargs": {"cnn_output_dim": 8}}}
 
 
 gym.register_envs(ale_py)
@@ -172,6 +174,65 @@ def test_recurrent_algorithms_are_found_in_the_file(tmp_path, algorithm, setting
     agent = FrameAgent(tmp_path / "a.zip", None)
     assert type(agent.agent) is algorithm
     assert agent.act(square_frames(2), np.ones(2, bool)).shape == (2,)
+
+
+class SignedSquare(MovingSquare):
+    """Rewards are -2, 0 or 3, by the action."""
+
+    def step(self, action):
+        frame, _, *rest = super().step(action)
+        return frame, (-2.0, 0.0, 3.0)[int(action)], *rest
+
+
+@pytest.mark.parametrize("kind", ["keypoints", "frames", "gray"])
+def test_an_agent_that_knows_its_previous_step_sees_it_from_frames(tmp_path, checkpoint, kind):
+    def wrapped():
+        square = gym.wrappers.TransformReward(SignedSquare(6), np.sign)
+        if kind == "gray":
+            square = gym.wrappers.TransformObservation(
+                square, lambda frame: gray(frame)[..., None], spaces.Box(0, 255, (84, 84, 1), np.uint8)
+            )
+        return PreviousActionReward(PermaKeyObservation(square, checkpoint) if kind == "keypoints" else square)
+
+    policy = "PermaKeyPolicy" if kind == "keypoints" else "MultiInputLstmPolicy"
+    RecurrentDQN(policy, wrapped(), buffer_size=20).save(tmp_path / "a.zip")
+    player, seen = FrameAgent(tmp_path / "a.zip", checkpoint), []
+    actions = iter([2, 0, 1, 2, 0, 1] * 2)
+    player.agent.predict = lambda observations, *_, **__: (
+        seen.append(observations) or np.array([next(actions)]),
+        None,
+    )
+    env, plain = wrapped(), SignedSquare(6)
+    for seed in (1, 2):
+        expected, frame, starts, over = env.reset(seed=seed)[0], plain.reset(seed=seed)[0], np.array([True]), False
+        while not over:
+            (action,) = player.act(frame[None], starts)
+            for name, values in expected.items():
+                np.testing.assert_allclose(np.squeeze(seen[-1][name][0]), np.squeeze(values), atol=1, rtol=0)
+                if name.startswith("previous"):
+                    np.testing.assert_array_equal(seen[-1][name][0], values)
+            expected, *_ = env.step(action)
+            frame, reward, over, *_ = plain.step(action)
+            player.note([action], [reward])
+            starts = np.array([False])
+    assert len(seen) == 12
+
+
+def test_previous_steps_of_games_that_ended_are_dropped(tmp_path):
+    env = PreviousActionReward(StillImage((84, 84, 3)))
+    RecurrentDQN("MultiInputLstmPolicy", env, buffer_size=20, **SMALL_DICT).save(tmp_path / "a.zip")
+    player, seen = FrameAgent(tmp_path / "a.zip", None), []
+    player.act(square_frames(3), np.ones(3, bool))
+    player.note([1, 2, 3], [5.0, -5.0, 0.0])
+    other = player.with_own_memory()
+    player.keep([1, 2])
+    player.agent.predict = lambda observations, *_, **__: (seen.append(observations) or np.zeros(2, int), None)
+    player.act(square_frames(2), np.array([False, True]))
+    assert seen[0]["previous_action"].argmax(axis=1)[0] == 2
+    assert seen[0]["previous_reward"].tolist() == [[-1.0], [0.0]]
+    assert not seen[0]["previous_action"][1].any()
+    other.act(square_frames(1), np.ones(1, bool))
+    assert not seen[1]["previous_action"].any()
 
 
 class Vanished:

@@ -111,7 +111,8 @@ class Player:
             self.frames.append(self.recorded[len(self.frames)])
             return len(self.frames) == len(self.recorded)
         action = self.actions.next(self.frames[-1], self.info)
-        frame, _, terminated, truncated, self.info = self.env.step(action)
+        frame, reward, terminated, truncated, self.info = self.env.step(action)
+        self.actions.note(float(reward))
         self.frames.append(frame)
         return terminated or truncated or len(self.frames) >= self.config.max_episode_steps
 

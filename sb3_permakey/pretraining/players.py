@@ -138,7 +138,13 @@ class EpisodeActions:
         (action,) = self.agent.act(frame[None], np.array([self.is_first or 0 < lives < self.lives]))
         self.is_first, self.lives = False, lives
         explores = self.random.random() < self.epsilon
-        return self._random_action() if explores else int(action)
+        self.action = self._random_action() if explores else int(action)
+        return self.action
+
+    def note(self, reward: float) -> None:
+        """The reward that the action brought, which some agents see with the next frame."""
+        if self.agent is not None:
+            self.agent.note([self.action], [reward])
 
     def _random_action(self) -> int:
         return int(self.random.integers(self.count))

@@ -132,7 +132,8 @@ def _play(env: gym.Env, truth: GroundTruth, seed: int, actions: EpisodeActions, 
     objects: FrameObjects | None = None
     bars: tuple[int, int] | None = None
     for step in range(1, MAX_EPISODE_STEPS + 1):
-        next_frame, _, terminated, truncated, info = env.step(actions.next(frame, info))
+        next_frame, reward, terminated, truncated, info = env.step(actions.next(frame, info))
+        actions.note(float(reward))
         if terminated or truncated:
             break
         is_second = step > spacing and (step - 1) % spacing == 0
