@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_permakey.settings import require_choice
+from sb3_permakey.wrapping import require_environment
 
 BAR_WIDTH_PX = 5
 BAR_COLOR = (128, 0, 255)
@@ -83,6 +84,7 @@ class DistractorBars(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env, kind: DistractorKind, seed: int | None = None) -> None:
+        require_environment(env, "DistractorBars")
         super().__init__(env)
         check_kind(kind)
         space = env.observation_space

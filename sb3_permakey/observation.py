@@ -18,6 +18,7 @@ from sb3_permakey.keypoints import KeypointDetector, KeypointModel
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.motion import JUMP, KeypointMotion
 from sb3_permakey.keypoints.peaks import CENTROID_PX, KeypointTracker
+from sb3_permakey.wrapping import require_environment, require_vectorised
 
 FRAME_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
@@ -185,6 +186,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         surround_px: float | None = None,
         centroid_px: float = CENTROID_PX,
     ) -> None:
+        require_environment(env, "PermaKeyObservation", "VecPermaKeyObservation")
         super().__init__(env)
         self.observer = make_observer(
             env.observation_space,
@@ -256,6 +258,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         surround_px: float | None = None,
         centroid_px: float = CENTROID_PX,
     ) -> None:
+        require_vectorised(venv, "VecPermaKeyObservation", "PermaKeyObservation")
         self.observer = make_observer(
             venv.observation_space,
             model_or_path,

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_permakey.episode_ends import LAST, ended_and_told
+from sb3_permakey.wrapping import require_environment, require_vectorised
 
 OBSERVATION = "observation"
 """Key of observations that were not a dict before."""
@@ -30,6 +31,7 @@ class PreviousActionReward(gym.ObservationWrapper):
     """
 
     def __init__(self, env: gym.Env) -> None:
+        require_environment(env, "PreviousActionReward", "VecPreviousActionReward")
         super().__init__(env)
         self.observation_space = with_previous_step(env.observation_space, env.action_space)
         self._previous = PreviousSteps(env.action_space, 1)
@@ -58,6 +60,7 @@ class VecPreviousActionReward(VecEnvWrapper):
     """
 
     def __init__(self, venv: VecEnv) -> None:
+        require_vectorised(venv, "VecPreviousActionReward", "PreviousActionReward")
         super().__init__(venv, observation_space=with_previous_step(venv.observation_space, venv.action_space))
         self._previous = PreviousSteps(venv.action_space, venv.num_envs)
         self._actions = np.zeros(venv.num_envs, dtype=np.int64)

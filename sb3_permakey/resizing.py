@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_permakey.episode_ends import LAST, ended_and_told
 from sb3_permakey.extras import missing_package
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.wrapping import require_environment, require_vectorised
 
 
 def resize(frames: np.ndarray, size: int = IMAGE_SIZE) -> np.ndarray:
@@ -42,6 +43,7 @@ class ResizeFrames(gym.ObservationWrapper):
     """
 
     def __init__(self, env: gym.Env, *, repeat_gray: bool = False) -> None:
+        require_environment(env, "ResizeFrames", "VecResizeFrames")
         super().__init__(env)
         self.observation_space = resized_space(env.observation_space, repeat_gray)
 
@@ -59,6 +61,7 @@ class VecResizeFrames(VecEnvWrapper):
     """
 
     def __init__(self, venv: VecEnv, *, repeat_gray: bool = False) -> None:
+        require_vectorised(venv, "VecResizeFrames", "ResizeFrames")
         super().__init__(venv, observation_space=resized_space(venv.observation_space, repeat_gray))
 
     def reset(self) -> VecEnvObs:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+
+from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
+from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
+from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
 
 if TYPE_CHECKING:
     from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
@@ -28,21 +36,23 @@ def check_arguments(agent: RecurrentQLearning) -> None:
     """
     if getattr(agent.action_space, "start", 0) != 0:
         raise ValueError(f"{type(agent).__name__} needs actions counted from 0, got {agent.action_space}.")
-    at_least = {"buffer_size": 1, "learning_starts": 0, "batch_size": 1, "gradient_steps": -1}
-    for name, least in at_least.items():
-        if getattr(agent, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(agent, name)}.")
-    for name in ("tau", "gamma", "exploration_initial_eps", "exploration_final_eps", "priority_eta"):
-        if not 0 <= getattr(agent, name) <= 1:
-            raise ValueError(f"{name} must be from 0 to 1, got {getattr(agent, name)}.")
-    for name in ("exploration_fraction", "max_grad_norm"):
-        if getattr(agent, name) <= 0:
-            raise ValueError(f"{name} must be above 0, got {getattr(agent, name)}.")
+    if not (isinstance(agent.policy_class, type) and issubclass(agent.policy_class, RecurrentQPolicy)):
+        raise ValueError(f"{type(agent).__name__} needs a recurrent policy, got {agent.policy_class.__name__}.")
+    owner = agent.policy_class.agent
+    if owner and owner not in (kind.__name__ for kind in type(agent).__mro__):
+        policy, name = agent.policy_class.__name__, type(agent).__name__
+        raise ValueError(f"{policy} of {owner} is no policy for {name}: use {owner}.")
+    require_at_least(1, buffer_size=agent.buffer_size, batch_size=agent.batch_size)
+    require_at_least(0, learning_starts=agent.learning_starts)
+    require_at_least(-1, gradient_steps=agent.gradient_steps)
     assert isinstance(agent.train_freq, TrainFreq)
-    if agent.train_freq.frequency < 1:
-        raise ValueError(f"train_freq must be at least 1, got {agent.train_freq.frequency}.")
-    if agent.recurrent_state not in ("zero", "stored"):
-        raise ValueError(f'recurrent_state must be "zero" or "stored", got {agent.recurrent_state!r}.')
+    require_at_least(1, train_freq=agent.train_freq.frequency)
+    require_range(0, 1, tau=agent.tau, gamma=agent.gamma, priority_eta=agent.priority_eta)
+    eps = {name: getattr(agent, name) for name in ("exploration_initial_eps", "exploration_final_eps")}
+    require_range(0, 1, **eps)
+    require_range(0, math.inf, max_grad_norm=agent.max_grad_norm)
+    require_positive(exploration_fraction=agent.exploration_fraction)
+    require_choice(("zero", "stored"), recurrent_state=agent.recurrent_state)
     own = {"sequence_length", "burn_in", "lookahead", "n_steps", "gamma", "alpha", "beta"} & set(
         agent.replay_buffer_kwargs
     )
@@ -59,6 +69,28 @@ def check_arguments(agent: RecurrentQLearning) -> None:
             f"{type(agent).__name__}'s a small tau with target_update_interval=1.",
             stacklevel=4,
         )
+
+
+def require_known_observations(space: spaces.Space, name: str = "observations") -> None:
+    """Raise ValueError unless the networks can take such observations.
+
+    :param space: an observation space; those of the old gym are left to SB3
+    :param name: what it is called in the message
+    """
+    if isinstance(space, spaces.Dict):
+        for key, part in space.items():
+            require_known_observations(part, f"observations {key!r}")
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
+        raise ValueError(f"The {name} must be counted from 0, got {space}: gymnasium's TransformObservation can do it.")
+    elif isinstance(space, spaces.Space):
+        known = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+        no_axis = isinstance(space, spaces.Box) and not space.shape
+        rows = isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1
+        if not known or no_axis or rows:
+            raise ValueError(
+                f"The {name} are {space}, which no policy can read: gymnasium's FlattenObservation makes arrays of "
+                "many spaces, and FilterObservation leaves parts of a Dict out."
+            )
 
 
 def updates_between_targets(agent: RecurrentQLearning) -> int:
@@ -91,6 +123,34 @@ def updates_between_targets(agent: RecurrentQLearning) -> int:
             f'is not -1: give it as (number, "update"), got {interval}.'
         )
     return max(round(number * agent.gradient_steps / (agent.train_freq.frequency * agent.n_envs)), 1)
+
+
+def misfit(buffer: Any, agent: RecurrentQLearning) -> str:
+    """What keeps an agent from learning from a replay buffer; "" if nothing does.
+
+    :param buffer: the replay buffer
+    :param agent: with all its arguments, its network and its replay_buffer_class
+    """
+    if not isinstance(buffer, SequenceReplayBuffer):
+        return f"it is a {type(buffer).__name__}, not a SequenceReplayBuffer"
+    if buffer.n_envs != agent.n_envs:
+        return f"it is for {buffer.n_envs} environments, not {agent.n_envs}"
+    for name in ("observation_space", "action_space"):
+        if getattr(buffer, name) != getattr(agent, name):
+            return f"its {name} is {getattr(buffer, name)}, not {getattr(agent, name)}"
+    assert agent.replay_buffer_class is not None
+    if isinstance(buffer, PrioritizedSequenceReplayBuffer):
+        if not issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer):
+            return "it is prioritised, and the agent draws uniformly (prioritized_replay=False)"
+    elif issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer):
+        return "it has no priorities, which the agent draws by (prioritized_replay=True)"
+    if agent.recurrent_state == "stored" and buffer.state_shape != agent.q_net.state_shape:
+        held = "it has no recurrent states" if buffer.state_shape is None else f"its states are {buffer.state_shape}"
+        return f'{held}, needed are {agent.q_net.state_shape} (recurrent_state="stored")'
+    window = agent.sequence_length + agent.n_steps
+    if buffer.buffer_size < window:
+        return f"it has {buffer.buffer_size} places an environment, a window needs {window} (sequence_length + n_steps)"
+    return ""
 
 
 def policy_named(name: str, agent: str, aliases: Mapping[str, type[BasePolicy]]) -> type[BasePolicy]:

@@ -48,6 +48,19 @@ class PrioritizedSequenceReplayBuffer(SequenceReplayBuffer):
         self._tree = SumTree(n_envs * self.buffer_size)
         self._highest = 1.0
 
+    def set_exponents(self, alpha: float, beta: float) -> None:
+        """Draw by other exponents from now on, what is stored too.
+
+        :param alpha: exponent of the priorities
+        :param beta: exponent of the importance weights
+        """
+        if alpha != self.alpha:
+            everything = np.arange(self._tree.size)
+            weights = self._tree.weights(everything)
+            priorities = weights ** (1 / self.alpha) if self.alpha else weights
+            self._tree.set(everything, np.where(weights > 0, priorities**alpha, 0.0))
+        self.alpha, self.beta = alpha, beta
+
     def reset(self) -> None:
         """Forget everything."""
         super().reset()

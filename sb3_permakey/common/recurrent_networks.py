@@ -104,7 +104,7 @@ class RecurrentQNetwork(BaseModel):
         )
         previous_step = previous_step_size(observation_space)
         self.knows_previous_step = previous_step > 0
-        self.rnn = RNN_TYPES[rnn_type](features_dim + previous_step, lstm_hidden_size, n_lstm_layers)
+        self.rnn = RNN_TYPES[rnn_type](int(features_dim) + previous_step, lstm_hidden_size, n_lstm_layers)
         initialise_recurrent(self.rnn)
         self.head = ValueHead(
             lstm_hidden_size, int(action_space.n), n_quantiles, net_arch or [], activation_fn, dueling

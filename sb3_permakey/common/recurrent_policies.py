@@ -1,11 +1,13 @@
 """Policies of the recurrent agents: online and target network, acting with a recurrent state."""
 
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
@@ -13,6 +15,9 @@ from torch import nn
 from sb3_permakey.common.recurrent_networks import RNN_TYPES, RecurrentQNetwork, RecurrentStates
 from sb3_permakey.extractors import KeypointCNN, KeypointGNN
 from sb3_permakey.previous_step import without_previous_step
+
+SMALLEST_IMAGE = 36
+"""Rows and columns that NatureCNN's convolutions need."""
 
 
 class RecurrentQPolicy(BasePolicy):
@@ -38,12 +43,15 @@ class RecurrentQPolicy(BasePolicy):
     :param n_quantiles: values of each action
     :param act_with_target: whether the target network chooses the actions, in training and in use: with a small tau it
         is a moving average of the online network and changes less from step to step (Schwarzer et al. 2023)
-    :raises ValueError: if the features extractor is not one for this kind of observation space, or rnn_type is unknown
+    :raises ValueError: if the features extractor is not one for this kind of observation space, net_arch is no list of
+        numbers, or rnn_type is unknown
     """
 
     q_net: RecurrentQNetwork
     q_net_target: RecurrentQNetwork
     default_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    agent: ClassVar[str] = ""
+    """Name of the agent whose policy it is; "" for any."""
 
     def __init__(
         self,
@@ -78,7 +86,7 @@ class RecurrentQPolicy(BasePolicy):
             normalize_images=normalize_images,
         )
         self.net_args = {
-            "net_arch": net_arch or [],
+            "net_arch": hidden_units(net_arch),
             "activation_fn": activation_fn,
             "lstm_hidden_size": lstm_hidden_size,
             "n_lstm_layers": n_lstm_layers,
@@ -147,7 +155,7 @@ class RecurrentQPolicy(BasePolicy):
         :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
         :param deterministic: without effect, exploration is the agent's
         :return: the actions, and the new state
-        :raises ValueError: if the state is not of that shape, or a (observation, info) pair is given
+        :raises ValueError: if state or episode_start is not of that shape, or a (observation, info) pair is given
         """
         if isinstance(observation, tuple):
             raise ValueError("predict takes an observation, not the (observation, info) pair of gymnasium's reset().")
@@ -160,6 +168,8 @@ class RecurrentQPolicy(BasePolicy):
             states = tuple(torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
         if episode_start is None:
             episode_start = np.zeros(n_envs, dtype=bool)
+        elif np.size(episode_start) != n_envs:
+            raise ValueError(f"episode_start must be of {n_envs} environments, as observation, got {episode_start!r}.")
         actions, new_states = self.act(obs, states, episode_start)
         return actions if is_vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in new_states)
 
@@ -258,6 +268,21 @@ class PermaKeyMixin(MultiInputLstmMixin):
         )
 
 
+def hidden_units(net_arch: Any) -> list[int]:
+    """Units of the hidden layers.
+
+    :param net_arch: a list of them, None for none
+    :raises ValueError: if it is something else
+    """
+    units = [] if net_arch is None else net_arch
+    if not (isinstance(units, list | tuple) and all(isinstance(number, Integral) for number in units)):
+        raise ValueError(
+            f"net_arch must be a list of layers' units, such as [64, 64], got {net_arch!r}: a Q-network has no layers "
+            "of a policy and a value function apart."
+        )
+    return [int(number) for number in units]
+
+
 def _in_float32(observation: np.ndarray) -> np.ndarray:
     values = np.asarray(observation)
     return values.astype(np.float32) if values.dtype == np.float64 else values
@@ -273,3 +298,18 @@ def _check_extractor(observation_space: spaces.Space, extractor: type[BaseFeatur
             f"MultiInputLstmPolicy needs Dict observations, got {observation_space}: "
             "use MlpLstmPolicy or CnnLstmPolicy."
         )
+    if extractor in (NatureCNN, CombinedExtractor):
+        for part in observation_space.values() if isinstance(observation_space, spaces.Dict) else [observation_space]:
+            _require_large_images(part)
+
+
+def _require_large_images(space: spaces.Space) -> None:
+    """Raise ValueError for images that SB3's convolutions are too large for."""
+    if isinstance(space, spaces.Box) and is_image_space(space):
+        height, width = space.shape[1:] if is_image_space_channels_first(space) else space.shape[:2]
+        if min(height, width) < SMALLEST_IMAGE:
+            raise ValueError(
+                f"Images of {height}x{width} are too small for NatureCNN (at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE}): "
+                "flatten them with gymnasium's FlattenObservation (and PreviousActionReward around that), or give a "
+                "features_extractor_class."
+            )

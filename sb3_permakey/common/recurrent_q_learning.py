@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-import warnings
 from abc import abstractmethod
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -10,33 +9,23 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_permakey.common.arguments import (
     FORMAT,
     TargetUpdateInterval,
     check_arguments,
+    misfit,
     policy_named,
     updates_between_targets,
 )
-from sb3_permakey.common.environment_watch import EnvironmentWatch
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
-from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
+from sb3_permakey.common.recurrent_acting import RecurrentActing
+from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer, SequenceSamples
-from sb3_permakey.common.stored_steps import (
-    before_normalization,
-    last_observations,
-    require_finite,
-    require_same_observations,
-    rewards_before_normalization,
-)
 from sb3_permakey.common.targets import (
     greedy_values,
     masked_mean,
@@ -62,7 +51,7 @@ class StepErrors(NamedTuple):
     q_values: torch.Tensor
 
 
-class RecurrentQLearning(OffPolicyAlgorithm):
+class RecurrentQLearning(RecurrentActing):
     """Q-learning with an LSTM or GRU, which learns from windows of consecutive steps.
 
     Arguments up to ``_init_setup_model`` are those of SB3's DQN, in its order. The defaults are those of the PermaKey
@@ -113,11 +102,7 @@ class RecurrentQLearning(OffPolicyAlgorithm):
     :raises ValueError: if an argument is out of its range
     """
 
-    exploration_schedule: Schedule
-    policy: RecurrentQPolicy
-    q_net: RecurrentQNetwork
     q_net_target: RecurrentQNetwork
-    replay_buffer: SequenceReplayBuffer
     # Of agents that an older version saved, which kept none.
     _format = 1
 
@@ -200,11 +185,8 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         self.priority_beta = priority_beta
         self.priority_eta = priority_eta
         self.value_rescaling = value_rescaling
-        self._watch: EnvironmentWatch | None = None
-        # Whether the next step stored is compared with what acting saw.
-        self._compares_replay = True
-        # The recurrent states of the training environments; None is the zero state.
-        self._last_lstm_states: RecurrentStates | None = None
+        # As load does, which then puts a saved agent's arguments in their places.
+        self._loads = not _init_setup_model
         if _init_setup_model:
             self._format = FORMAT
             self._setup_model()
@@ -215,6 +197,7 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         self._format = FORMAT
         self._convert_train_freq()
         check_arguments(self)
+        smallest = self.n_envs * (self.sequence_length + self.n_steps)
         needed = PrioritizedSequenceReplayBuffer if self.prioritized_replay else SequenceReplayBuffer
         self.replay_buffer_class = self.replay_buffer_class or needed
         if not issubclass(self.replay_buffer_class, needed):
@@ -226,7 +209,8 @@ class RecurrentQLearning(OffPolicyAlgorithm):
         if self.prioritized_replay:
             priorities = {"alpha": self.priority_alpha, "beta": self.priority_beta}
         self.replay_buffer = self.replay_buffer_class(
-            self.buffer_size,
+            # An agent that is loaded to play may come with buffer_size=1.
+            max(self.buffer_size, smallest) if self._loads else self.buffer_size,
             self.observation_space,
             self.action_space,
             device=self.device,
@@ -256,130 +240,6 @@ class RecurrentQLearning(OffPolicyAlgorithm):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         return policy_named(policy_name, type(self).__name__, self.policy_aliases)
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        assert self.env is not None
-        if self._watch is None or self._watch.venv is not self.env:
-            self._watch = EnvironmentWatch(self.env)
-        elif self._watch.touched and not reset_num_timesteps and self._last_obs is not None:
-            self._tell_of_others()
-            self._last_obs = None
-        resets = reset_num_timesteps or self._last_obs is None
-        if resets:
-            # The base class now resets the environments, and marks the LSTM states to be reset: _last_episode_starts.
-            self.replay_buffer.close_episodes()
-        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        if resets:
-            self._begin_episodes()
-        self._compares_replay = True
-        return prepared
-
-    def _begin_episodes(self) -> None:
-        """Go on from observations that a reset of all environments has just given."""
-        assert self._watch is not None
-        assert self._last_obs is not None
-        self._last_original_obs = before_normalization(self._last_obs, self._vec_normalize_env)
-        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
-        self._watch.note()
-
-    def _tell_of_others(self) -> None:
-        warnings.warn(
-            f"{type(self).__name__}'s training environments were stepped or reset by others, such as an evaluation on "
-            "them: they are reset, and learning goes on with new episodes. Give evaluations environments of their own.",
-            stacklevel=2,
-        )
-
-    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
-        """Act and store, as OffPolicyAlgorithm does; after a callback's stop or an error the next ``learn`` resets.
-
-        The base class leaves the step at which it stops unrecorded, so windows would not be whole over that place.
-        """
-        assert self._watch is not None
-        whole = False
-        try:
-            noted = self._watch.stepped if env is self.env else env
-            rollout = super().collect_rollouts(noted, *args, **kwargs)
-            whole = rollout.continue_training
-        finally:
-            if not whole:
-                self._last_obs = None
-        return rollout
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert self._watch is not None
-        if self._watch.touched:
-            assert self.env is not None
-            self._tell_of_others()
-            self.replay_buffer.close_episodes()
-            self._last_obs = self.env.reset()  # type: ignore[assignment]
-            self._begin_episodes()
-        assert self._last_obs is not None
-        assert self._last_episode_starts is not None
-        if self._last_lstm_states is None:
-            self._last_lstm_states = self.q_net.zero_states(self.n_envs)
-        obs, _ = self.policy.obs_to_tensor(self._last_obs)
-        # During the warm-up too, so that the LSTM has seen all of an episode that outlasts it.
-        greedy_actions, self._last_lstm_states = self.policy.act(obs, self._last_lstm_states, self._last_episode_starts)
-        actions = self._explore(greedy_actions, 1.0 if self.num_timesteps < learning_starts else self.exploration_rate)
-        return actions, actions
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        assert self.env is not None
-        assert self._watch is not None
-        if self._watch.touched:
-            # By a callback, since this step: the next one resets, and VecNormalize's originals are of another step.
-            return
-        require_finite(new_obs, reward)
-        normalizer = self._vec_normalize_env
-        if self._compares_replay:
-            require_same_observations(new_obs, self.env, normalizer)
-            self._compares_replay = False
-        if self.recurrent_state == "stored":
-            assert self._last_lstm_states is not None
-            self.replay_buffer.next_states = torch.stack(self._last_lstm_states).permute(2, 0, 1, 3).cpu().numpy()
-        originals = before_normalization(new_obs, normalizer)
-        replay_buffer.add(
-            self._last_original_obs,  # type: ignore[arg-type]
-            last_observations(originals, self._last_original_obs, dones, infos, normalizer),  # type: ignore[arg-type]
-            buffer_action,
-            rewards_before_normalization(reward, self.env, normalizer),
-            dones,
-            infos,
-        )
-        self._last_obs, self._last_original_obs = new_obs, originals
-        self._last_episode_starts = dones
-
-    def _on_step(self) -> None:
-        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
-        self.logger.record("rollout/exploration_rate", self.exploration_rate)
-
-    def _explore(self, greedy_actions: np.ndarray, rate: float) -> np.ndarray:
-        """Replace each action by a random one with probability ``rate``.
-
-        :param greedy_actions: (n_envs,), or () for one environment
-        :param rate: the exploration rate, epsilon
-        :return: the same shape
-        """
-        random_actions = np.array([self.action_space.sample() for _ in range(greedy_actions.size)])
-        explores = np.random.random(greedy_actions.shape) < rate
-        return np.where(explores, random_actions.reshape(greedy_actions.shape), greedy_actions)
 
     def train(self, gradient_steps: int, batch_size: int = 16) -> None:
         """Update the online network ``gradient_steps`` times, and the target network after it.
@@ -509,34 +369,35 @@ class RecurrentQLearning(OffPolicyAlgorithm):
 
         :param path: the pickle file (load none that you do not trust)
         :param truncate_last_traj: whether the episodes that were running are over; False if they go on
-        :raises ValueError: if it is no SequenceReplayBuffer, or one for another number of environments
+        :raises ValueError: if it does not fit this agent, which then keeps the one it has
         """
+        before = self.replay_buffer
         super().load_replay_buffer(path, truncate_last_traj)
-        if not isinstance(self.replay_buffer, SequenceReplayBuffer):
-            raise ValueError(
-                f"{type(self).__name__} needs a SequenceReplayBuffer, got {type(self.replay_buffer)} in {path}."
-            )
-        if self.replay_buffer.n_envs != self.n_envs:
-            raise ValueError(
-                f"The replay buffer in {path} is for {self.replay_buffer.n_envs} environments, not {self.n_envs}."
-            )
-        self.replay_buffer.sequence_length = self.sequence_length
-        self.replay_buffer.lookahead = self.n_steps
-        self.replay_buffer.burn_in = self.burn_in
+        loaded, self.replay_buffer = self.replay_buffer, before
+        if difference := misfit(loaded, self):
+            raise ValueError(f"The replay buffer in {path} does not fit this {type(self).__name__}: {difference}.")
+        loaded.sequence_length, loaded.lookahead, loaded.burn_in = self.sequence_length, self.n_steps, self.burn_in
+        if isinstance(loaded, PrioritizedSequenceReplayBuffer):
+            loaded.set_exponents(self.priority_alpha, self.priority_beta)
+        if self.recurrent_state == "zero":
+            loaded.forget_states()
         if truncate_last_traj:
-            self.replay_buffer.close_episodes()
+            loaded.close_episodes()
+        self.replay_buffer = loaded
+        self.buffer_size = loaded.n_envs * loaded.buffer_size
 
     def _excluded_save_params(self) -> list[str]:
         networks = ["q_net", "q_net_target", "_parameters", "_target_parameters"]
         statistics = ["batch_norm_stats", "batch_norm_stats_target"]
-        return [*super()._excluded_save_params(), *networks, *statistics, "_last_lstm_states", "_watch"]
+        return [*super()._excluded_save_params(), *networks, *statistics, "_last_lstm_states", "_watch", "_loads"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
 
     def dump_logs(self) -> None:
         """Write the log, with how full the replay buffer is and how large the recurrent states are."""
-        self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / self.buffer_size)
+        slots = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
+        self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / slots)
         if self._last_lstm_states is not None:
             norms = self._last_lstm_states[0].norm(dim=-1)
             self.logger.record("rollout/recurrent_state_norm", norms.mean().item())

@@ -147,6 +147,15 @@ class SequenceReplayBuffer(ReplayBuffer):
         """
         self._states = np.zeros((self.n_envs, self.buffer_size, *shape), dtype=np.float32)
 
+    def forget_states(self) -> None:
+        """Keep no recurrent states any more."""
+        self._states = None
+
+    @property
+    def state_shape(self) -> tuple[int, ...] | None:
+        """Shape of one environment's recurrent state; None where they are not stored."""
+        return None if self._states is None else self._states.shape[2:]
+
     def size(self) -> int:
         """Steps stored, in all environments together."""
         return int(self._acted.sum())

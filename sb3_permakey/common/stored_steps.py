@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from sb3_permakey.episode_ends import LAST
+
 Observations = np.ndarray | dict[str, np.ndarray]
 """(N, *observation shape), or a dict of these."""
 
@@ -74,7 +76,7 @@ def last_observations(
         return originals
     parts = {key: part.copy() for key, part in originals.items()} if isinstance(originals, dict) else originals.copy()
     for index in over:
-        last = infos[index].get("terminal_observation")
+        last = infos[index].get(LAST)
         if last is None:
             last = {key: part[index] for key, part in before.items()} if isinstance(before, dict) else before[index]
         elif normalizer is not None:

@@ -6,6 +6,8 @@ from sb3_permakey.common.recurrent_policies import CnnLstmMixin, MultiInputLstmM
 class RecurrentDQNPolicy(RecurrentQPolicy):
     """One Q value for each action; arguments as in RecurrentQPolicy."""
 
+    agent = "RecurrentDQN"
+
 
 MlpLstmPolicy = RecurrentDQNPolicy
 

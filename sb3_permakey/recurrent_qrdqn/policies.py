@@ -18,6 +18,8 @@ class RecurrentQRDQNPolicy(RecurrentQPolicy):
     :param kwargs: the other arguments of RecurrentQPolicy
     """
 
+    agent = "RecurrentQRDQN"
+
     def __init__(
         self,
         observation_space: spaces.Space,

@@ -93,7 +93,7 @@ def test_an_interrupt_within_learning():
 
 def test_learning_alone_is_not_taken_for_others():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=f".*{TOLD}")
         model = RecurrentDQN("MlpLstmPolicy", make_vec_env(2), **SMALL).learn(41)
         for _ in range(3):
             evaluate_policy(model, Monitor(CountingEnv(VECTOR)), n_eval_episodes=2)

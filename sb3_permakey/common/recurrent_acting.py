@@ -1,0 +1,183 @@
+"""How recurrent agents act: the state is carried from step to step, and every step goes into the replay buffer."""
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_permakey.common.arguments import require_known_observations
+from sb3_permakey.common.environment_watch import EnvironmentWatch
+from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
+from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
+from sb3_permakey.common.stored_steps import (
+    before_normalization,
+    last_observations,
+    require_finite,
+    require_same_observations,
+    rewards_before_normalization,
+)
+
+
+class RecurrentActing(OffPolicyAlgorithm):
+    """Acting, exploring and storing of `RecurrentQLearning`, on SB3's hooks."""
+
+    policy: RecurrentQPolicy
+    q_net: RecurrentQNetwork
+    replay_buffer: SequenceReplayBuffer
+    recurrent_state: Literal["zero", "stored"]
+    exploration_schedule: Schedule
+    exploration_rate = 0.0
+    # The recurrent states of the training environments; None is the zero state.
+    _last_lstm_states: RecurrentStates | None = None
+    _watch: EnvironmentWatch | None = None
+    # Whether the next step stored is compared with what acting saw.
+    _compares_replay = True
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        require_known_observations(env.observation_space)
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        assert self.env is not None
+        held = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
+        if self.buffer_size < held - self.n_envs + 1:
+            raise ValueError(
+                f"{type(self).__name__} was loaded with buffer_size={self.buffer_size}, which does to play: to learn, "
+                "load it with a larger one, or load a replay buffer."
+            )
+        if self._watch is None or self._watch.venv is not self.env:
+            self._watch = EnvironmentWatch(self.env)
+        elif self._watch.touched and not reset_num_timesteps and self._last_obs is not None:
+            self._tell_of_others()
+            self._last_obs = None
+        resets = reset_num_timesteps or self._last_obs is None
+        if resets:
+            # The base class now resets the environments, and marks the LSTM states to be reset: _last_episode_starts.
+            self.replay_buffer.close_episodes()
+        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if resets:
+            self._begin_episodes()
+        self._compares_replay = True
+        if reset_num_timesteps and total_timesteps <= self.learning_starts:
+            warnings.warn(
+                f"{type(self).__name__} learns nothing in these {total_timesteps} steps: it acts at random for "
+                f"the first learning_starts={self.learning_starts}.",
+                stacklevel=3,
+            )
+        return prepared
+
+    def _begin_episodes(self) -> None:
+        """Go on from observations that a reset of all environments has just given."""
+        assert self._watch is not None
+        assert self._last_obs is not None
+        self._last_original_obs = before_normalization(self._last_obs, self._vec_normalize_env)
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        self._watch.note()
+
+    def _tell_of_others(self) -> None:
+        warnings.warn(
+            f"{type(self).__name__}'s training environments were stepped or reset by others, such as an evaluation on "
+            "them: they are reset, and learning goes on with new episodes. Give evaluations environments of their own.",
+            stacklevel=2,
+        )
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """Act and store, as OffPolicyAlgorithm does; after a callback's stop or an error the next ``learn`` resets.
+
+        The base class leaves the step at which it stops unrecorded, so windows would not be whole over that place.
+        """
+        assert self._watch is not None
+        whole = False
+        try:
+            noted = self._watch.stepped if env is self.env else env
+            rollout = super().collect_rollouts(noted, *args, **kwargs)
+            whole = rollout.continue_training
+        finally:
+            if not whole:
+                self._last_obs = None
+        return rollout
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self._watch is not None
+        if self._watch.touched:
+            assert self.env is not None
+            self._tell_of_others()
+            self.replay_buffer.close_episodes()
+            self._last_obs = self.env.reset()  # type: ignore[assignment]
+            self._begin_episodes()
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        if self._last_lstm_states is None:
+            self._last_lstm_states = self.q_net.zero_states(self.n_envs)
+        obs, _ = self.policy.obs_to_tensor(self._last_obs)
+        # During the warm-up too, so that the LSTM has seen all of an episode that outlasts it.
+        greedy_actions, self._last_lstm_states = self.policy.act(obs, self._last_lstm_states, self._last_episode_starts)
+        actions = self._explore(greedy_actions, 1.0 if self.num_timesteps < learning_starts else self.exploration_rate)
+        return actions, actions
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        assert self.env is not None
+        assert self._watch is not None
+        if self._watch.touched:
+            # By a callback, since this step: the next one resets, and VecNormalize's originals are of another step.
+            return
+        require_finite(new_obs, reward)
+        normalizer = self._vec_normalize_env
+        if self._compares_replay:
+            require_same_observations(new_obs, self.env, normalizer)
+            self._compares_replay = False
+        if self.recurrent_state == "stored":
+            assert self._last_lstm_states is not None
+            self.replay_buffer.next_states = torch.stack(self._last_lstm_states).permute(2, 0, 1, 3).cpu().numpy()
+        originals = before_normalization(new_obs, normalizer)
+        replay_buffer.add(
+            self._last_original_obs,  # type: ignore[arg-type]
+            last_observations(originals, self._last_original_obs, dones, infos, normalizer),  # type: ignore[arg-type]
+            buffer_action,
+            rewards_before_normalization(reward, self.env, normalizer),
+            dones,
+            infos,
+        )
+        self._last_obs, self._last_original_obs = new_obs, originals
+        self._last_episode_starts = dones
+
+    def _on_step(self) -> None:
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def _explore(self, greedy_actions: np.ndarray, rate: float) -> np.ndarray:
+        """Replace each action by a random one with probability ``rate``.
+
+        :param greedy_actions: (n_envs,), or () for one environment
+        :param rate: the exploration rate, epsilon
+        :return: the same shape
+        """
+        random_actions = np.array([self.action_space.sample() for _ in range(greedy_actions.size)])
+        explores = np.random.random(greedy_actions.shape) < rate
+        return np.where(explores, random_actions.reshape(greedy_actions.shape), greedy_actions)
