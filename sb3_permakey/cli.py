@@ -183,9 +183,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, TrainingDivergedError) as error:
         print(f"sb3-permakey: {error}", file=sys.stderr)
         sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_for_want_of_memory(error):
+            raise
+        print(f"sb3-permakey: these settings take more memory than there is ({error})", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"sb3-permakey: stopped; {advice}", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_for_want_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether there was too little memory; torch has a class for that of a GPU alone."""
+    words = ("allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(part in str(error) for part in words)
 
 
 def _parse(given: list[str]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from sb3_permakey.atari import atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import keypoint_animation, save_mp4
-from sb3_permakey.files import write_json
+from sb3_permakey.files import read_json, write_json
 from sb3_permakey.provenance import provenance
 from sb3_permakey.saved_agents import FrameAgent
 
@@ -174,7 +173,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "distractor": config.distractor,
     }
     if config.out.exists():
-        found = json.loads(config.out.read_text())
+        found = read_json(config.out)
         if any(found.get(key) != value for key, value in wanted.items()):
             raise ValueError(f"{config.out} holds another evaluation; give another --out")
         return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 import colorsys
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sb3_permakey.extras import missing_package
-from sb3_permakey.files import write_atomically
+from sb3_permakey.files import atomic_path, write_atomically
 from sb3_permakey.keypoints import KeypointDetector, PermaKey
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.peaks import KeypointTracker
@@ -164,14 +165,14 @@ def save_mp4(path: str | Path, pictures: Iterable[np.ndarray], frames_per_second
         import imageio
     except ImportError as error:
         raise missing_package("videos need imageio", "atari") from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    with imageio.v2.get_writer(part, fps=frames_per_second, macro_block_size=2) as video:
+    # imageio closes a writer within which something failed some time later, and then writes its file once more.
+    with (
+        atomic_path(path) as part,
+        closing(imageio.v2.get_writer(part, fps=frames_per_second, macro_block_size=2)) as video,
+    ):
         for picture in pictures:
             video.append_data(picture)  # type: ignore[attr-defined]
-    part.replace(path)
-    return path
+    return Path(path)
 
 
 def _box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:

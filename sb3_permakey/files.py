@@ -135,15 +135,22 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     :param path: file to write; its folder is made when missing
     :raises WriteError: when the disk does not take it; nothing is left beside the place, an older file is unchanged
     """
+    with atomic_path(path) as part, open(part, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """As `atomic_file`, for what writes to a path alone: that of an empty file with the same suffix."""
     path = Path(path)
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
+        os.close(descriptor)
+        yield Path(part)
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
     except BaseException as error:
@@ -208,6 +215,17 @@ class ArrayAppender:
 def write_json(path: str | Path, content: Any) -> Path:
     """Write indented JSON atomically."""
     return write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    :raises ValueError: when it is broken
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole JSON file ({error})") from error
 
 
 def _umask() -> int:

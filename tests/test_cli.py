@@ -313,6 +313,21 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, command, advice):
     assert errors.startswith(f"sb3-permakey: stopped; {advice}")
 
 
+@pytest.mark.parametrize(("fault", "is_told"), [(torch.empty, True), (torch.linalg.inv, False)])
+def test_too_little_memory_is_told_and_other_faults_are_shown(run, monkeypatch, fault, is_told):
+    def fail(config):
+        fault(10**15) if is_told else fault(torch.zeros(2, 2))
+
+    monkeypatch.setitem(COMMANDS, "checkpoints", (COMMANDS["checkpoints"][0], fail))
+    if is_told:
+        code, _, errors = run("checkpoints")
+        assert code == 2
+        assert errors.startswith("sb3-permakey: these settings take more memory than there is (")
+    else:
+        with pytest.raises(RuntimeError, match="singular"):
+            run("checkpoints")
+
+
 def test_a_finished_pretraining_says_so_goes_on_and_is_scored_anew(run, frame_store, tmp_path, monkeypatch):
     scored = []
 

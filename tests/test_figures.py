@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from conftest import square_frames
 from PIL import Image
 
@@ -93,6 +94,17 @@ def test_an_animation_keeps_the_colours_of_peaks_over_its_batches(keypoint_model
 def test_panel_of_a_transporter_has_no_error_maps():
     panel = keypoint_panel([KeypointDetector(Transporter(TransporterConfig(num_keypoints=3)))], square_frames(3))
     assert 2 * 252 < panel.shape[0] < 3 * 252
+
+
+def test_a_video_that_fails_leaves_the_old_one_alone(tmp_path):
+    def pictures():
+        yield np.zeros((16, 16, 3), np.uint8)
+        raise ArithmeticError
+
+    (tmp_path / "x.mp4").write_bytes(b"old")
+    with pytest.raises(ArithmeticError):
+        save_mp4(tmp_path / "x.mp4", pictures(), frames_per_second=10)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 def test_files(keypoint_model, tmp_path):

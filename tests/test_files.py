@@ -14,6 +14,7 @@ from sb3_permakey.files import (
     atomic_file,
     locked_file,
     locked_folder,
+    read_json,
     require_writable,
     write_atomically,
     write_json,
@@ -59,6 +60,14 @@ def test_new_files_have_the_usual_permissions(tmp_path):
     (tmp_path / "plain").write_bytes(b"")
     path = write_atomically(tmp_path / "atomic", b"")
     assert os.stat(path).st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"x.json is not a whole JSON file \(Expecting value"):
+        read_json(tmp_path / "x.json")
+    write_json(tmp_path / "x.json", {"a": [1]})
+    assert read_json(tmp_path / "x.json") == {"a": [1]}
 
 
 def test_arrays_part_by_part(tmp_path):

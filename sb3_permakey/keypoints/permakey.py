@@ -31,6 +31,9 @@ from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.keypoints.vae import VAE, kl_divergence, reconstruction_loss
 from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
 
+MOST_LATENTS = 4096
+"""With these the layers to and from the latents take 2.8 GB."""
+
 
 @dataclass(frozen=True)
 class PermaKeyConfig:
@@ -62,7 +65,8 @@ class PermaKeyConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         require_range(1, MOST_KEYPOINTS, num_keypoints=self.num_keypoints)
-        require_at_least(1, image_channels=self.image_channels, latent_dim=self.latent_dim)
+        require_at_least(1, image_channels=self.image_channels)
+        require_range(1, MOST_LATENTS, latent_dim=self.latent_dim)
         if not self.layers or any(not 0 <= layer < len(ENCODER.filters) for layer in self.layers):
             raise ValueError(f"layers must name encoder layers of 0 to {len(ENCODER.filters) - 1}, not {self.layers}")
         if list(self.layers) != sorted(set(self.layers)):

@@ -130,6 +130,8 @@ class PretrainConfig:
             decay_rate=self.decay_rate,
             max_minutes=self.max_minutes,
         )
+        if self.game is not None and self.optimisation.batch_size > self.collect_frames:
+            raise ValueError(f"collect_frames must be at least a batch of {self.optimisation.batch_size}")
         require_at_least(0, save_every_s=self.save_every_s)
         require_seed(self.seed)
         require_suffix(".safetensors", out=self.out)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from sb3_permakey.files import atomic_array, locked_folder, require_writable, write_json
+from sb3_permakey.files import atomic_array, locked_folder, read_json, require_writable, write_json
 from sb3_permakey.pretraining.frames import DESCRIPTION, FrameStore, FrameStoreError, write_store
 from sb3_permakey.pretraining.players import RANDOM
 from sb3_permakey.settings import require_at_least, require_seed
@@ -64,7 +64,7 @@ def collect_episodes(
             return _finished(out, frames, provenance)
         collection, episodes = out / COLLECTION, out / "episodes"
         if collection.exists() and any(episodes.glob("[0-9]*.npy")):
-            _require_same(out, json.loads(collection.read_text()), provenance)
+            _require_same(out, read_json(collection), provenance)
         player = open_player()
         write_json(collection, provenance)
         lengths = _play_missing(player, frames, provenance, episodes)

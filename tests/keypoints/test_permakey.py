@@ -73,6 +73,7 @@ def test_defaults_are_the_papers():
     [
         ({"num_keypoints": 0}, "num_keypoints must be from 1 to 1764, not 0"),
         ({"num_keypoints": 100_000}, "num_keypoints must be from 1 to 1764, not 100000"),
+        ({"latent_dim": 10**10}, "latent_dim must be from 1 to 4096, not 10000000000"),
         ({"patch_size": 15}, "patch_size must be from 1 to 14, not 15"),
         ({"layers": (4,)}, "layers must name encoder layers"),
         ({"layers": ()}, "layers must name encoder layers"),

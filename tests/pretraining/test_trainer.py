@@ -232,6 +232,8 @@ def test_what_can_be_told_is_told_before_frames_are_collected(tmp_path, monkeypa
     monkeypatch.setattr("sb3_permakey.pretraining.trainer.collect", lambda config: pytest.fail("frames were collected"))
     (tmp_path / "file").write_text("not a folder")
     out = tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match="collect_frames must be at least a batch of 32"):
+        PretrainConfig(out, game="Pong", collect_frames=31)
     with pytest.raises(WriteError, match="could not write .*file/model.safetensors: Not a directory"):
         pretrain(PretrainConfig(tmp_path / "file" / "model.safetensors", game="Pong"))
     with pytest.raises(ValueError, match="there is no device meta"):
