@@ -171,7 +171,7 @@ def save_mp4(path: str | Path, pictures: Iterable[np.ndarray], frames_per_second
         closing(imageio.v2.get_writer(part, fps=frames_per_second, macro_block_size=2)) as video,
     ):
         for picture in pictures:
-            video.append_data(picture)  # type: ignore[attr-defined]
+            video.append_data(picture)
     return Path(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sb3_permakey.distractors import BarPlaces
-from sb3_permakey.files import WriteError
+from sb3_permakey.files import InUseError, WriteError, locked_file
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
 from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.scores import (
@@ -344,6 +344,16 @@ def test_outputs_are_tried_before_anybody_plays(checkpoint, played, tmp_path, ou
     with pytest.raises(WriteError, match="could not write .*file/x.png: Not a directory"):
         score(ScoreConfig((str(checkpoint),), "Pong", **{output: tmp_path / "file" / "x.png"}))
     assert played == []
+
+
+def test_a_second_run_for_the_same_scores_is_refused(checkpoint, played, tmp_path):
+    config = ScoreConfig((str(checkpoint),), "Pong", out=tmp_path / "scores.json")
+    with locked_file(config.out), pytest.raises(InUseError, match="another run is writing .*scores.json"):
+        score(config)
+    assert played == []
+    config.out.write_text("{")
+    with pytest.raises(ValueError, match=r"scores.json is not a whole JSON file"):
+        score(config)
 
 
 def test_a_checkpoint_of_another_game_deserves_a_warning(checkpoint, played, tmp_path):

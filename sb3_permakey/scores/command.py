@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import tyro
 from sb3_permakey.atari import PREPROCESSING, atari_env_id, plain_game_name
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import save_png
-from sb3_permakey.files import require_writable, write_json
+from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, warn_of_another_game
 from sb3_permakey.keypoints.detector import Readout
 from sb3_permakey.keypoints.peaks import CENTROID_PX, match_keypoints
@@ -112,7 +113,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     :return: the content of the JSON file
     :raises ImportError: when OCAtari is not installed
     :raises ValueError: when checkpoints do not fit together or the game, or the JSON file holds other scores
-    :raises WriteError: when JSON or picture cannot be written
+    :raises WriteError: when JSON or picture cannot be written, or another run is writing the JSON file
     """
     game = atari_env_id(config.game)
     for checkpoint in config.checkpoints:
@@ -120,12 +121,18 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     detectors = [_detector(config, checkpoint) for checkpoint in config.checkpoints]
     wanted = _settings(config, game, detectors)
     if config.out and config.out.exists():
-        found = json.loads(config.out.read_text())
+        found = read_json(config.out)
         if found.get("settings") != wanted or "categories" not in found:
             raise ValueError(f"{config.out} holds other scores; give another --out")
         if not config.picture or config.picture.exists():
             return found
     require_writable(config.out, config.picture)
+    with locked_file(config.out) if config.out else nullcontext():
+        return _score(config, wanted, detectors)
+
+
+def _score(config: ScoreConfig, wanted: dict[str, Any], detectors: list[KeypointDetector]) -> dict[str, Any]:
+    """Play, detect, and write JSON and picture."""
     labelled = labelled_frames(
         config.game,
         episodes=config.episodes,
