@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from benchmarks.stale_states import (
     draw_starts,
     history_of,
     main,
+    report,
 )
 from sb3_permakey import PermaKeyObservation, RecurrentDQN
 from sb3_permakey.common.presets import STRONG
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @pytest.fixture
@@ -93,3 +97,7 @@ def test_bad_settings_are_named():
         StaleStatesBenchmark(ages=(3000, 20_000))
     with pytest.raises(ValueError, match="burn_ins must be numbers from 0 on"):
         StaleStatesBenchmark(burn_ins=(-1,))
+
+
+def test_report_is_up_to_date():
+    assert (RESULTS / "stale_states.md").read_text() == report(RESULTS / "stale_states")
