@@ -19,6 +19,12 @@ READINGS = {
 """What the index' figures begin with, and the detector's settings that they are of."""
 MARGIN = 2
 """Half 95 % intervals between fresh figure and index: the index's is of some frames too, and many are compared."""
+ROUNDING = {"permakey": 0.01, "transporter": 0.04}
+"""What the processor may change. Keypoints that stand still all cross the edge of the 3 pixels that count at once, in
+every frame, which no interval over episodes tells. PermaKey is read in float32 everywhere, the Transporter in bfloat16
+where the processor multiplies in it, as the index was: MontezumaRevenge's then scores .379, and .344 in float32, for
+one of its twelve keypoints; the others' figures differ by .005 at most, and PermaKey's would by .006. Among
+instruction sets (AVX-512, AVX2, SSE4.1) and numbers of threads no figure's fourth digit differed."""
 NEXT_TO_NOTHING, SLACK = 0.2, 0.04
 """Keypoints below the first figure hit as much as random points, and chance takes a share of it: it may differ by this
 much either way."""
@@ -49,10 +55,10 @@ def test_scores_what_the_index_says_on_fresh_frames(name):
             continue
         detector = KeypointDetector(name, streaming=True, **settings)
         found = score_keypoints(*detect_pairs(detector, labelled.frames), labelled, detector.config.window_std)
-        said = checkpoint.scores[f"{prefix}f1"]
+        said, rounding = checkpoint.scores[f"{prefix}f1"], ROUNDING[checkpoint.method]
         if said < NEXT_TO_NOTHING:
-            assert abs(found["f1"].value - said) <= SLACK
+            assert abs(found["f1"].value - said) <= SLACK + rounding
             continue
-        margin = MARGIN * (found["f1"].high - found["f1"].value)
+        margin = MARGIN * (found["f1"].high - found["f1"].value) + rounding
         assert found["f1"].value + margin >= said, (prefix, found["f1"], said)
         assert found["f1"].value >= LEAST_SHARE * said
