@@ -16,6 +16,7 @@ import tyro
 from benchmarks.keypoints import READINGS, RESULTS, SHIPPED_SEED, shipped_name
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import ShippedCheckpoint, load_checkpoint, save_for_detection, shipped_checkpoints
+from sb3_permakey.keypoints.checkpoint import GAME
 from sb3_permakey.keypoints.shipped import FOLDER, INDEX_FORMAT, INDEX_VERSION
 from sb3_permakey.scores import ScoreConfig, score
 
@@ -65,7 +66,7 @@ def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
     """Write a run's checkpoint into the package; not scored yet."""
     name = name_of(result)
     training = result["training"]
-    metadata = {"command": training["command"], "commit": str(result["commit"])}
+    metadata = {"command": training["command"], "commit": str(result["commit"]), GAME: result["game"]}
     path = save_for_detection(load_checkpoint(trained), FOLDER / f"{name}.safetensors", metadata=metadata)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,11 @@ class Player:
 
     :param config: the collection's settings
     :param roster: who plays which episode
+    :param env: the game
     """
 
-    def __init__(self, config: CollectConfig, roster: Roster) -> None:
-        self.config, self.roster = config, roster
-        self.env = _make_env(config)
+    def __init__(self, config: CollectConfig, roster: Roster, env: gym.Env) -> None:
+        self.config, self.roster, self.env = config, roster, env
 
     def start(self, index: int) -> bool:
         """Begin an episode; False where its recordings are used up."""
@@ -136,10 +137,11 @@ def collect(config: CollectConfig) -> FrameStore:
     :raises WriteError: when the folder cannot be written, or another collection is writing it
     """
 
-    def open_player() -> Player:
-        actions = _make_env(config).action_space
-        return Player(
-            config, Roster(parse_sources(config.policy), config.game, actions, config.checkpoint, config.seed)
-        )
+    with ExitStack() as opened:
 
-    return collect_episodes(config.out, config.frames, config.shares, config.provenance(), open_player)
+        def open_player() -> Player:
+            env = opened.enter_context(closing(_make_env(config)))
+            sources = parse_sources(config.policy)
+            return Player(config, Roster(sources, config.game, env.action_space, config.checkpoint, config.seed), env)
+
+        return collect_episodes(config.out, config.frames, config.shares, config.provenance(), open_player)

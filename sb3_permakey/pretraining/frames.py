@@ -53,6 +53,8 @@ class FrameStore:
             version = self.description["version"]
             if version != VERSION:
                 raise FrameStoreError(f"{path} has frame store version {version}, this release reads {VERSION}")
+            for key in ("game", "preprocessing"):
+                self.description[key]
             self.episodes = [Episode(**episode) for episode in self.description["episodes"]]
             self.splits: Mapping[str, np.ndarray] = {
                 split: np.load(self.path / f"{split}.npy", mmap_mode="r") for split in SPLITS

@@ -91,15 +91,18 @@ def load_state(path: Path, settings: dict[str, Any]) -> SavedState:
         raise StateError(f"{path} is broken ({error}); delete its folder to start again") from error
     if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
         raise StateError(f"{path} is not a pretraining state that this release reads; delete its folder to start again")
-    found = json.loads(metadata["settings"])
+    try:
+        found, values = json.loads(metadata["settings"]), json.loads(metadata["progress"])
+        progress = Progress(**{field.name: values[field.name] for field in fields(Progress)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path} is broken ({error!r}); delete its folder to start again") from error
     for name in sorted({*found, *settings}):
         if found.get(name) != settings.get(name):
             raise StateError(
                 f"{path.parent} belongs to a run with {name} {found.get(name)}, not {settings.get(name)}; "
                 "give another --out or delete the folder"
             )
-    values = json.loads(metadata["progress"])
-    state = SavedState({}, {}, Progress(**{field.name: values[field.name] for field in fields(Progress)}))
+    state = SavedState({}, {}, progress)
     for name, tensor in tensors.items():
         kind, _, rest = name.partition("/")
         if kind == "model":

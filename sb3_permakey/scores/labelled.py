@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,27 +84,27 @@ def labelled_frames(
     require_range(1, MOST_EPISODES, episodes=episodes)
     require_at_least(1, frames=frames, spacing=spacing)
     require_seed(seed, MOST_SCORING_SEED)
-    env = make_atari_env(game, training=False, distractor=distractor)
-    truth = GroundTruth(env, game)
-    sources = parse_sources(policy)
-    if any(source.name.startswith(MINARI) for source in sources):
-        raise ValueError("recordings cannot be scored: objects are read from the emulator that plays")
-    roster = Roster(sources, game, env.action_space, agent_checkpoint, seed)
-    share = -(-frames // episodes)
-    kept: list[_Pair] = []
-    numbers: list[int] = []
-    dropped = 0
-    for episode in tqdm(range(episodes), desc=f"playing {truth.game}", unit="episode"):
-        player = roster.player(episode)
-        assert not isinstance(player, MinariRecordings)
-        episode_seed = FIRST_SCORING_SEED + seed * MOST_EPISODES + episode
-        actions = EpisodeActions(player, env.action_space, epsilon, np.random.default_rng(episode_seed))
-        played = _play(env, truth, episode_seed, actions, spacing)
-        good = [pair for pair in played if pair.objects is not None]
-        dropped += len(played) - len(good)
-        chosen = evenly_spread(len(good), min(share, frames - len(kept)))
-        kept.extend(good[index] for index in chosen)
-        numbers.extend([episode] * len(chosen))
+    with closing(make_atari_env(game, training=False, distractor=distractor)) as env:
+        truth = GroundTruth(env, game)
+        sources = parse_sources(policy)
+        if any(source.name.startswith(MINARI) for source in sources):
+            raise ValueError("recordings cannot be scored: objects are read from the emulator that plays")
+        roster = Roster(sources, game, env.action_space, agent_checkpoint, seed)
+        share = -(-frames // episodes)
+        kept: list[_Pair] = []
+        numbers: list[int] = []
+        dropped = 0
+        for episode in tqdm(range(episodes), desc=f"playing {truth.game}", unit="episode"):
+            player = roster.player(episode)
+            assert not isinstance(player, MinariRecordings)
+            episode_seed = FIRST_SCORING_SEED + seed * MOST_EPISODES + episode
+            actions = EpisodeActions(player, env.action_space, epsilon, np.random.default_rng(episode_seed))
+            played = _play(env, truth, episode_seed, actions, spacing)
+            good = [pair for pair in played if pair.objects is not None]
+            dropped += len(played) - len(good)
+            chosen = evenly_spread(len(good), min(share, frames - len(kept)))
+            kept.extend(good[index] for index in chosen)
+            numbers.extend([episode] * len(chosen))
     if not kept:
         reason = "OCAtari fails on every frame" if dropped else f"no episode lasts {spacing + 1} steps"
         raise GroundTruthError(f"no frames of {truth.game} to score: {reason}")

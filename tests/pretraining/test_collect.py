@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ale_py.env import AtariEnv
 
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.distractors import BAR_COLOR
@@ -25,8 +26,8 @@ def stored(config: CollectConfig) -> dict[str, np.ndarray]:
 
 def playing(config: CollectConfig, episode: int) -> Player:
     """A player at the beginning of an episode."""
-    actions = make_atari_env(config.game).action_space
-    player = Player(config, Roster(parse_sources(config.policy), config.game, actions, None, config.seed))
+    env = make_atari_env(config.game, training=False, distractor=config.distractor)
+    player = Player(config, Roster(parse_sources(config.policy), config.game, env.action_space, None, config.seed), env)
     assert player.start(episode)
     return player
 
@@ -111,6 +112,13 @@ def test_collection_and_acting_see_equal_pixels_for_equal_emulator_states():
     np.testing.assert_array_equal(acting.reset(seed=seed)[0], player.frames[0])
     for action, frame in zip(actions, player.frames[1:], strict=True):
         np.testing.assert_array_equal(acting.step(action)[0], frame)
+
+
+def test_the_emulator_is_closed(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(AtariEnv, "close", lambda env: closed.append(env))
+    collect(CollectConfig(out=tmp_path / "frames", **SHORT))
+    assert len(closed) == 1
 
 
 def test_a_checkpoint_that_no_player_needs_is_named(tmp_path):

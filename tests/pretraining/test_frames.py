@@ -41,6 +41,14 @@ def test_frames_of_another_size_are_named(tmp_path):
         write_store(tmp_path, episodes, (0.9, 0.05, 0.05), DESCRIPTION)
 
 
+@pytest.mark.parametrize("key", ["game", "preprocessing", "episodes"])
+def test_a_description_that_lacks_something_is_named(frame_store, key):
+    description = {name: value for name, value in frame_store.description.items() if name != key}
+    (frame_store.path / "frames.json").write_text(json.dumps(description))
+    with pytest.raises(FrameStoreError, match=f"is not a whole frame store .'{key}'"):
+        FrameStore(frame_store.path)
+
+
 def test_missing_or_unfinished(tmp_path, frame_store):
     with pytest.raises(FrameStoreError, match="no finished frame store at"):
         FrameStore(tmp_path / "nowhere")

@@ -261,8 +261,12 @@ def test_a_broken_state_is_named(frame_store, tmp_path):
     config = config_for(frame_store, tmp_path / "model.safetensors")
     pretrain(config)
     state = config.out.with_suffix(".pretraining") / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:100])
+    whole = state.read_bytes()
+    state.write_bytes(whole[:100])
     with pytest.raises(StateError, match="is broken"):
+        pretrain(config)
+    state.write_bytes(whole.replace(b"best_loss", b"best_lost"))
+    with pytest.raises(StateError, match=r"is broken \(KeyError\('best_loss'\)\)"):
         pretrain(config)
 
 
