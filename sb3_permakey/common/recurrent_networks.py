@@ -80,6 +80,8 @@ class RecurrentQNetwork(BaseModel):
 
     features_extractor: BaseFeaturesExtractor
     action_space: spaces.Discrete
+    made_with: dict[str, Any]
+    """The constructor's arguments, which `save` keeps."""
 
     def __init__(
         self,
@@ -109,6 +111,9 @@ class RecurrentQNetwork(BaseModel):
         self.head = ValueHead(
             lstm_hidden_size, int(action_space.n), n_quantiles, net_arch or [], activation_fn, dueling
         )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.made_with}
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

@@ -121,7 +121,10 @@ class RecurrentQPolicy(BasePolicy):
             "action_space": self.action_space,
             "normalize_images": self.normalize_images,
         }
-        return RecurrentQNetwork(**self._update_features_extractor({**spaces_and_images, **self.net_args}))
+        arguments = self._update_features_extractor({**spaces_and_images, **self.net_args})
+        q_net = RecurrentQNetwork(**arguments)
+        q_net.made_with = arguments
+        return q_net
 
     def forward(
         self, obs: PyTorchObs, states: RecurrentStates, episode_starts: torch.Tensor
