@@ -17,6 +17,7 @@ from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, Transporter, load_c
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore, write_store
 from sb3_permakey.scores import GroundTruthError
+from sb3_permakey_start import main as start
 
 SHOW = ("show", "--checkpoint", "mspacman", "--frames", "x", "--out", "y.png")
 
@@ -311,6 +312,26 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, command, advice):
     code, _, errors = run(name, *flags)
     assert code == 130
     assert errors.startswith(f"sb3-permakey: stopped; {advice}")
+
+
+def test_an_interrupt_while_the_package_is_imported(capsys, monkeypatch):
+    class Interrupting:
+        def find_spec(self, name, path, target=None):
+            if name == "sb3_permakey.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "sb3_permakey.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stop:
+        start()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "sb3-permakey: stopped; nothing was done\n"
+
+
+def test_the_start_runs_the_command_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sb3-permakey", "checkpoints"])
+    start()
+    assert "mspacman-transporter" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("fault", "is_told"), [(torch.empty, True), (torch.linalg.inv, False)])
