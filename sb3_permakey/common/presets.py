@@ -1,4 +1,4 @@
-"""Arguments of recurrent Q-learning agents: a published one, and one for keypoints on Atari."""
+"""Arguments of the agents: published ones, and one of the recurrent agent for keypoints on Atari."""
 
 from typing import Any
 
@@ -53,4 +53,63 @@ sooner, for peaks on Atari; chosen by the runs under "Settings tried" in benchma
 
     env = PermaKeyObservation(make_atari_env("MsPacman"), "mspacman", readout="peaks")
     RecurrentDQN("PermaKeyPolicy", env, **STRONG)
+"""
+
+BBF: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "learning_starts": 2_000,
+    "train_freq": 1,
+    "gradient_steps": 2,
+    "tau": 0.005,
+    "n_steps": (10, 3, 10_000),
+    "gamma": (0.97, 0.997, 10_000),
+    "exploration_fraction": 0.04,
+    "exploration_final_eps": 0.0,
+    "value_head": "categorical",
+    "reset_interval": 40_000,
+    "last_reset": 120_000,
+    "reset_shrink": 0.5,
+    "act_with_target": True,
+    "weight_decay": 0.1,
+}
+"""BBF at two updates a step (Schwarzer et al. 2023, https://arxiv.org/abs/2305.19452, appendix A, and its released
+code), but for its large network and its self-predictive loss; for 100,000 steps, of which the first 2,000 are random
+and 2,000 more explore. These are `Rainbow`'s defaults.
+
+    Rainbow("CnnPolicy", env, **BBF)
+"""
+
+RAINBOW_PEAKS: dict[str, Any] = {**BBF, "learning_rate": 3e-4}
+"""BBF's settings with a larger learning rate, for the small network on keypoints; chosen by the runs under "Settings
+tried" in benchmarks/results/atari100k.md.
+
+    env = PermaKeyObservation(make_atari_env("MsPacman"), "mspacman", readout="peaks", history=3)
+    Rainbow("PermaKeyPolicy", env, **RAINBOW_PEAKS)
+"""
+
+RAINBOW: dict[str, Any] = {
+    "learning_rate": 6.25e-5,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 20_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "tau": 1.0,
+    "target_update_interval": 8_000,
+    "n_steps": 3,
+    "gamma": 0.99,
+    "exploration_fraction": 0.02,
+    "exploration_final_eps": 0.01,
+    "priority_alpha": 0.5,
+    "priority_beta": 0.4,
+    "reset_interval": 0,
+    "act_with_target": False,
+    "weight_decay": 0.0,
+}
+"""Rainbow for long training (Hessel et al. 2018, https://arxiv.org/abs/1710.02298, table 1), with epsilon-greedy play
+instead of noisy layers, as its ablation of these had it. Steps are agent steps, four frames each; priority_beta stays
+at its first value.
+
+    Rainbow("CnnPolicy", env, **RAINBOW)
 """

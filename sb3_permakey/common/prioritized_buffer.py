@@ -86,16 +86,25 @@ class PrioritizedSequenceReplayBuffer(SequenceReplayBuffer):
         :return: windows of sequence_length + lookahead states, with weights
         :raises ValueError: if no step is stored yet
         """
+        envs, steps, weights, _ = self.draw(batch_size)
+        return self._windows(envs, steps, steps, env)._replace(weights=weights)
+
+    def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor, np.ndarray]:
+        """Draw steps by priority.
+
+        :return: their environments and absolute numbers, importance weights (float32, on the device) and indices of
+            `update_priorities`, (B,) each
+        :raises ValueError: if no step is stored yet
+        """
         self._require_steps()
         leaves = self._tree.draw(batch_size)
         envs, slots = np.divmod(leaves, self.buffer_size)
         # Absolute numbers: the newest slot of each environment's ring is number written - 1.
         newest = self._written[envs] - 1
         steps = newest - (newest - slots) % self.buffer_size
-        # With N the same for all windows of a batch, it cancels out against the heaviest.
+        # With N the same for all of a batch, it cancels out against the heaviest.
         weights = self._tree.weights(leaves) ** -self.beta
-        samples = self._windows(envs, steps, steps, env)
-        return samples._replace(weights=self._to_device((weights / weights.max()).astype(np.float32)))
+        return envs, steps, self._to_device((weights / weights.max()).astype(np.float32)), leaves
 
     def update_priorities(self, indices: np.ndarray, priorities: np.ndarray) -> None:
         """Give windows new priorities.

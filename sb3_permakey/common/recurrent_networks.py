@@ -1,4 +1,4 @@
-"""Networks of the recurrent agents: features extractor -> LSTM or GRU -> values of the actions."""
+"""Networks of the agents: features extractor -> LSTM, GRU or no memory -> values of the actions."""
 
 from typing import Any, Literal
 
@@ -12,13 +12,16 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sb3_permakey.common.sequence_buffer import BurnIn
-from sb3_permakey.initialisation import initialise_head, initialise_recurrent
+from sb3_permakey.common.value_heads import ScalarValues, Values
+from sb3_permakey.initialisation import initialise_head, initialise_layers, initialise_recurrent
 from sb3_permakey.previous_step import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
 
-RNN_TYPES: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+RNN_TYPES: dict[str, type[nn.LSTM] | type[nn.GRU] | None] = {"lstm": nn.LSTM, "gru": nn.GRU, "none": None}
+
+RnnType = Literal["lstm", "gru", "none"]
 
 RecurrentStates = tuple[torch.Tensor, ...]
-"""Hidden and cell state of an LSTM, or the hidden state of a GRU: (layers, N, units) each."""
+"""Hidden and cell state of an LSTM, or the hidden state of a GRU: (layers, N, units) each; without a memory nothing."""
 
 
 class ValueHead(nn.Module):
@@ -28,10 +31,11 @@ class ValueHead(nn.Module):
 
     :param in_features: width of the input
     :param n_actions: number of actions
-    :param n_values: values of each action: 1, or its number of quantiles
+    :param n_values: outputs for each action: 1, its number of quantiles or of atoms
     :param net_arch: units of the hidden layers
     :param activation_fn: activation of these layers
     :param dueling: whether state value and advantages have layers of their own
+    :param shared_layers: whether the hidden layers are the same for both, each of which is linear on top of them
     """
 
     def __init__(
@@ -42,9 +46,15 @@ class ValueHead(nn.Module):
         net_arch: list[int],
         activation_fn: type[nn.Module],
         dueling: bool,
+        shared_layers: bool = False,
     ) -> None:
         super().__init__()
         self.n_actions = n_actions
+        self.shared: nn.Sequential | None = None
+        if shared_layers and net_arch:
+            self.shared = nn.Sequential(*create_mlp(in_features, 0, net_arch, activation_fn))
+            initialise_layers(self.shared, centred=False)
+            in_features, net_arch = net_arch[-1], []
         self.advantages = nn.Sequential(*create_mlp(in_features, n_actions * n_values, net_arch, activation_fn))
         self.state_value = (
             nn.Sequential(*create_mlp(in_features, n_values, net_arch, activation_fn)) if dueling else None
@@ -55,6 +65,8 @@ class ValueHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Values (..., n_actions, n_values) of features (..., in_features)."""
+        if self.shared is not None:
+            features = self.shared(features)
         values = self.advantages(features).unflatten(-1, (self.n_actions, -1))
         if self.state_value is None:
             return values
@@ -73,9 +85,10 @@ class RecurrentQNetwork(BaseModel):
     :param normalize_images: whether images are divided by 255
     :param lstm_hidden_size: units of each recurrent layer
     :param n_lstm_layers: number of recurrent layers
-    :param rnn_type: "lstm" or "gru"
+    :param rnn_type: "lstm", "gru" or "none"
     :param dueling: whether state value and advantages have layers of their own
-    :param n_quantiles: values of each action
+    :param shared_layers: whether these have the hidden layers in common
+    :param values: what the outputs for an action mean; None for one value
     """
 
     features_extractor: BaseFeaturesExtractor
@@ -94,9 +107,10 @@ class RecurrentQNetwork(BaseModel):
         normalize_images: bool = True,
         lstm_hidden_size: int = 128,
         n_lstm_layers: int = 1,
-        rnn_type: Literal["lstm", "gru"] = "lstm",
+        rnn_type: RnnType = "lstm",
         dueling: bool = False,
-        n_quantiles: int = 1,
+        shared_layers: bool = False,
+        values: Values | None = None,
     ) -> None:
         super().__init__(
             observation_space,
@@ -106,10 +120,15 @@ class RecurrentQNetwork(BaseModel):
         )
         previous_step = previous_step_size(observation_space)
         self.knows_previous_step = previous_step > 0
-        self.rnn = RNN_TYPES[rnn_type](int(features_dim) + previous_step, lstm_hidden_size, n_lstm_layers)
-        initialise_recurrent(self.rnn)
+        width = int(features_dim) + previous_step
+        cell = RNN_TYPES[rnn_type]
+        self.rnn = None if cell is None else cell(width, lstm_hidden_size, n_lstm_layers)
+        if self.rnn is not None:
+            initialise_recurrent(self.rnn)
+            width = lstm_hidden_size
+        self.values = values or ScalarValues()
         self.head = ValueHead(
-            lstm_hidden_size, int(action_space.n), n_quantiles, net_arch or [], activation_fn, dueling
+            width, int(action_space.n), self.values.outputs, net_arch or [], activation_fn, dueling, shared_layers
         )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -117,7 +136,9 @@ class RecurrentQNetwork(BaseModel):
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """Shape of one environment's recurrent state: (parts, layers, units), 2 parts for an LSTM, 1 for a GRU."""
+        """Shape of one environment's recurrent state: (parts, layers, units), of 2, 1 or no parts (LSTM, GRU, none)."""
+        if self.rnn is None:
+            return 0, 0, 0
         return 2 if isinstance(self.rnn, nn.LSTM) else 1, self.rnn.num_layers, self.rnn.hidden_size
 
     def zero_states(self, count: int) -> RecurrentStates:
@@ -133,12 +154,16 @@ class RecurrentQNetwork(BaseModel):
         :param obs: (N, *observation shape), or a dict of these
         :param states: (layers, N, units) each
         :param episode_starts: (N,) bool, where the state is set to zero first
-        :return: (N, actions, quantiles), and the new states
+        :return: (N, actions, outputs), and the new states
         """
         features = self.recurrent_inputs(obs)
         keep = (~episode_starts).to(features.dtype).reshape(1, -1, 1)
         output, new_states = self._recur(features.unsqueeze(0), tuple(part * keep for part in states))
         return self.head(output.squeeze(0)), new_states
+
+    def state_values(self, obs: PyTorchObs) -> torch.Tensor:
+        """Outputs (N, actions, outputs) for observations (N, ...), by a network without a memory."""
+        return self.head(self.recurrent_inputs(obs))
 
     def window_values(
         self, obs: PyTorchObs, states: RecurrentStates | None = None, learned_steps: int | None = None
@@ -149,7 +174,7 @@ class RecurrentQNetwork(BaseModel):
         :param states: recurrent states before them, (layers, B, units) each; None for zeros
         :param learned_steps: gradients reach the features of so many first steps alone; None for all. The states after
             them only choose actions, and need no backward pass through the features extractor
-        :return: (T, B, actions, quantiles)
+        :return: (T, B, actions, outputs)
         """
         if learned_steps is None:
             inputs = self._window_inputs(obs)
@@ -201,6 +226,8 @@ class RecurrentQNetwork(BaseModel):
 
     def _recur(self, inputs: Any, states: RecurrentStates | None) -> tuple[Any, RecurrentStates]:
         """One call of the recurrent layers, with states as a tuple for LSTM and GRU alike."""
+        if self.rnn is None:
+            return inputs, ()
         if isinstance(self.rnn, nn.LSTM):
             return self.rnn(inputs, states)
         output, hidden = self.rnn(inputs, None if states is None else states[0])

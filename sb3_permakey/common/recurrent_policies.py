@@ -1,7 +1,7 @@
 """Policies of the recurrent agents: online and target network, acting with a recurrent state."""
 
 from numbers import Integral
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_permakey.common.recurrent_networks import RNN_TYPES, RecurrentQNetwork, RecurrentStates
-from sb3_permakey.extractors import KeypointCNN, KeypointGNN
+from sb3_permakey.common.recurrent_networks import RNN_TYPES, RecurrentQNetwork, RecurrentStates, RnnType
+from sb3_permakey.common.value_heads import ValueHeadName, make_values
+from sb3_permakey.extractors import KEYPOINT_ENCODERS, KeypointEncoder
 from sb3_permakey.previous_step import without_previous_step
 
 SMALLEST_IMAGE = 36
@@ -38,9 +39,15 @@ class RecurrentQPolicy(BasePolicy):
     :param optimizer_kwargs: its arguments besides the learning rate
     :param lstm_hidden_size: units of each recurrent layer
     :param n_lstm_layers: number of recurrent layers
-    :param rnn_type: "lstm" or "gru"
+    :param rnn_type: "lstm", "gru" or "none"
     :param dueling: whether state value and advantages have layers of their own (Wang et al. 2016)
-    :param n_quantiles: values of each action
+    :param shared_layers: whether these have the hidden layers in common
+    :param value_head: "scalar", "quantile" or "categorical"
+    :param n_quantiles: quantiles of each action
+    :param n_atoms: atoms of each action's categorical distribution
+    :param v_min: its lowest return
+    :param v_max: its highest return
+    :param weight_decay: decoupled weight decay of the weight matrices (Loshchilov & Hutter 2019); 0 for none
     :param act_with_target: whether the target network chooses the actions, in training and in use: with a small tau it
         is a moving average of the online network and changes less from step to step (Schwarzer et al. 2023)
     :raises ValueError: if the features extractor is not one for this kind of observation space, net_arch is no list of
@@ -67,10 +74,16 @@ class RecurrentQPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         lstm_hidden_size: int = 128,
         n_lstm_layers: int = 1,
-        rnn_type: Literal["lstm", "gru"] = "lstm",
+        rnn_type: RnnType = "lstm",
         dueling: bool = False,
+        shared_layers: bool = False,
+        value_head: ValueHeadName = "scalar",
         n_quantiles: int = 1,
+        n_atoms: int = 51,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
         act_with_target: bool = False,
+        weight_decay: float = 0.0,
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
         _check_extractor(observation_space, features_extractor_class)
@@ -92,8 +105,16 @@ class RecurrentQPolicy(BasePolicy):
             "n_lstm_layers": n_lstm_layers,
             "rnn_type": rnn_type,
             "dueling": dueling,
-            "n_quantiles": n_quantiles,
+            "shared_layers": shared_layers,
         }
+        self.value_args = {
+            "value_head": value_head,
+            "n_quantiles": n_quantiles,
+            "n_atoms": n_atoms,
+            "v_min": v_min,
+            "v_max": v_max,
+        }
+        self.weight_decay = weight_decay
         self.act_with_target = act_with_target
         self.q_net = self.make_q_net()
         self.q_net_target = self.make_q_net()
@@ -103,10 +124,18 @@ class RecurrentQPolicy(BasePolicy):
         adam = optimizer_class in (torch.optim.Adam, torch.optim.AdamW) and "foreach" not in self.optimizer_kwargs
         faster = {"fused": True} if adam else {}
         self.optimizer = self.optimizer_class(
-            self.q_net.parameters(),
+            self._parameter_groups(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **{**faster, **self.optimizer_kwargs},
         )
+
+    def _parameter_groups(self) -> Any:
+        """The online network's parameters, in two groups where only matrices decay."""
+        if not self.weight_decay:
+            return self.q_net.parameters()
+        matrices = [parameter for parameter in self.q_net.parameters() if parameter.dim() > 1]
+        others = [parameter for parameter in self.q_net.parameters() if parameter.dim() <= 1]
+        return [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Make a features extractor, which does not see the previous action and reward."""
@@ -121,10 +150,11 @@ class RecurrentQPolicy(BasePolicy):
             "action_space": self.action_space,
             "normalize_images": self.normalize_images,
         }
-        arguments = self._update_features_extractor({**spaces_and_images, **self.net_args})
+        values = make_values(**self.value_args)  # type: ignore[arg-type]
+        arguments = self._update_features_extractor({**spaces_and_images, **self.net_args, "values": values})
         q_net = RecurrentQNetwork(**arguments)
         q_net.made_with = arguments
-        return q_net
+        return q_net.to(self.device)
 
     def forward(
         self, obs: PyTorchObs, states: RecurrentStates, episode_starts: torch.Tensor
@@ -138,7 +168,7 @@ class RecurrentQPolicy(BasePolicy):
         """
         net = self.q_net_target if self.act_with_target else self.q_net
         values, new_states = net(obs, states, episode_starts)
-        return values.mean(dim=-1).argmax(dim=1), new_states
+        return net.values.expected(values).argmax(dim=1), new_states
 
     # BasePolicy's abstract method; here it also takes and returns LSTM states.
     _predict = forward  # type: ignore[assignment]
@@ -225,6 +255,8 @@ class RecurrentQPolicy(BasePolicy):
         return {
             **super()._get_constructor_parameters(),
             **self.net_args,
+            **self.value_args,
+            "weight_decay": self.weight_decay,
             "act_with_target": self.act_with_target,
             "lr_schedule": self._dummy_schedule,
             "features_extractor_class": self.features_extractor_class,
@@ -255,18 +287,17 @@ class PermaKeyMixin(MultiInputLstmMixin):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         *,
-        keypoint_encoder: Literal["gnn", "cnn"] = "gnn",
+        keypoint_encoder: KeypointEncoder = "gnn",
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         **kwargs: Any,
     ) -> None:
-        encoders: dict[str, type[BaseFeaturesExtractor]] = {"gnn": KeypointGNN, "cnn": KeypointCNN}
-        if keypoint_encoder not in encoders:
-            raise ValueError(f"keypoint_encoder must be one of {sorted(encoders)}, got {keypoint_encoder!r}.")
+        if keypoint_encoder not in KEYPOINT_ENCODERS:
+            raise ValueError(f"keypoint_encoder must be one of {sorted(KEYPOINT_ENCODERS)}, got {keypoint_encoder!r}.")
         super().__init__(
             observation_space,
             action_space,
             lr_schedule,
-            features_extractor_class=features_extractor_class or encoders[keypoint_encoder],
+            features_extractor_class=features_extractor_class or KEYPOINT_ENCODERS[keypoint_encoder],
             **kwargs,
         )
 

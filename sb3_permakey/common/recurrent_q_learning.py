@@ -198,7 +198,7 @@ class RecurrentQLearning(RecurrentActing):
         self._convert_train_freq()
         check_arguments(self)
         smallest = self.n_envs * (self.sequence_length + self.n_steps)
-        needed = PrioritizedSequenceReplayBuffer if self.prioritized_replay else SequenceReplayBuffer
+        needed = self._needed_buffer()
         self.replay_buffer_class = self.replay_buffer_class or needed
         if not issubclass(self.replay_buffer_class, needed):
             raise ValueError(
@@ -238,6 +238,9 @@ class RecurrentQLearning(RecurrentActing):
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
 
+    def _needed_buffer(self) -> type[SequenceReplayBuffer]:
+        return PrioritizedSequenceReplayBuffer if self.prioritized_replay else SequenceReplayBuffer
+
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         return policy_named(policy_name, type(self).__name__, self.policy_aliases)
 
@@ -252,7 +255,7 @@ class RecurrentQLearning(RecurrentActing):
         self._update_learning_rate(self.policy.optimizer)
         logged = []
         for _ in range(gradient_steps):
-            windows = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            windows = self._sample_batch(batch_size)
             errors = self._step_errors(windows)
             loss = masked_mean(errors.losses * windows.weights, windows.mask)
             self.policy.optimizer.zero_grad()
@@ -267,6 +270,8 @@ class RecurrentQLearning(RecurrentActing):
                 priorities = sequence_priorities(errors.td_errors, windows.mask, self.priority_eta)
                 self.replay_buffer.update_priorities(windows.indices, priorities.cpu().numpy())
 
+            self._after_update()
+
             td_error = masked_mean(errors.td_errors.abs(), windows.mask)
             logged.append(torch.stack([loss.detach(), grad_norm, td_error, masked_mean(errors.q_values, windows.mask)]))
 
@@ -280,6 +285,13 @@ class RecurrentQLearning(RecurrentActing):
                 f"The loss or its gradient is not finite after {self.num_timesteps} steps (loss {means[0]}, gradient "
                 f"norm {means[1]}): lower the learning rate, or look for huge rewards or observations."
             )
+
+    def _sample_batch(self, batch_size: int) -> Any:
+        """What an update learns from."""
+        return self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+
+    def _after_update(self) -> None:
+        """For what an agent does beside updates, with `_n_updates` counted already."""
 
     @torch.no_grad()
     def _update_target(self) -> None:
@@ -398,7 +410,7 @@ class RecurrentQLearning(RecurrentActing):
         """Write the log, with how full the replay buffer is and how large the recurrent states are."""
         slots = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
         self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / slots)
-        if self._last_lstm_states is not None:
+        if self._last_lstm_states:
             norms = self._last_lstm_states[0].norm(dim=-1)
             self.logger.record("rollout/recurrent_state_norm", norms.mean().item())
         super().dump_logs()

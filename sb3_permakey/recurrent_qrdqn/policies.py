@@ -29,6 +29,7 @@ class RecurrentQRDQNPolicy(RecurrentQPolicy):
         n_quantiles: int = 200,
         **kwargs: Any,
     ) -> None:
+        kwargs = {"value_head": "quantile", **kwargs}
         super().__init__(observation_space, action_space, lr_schedule, n_quantiles=n_quantiles, **kwargs)
 
 
