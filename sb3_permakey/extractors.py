@@ -16,9 +16,11 @@ from sb3_permakey.initialisation import initialise_layers
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
 from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
 from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
-from sb3_permakey.messages import incoming_messages
+from sb3_permakey.messages import incoming_messages, mean_messages
 
 CNN_KERNELS, CNN_STRIDES = (3, 3, 3, 3), (1, 1, 2, 1)
+MOTION_SCALE = 10.0
+"""Objects move by some hundredths of the image in a step; so scaled, displacements are as large as positions."""
 
 
 def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dict:
@@ -160,6 +162,55 @@ class KeypointGNN(BaseFeaturesExtractor):
         return self.output(self.normalise_aggregate(aggregated))
 
 
+class KeypointPairs(BaseFeaturesExtractor):
+    """A small graph network for many small updates: keypoints as nodes, one round of messages of all pairs, pooled.
+
+    A node is the keypoint's normalised feature, its place with sines and cosines, and where the observations have them
+    its confidence and its last displacements. After two layers a node hears the mean of relu(W v_i + U v_j) over all
+    nodes j; nodes beside these messages are pooled by mean and maximum, so that their order means nothing, and
+    normalised. It costs a fraction of `KeypointGNN`, since pairs go through no matrix product.
+
+    :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,) and "motion"
+        (K, 2n)
+    :param units: width of nodes and messages; the pooled features are 4 times as many
+    :param position_frequencies: number of frequencies pi, 2 pi, 4 pi, ... of sines and cosines beside the position
+    :raises ValueError: when the space has no keypoints
+    """
+
+    def __init__(self, observation_space: spaces.Dict, units: int = 64, position_frequencies: int = 4) -> None:
+        super().__init__(observation_space, 4 * units)
+        keypoints = require_keypoints(observation_space)
+        _, channels = keypoints["features"].shape  # type: ignore[misc]
+        self.position_frequencies = position_frequencies
+        self.has_confidence = "confidence" in keypoints.spaces
+        motion = keypoints.spaces.get("motion")
+        motion_size = 0 if motion is None else motion.shape[-1]  # type: ignore[index]
+        self.has_motion = motion is not None
+        self.normalise_features = nn.LayerNorm(channels)
+        width = channels + 2 + 4 * position_frequencies + self.has_confidence + motion_size
+        self.encode_nodes = mlp(width, units)
+        self.as_receiver, self.as_sender = nn.Linear(units, units), nn.Linear(units, units, bias=False)
+        self.normalise_pooled = nn.LayerNorm(4 * units)
+        initialise_layers(self)
+        # Normalised features, positions and displacements have both signs.
+        initialise_layers(self.encode_nodes[0], centred=False)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features (B, 4 units)."""
+        parts = [
+            self.normalise_features(observations["features"]),
+            with_waves(observations["keypoints"], self.position_frequencies),
+        ]
+        if self.has_confidence:
+            parts.append(observations["confidence"].unsqueeze(-1))
+        if self.has_motion:
+            parts.append(observations["motion"] * MOTION_SCALE)
+        nodes = self.encode_nodes(torch.cat(parts, dim=-1))
+        messages = mean_messages(self.as_receiver(nodes), self.as_sender(nodes))
+        nodes = torch.cat([nodes, messages], dim=-1)
+        return self.normalise_pooled(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
+
+
 class KeypointCNN(BaseFeaturesExtractor):
     """The frozen trunk's features, masked by the keypoints' windows, through convolutions (appendix A.2.3).
 
@@ -203,6 +254,14 @@ class KeypointCNN(BaseFeaturesExtractor):
         windows = gaussian_windows(observations["keypoints"], self.map_size, self.window_std)
         masked = self.trunk(images) * windows.sum(dim=1, keepdim=True)
         return self.output(self.convolutions(masked)[-1])
+
+
+KeypointEncoder = Literal["gnn", "pairs", "cnn"]
+KEYPOINT_ENCODERS: dict[KeypointEncoder, type[BaseFeaturesExtractor]] = {
+    "gnn": KeypointGNN,
+    "pairs": KeypointPairs,
+    "cnn": KeypointCNN,
+}
 
 
 def _trunk_weights(space: spaces.Dict, checkpoint: KeypointModel | str | Path | None) -> TrunkWeights:

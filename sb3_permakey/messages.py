@@ -62,6 +62,43 @@ class IncomingMessages(torch.autograd.Function):
         return torch.cat(of_receivers), torch.cat(of_senders), of_weight, of_bias
 
 
+def mean_messages(receivers: Tensor, senders: Tensor) -> Tensor:
+    """Mean of relu(r_i + s_j) over all nodes j, itself among them, at each node i.
+
+    :param receivers: (B, K, units), r
+    :param senders: (B, K, units), s
+    :return: (B, K, units)
+    """
+    return MeanMessages.apply(receivers, senders)
+
+
+class MeanMessages(torch.autograd.Function):
+    """`mean_messages` with its gradients; pairs are made again where these need them, not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, receivers: Tensor, senders: Tensor) -> Tensor:
+        """The means."""
+        ctx.save_for_backward(receivers, senders)
+        groups = _groups(receivers, senders)
+        return torch.cat([(group[0].unsqueeze(2) + group[1].unsqueeze(1)).relu_().mean(dim=2) for group in groups])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of both inputs."""
+        receivers, senders = ctx.saved_tensors
+        shares = gradient / gradient.shape[1]
+        of_receivers, of_senders, start = [], [], 0
+        for some_receivers, some_senders in _groups(receivers, senders):
+            stop = start + len(some_receivers)
+            pairs = some_receivers.unsqueeze(2) + some_senders.unsqueeze(1)
+            of_pairs = torch.ops.aten.threshold_backward(shares[start:stop].unsqueeze(2).expand_as(pairs), pairs, 0)
+            of_receivers.append(of_pairs.sum(dim=2))
+            of_senders.append(of_pairs.sum(dim=1))
+            start = stop
+        return torch.cat(of_receivers), torch.cat(of_senders)
+
+
 def _messages(receivers: Tensor, senders: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """relu(r_i + s_j), and the messages, both (B, K, K, units); no node sends to itself."""
     pairs = (receivers.unsqueeze(2) + senders.unsqueeze(1)).relu_()

@@ -22,6 +22,7 @@ from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
 from sb3_permakey.keypoints.detector import ReadoutConfig
 from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver
 from sb3_permakey.previous_step import OBSERVATION, PreviousSteps, previous_step_size, without_previous_step
+from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 
@@ -31,6 +32,7 @@ class AgentFileError(ValueError):
 
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "sb3_permakey.rainbow": Rainbow,
     "sb3_permakey.recurrent_dqn": RecurrentDQN,
     "sb3_permakey.recurrent_qrdqn": RecurrentQRDQN,
     "stable_baselines3.dqn": stable_baselines3.DQN,

@@ -16,10 +16,11 @@ import tyro
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
 from sb3_permakey.atari import atari_env_id, make_atari_env, plain_game_name
-from sb3_permakey.common.presets import STRONG
+from sb3_permakey.common.presets import RAINBOW_PEAKS, STRONG
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
-from sb3_permakey.extractors import KeypointGNN
+from sb3_permakey.extractors import KeypointEncoder, KeypointGNN
 from sb3_permakey.files import atomic_file, write_json
 from sb3_permakey.keypoints import warn_of_another_game
 from sb3_permakey.keypoints.detector import Readout, ReadoutConfig
@@ -27,7 +28,9 @@ from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.precision import resolve_device
 from sb3_permakey.provenance import provenance
+from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
+from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 from sb3_permakey.validation import (
     BEST_MODEL,
     FIRST_VALIDATION_SEED,
@@ -37,7 +40,13 @@ from sb3_permakey.validation import (
     Validation,
 )
 
-Encoder = Literal["gnn", "cnn"]
+AlgorithmName = Literal["recurrent-dqn", "recurrent-qrdqn", "rainbow"]
+ALGORITHMS: dict[AlgorithmName, type[RecurrentQLearning]] = {
+    "recurrent-dqn": RecurrentDQN,
+    "recurrent-qrdqn": RecurrentQRDQN,
+    "rainbow": Rainbow,
+}
+Encoder = KeypointEncoder
 
 FINAL_MODEL = "final_model.zip"
 RUN = "run"
@@ -54,15 +63,25 @@ DEFAULTS: dict[str, Any] = {
 class Preset(NamedTuple):
     """An agent on keypoints.
 
-    :param agent: RecurrentDQN's arguments beside its defaults, those of KeypointGNN among them
+    :param agent: the algorithm's arguments beside its defaults, those of the encoder among them
     :param readout: how its keypoints are read
+    :param algorithm: who learns
+    :param encoder: of the keypoints
+    :param history: how many of its last displacements each keypoint carries
     """
 
     agent: dict[str, Any]
     readout: Readout
+    algorithm: AlgorithmName = "recurrent-dqn"
+    encoder: Encoder = "gnn"
+    history: int = 0
 
 
-PRESETS = {"paper": Preset({}, "pointnet"), "strong": Preset(STRONG, "peaks")}
+PRESETS = {
+    "paper": Preset({}, "pointnet"),
+    "strong": Preset(STRONG, "peaks"),
+    "rainbow": Preset(RAINBOW_PEAKS, "peaks", "rainbow", "pairs", history=3),
+}
 
 
 def values_of_presets(value: Callable[[Preset], Any]) -> Any:
@@ -219,7 +238,7 @@ def preset_arguments(preset: str, encoder: Encoder | None) -> dict[str, Any]:
     arguments = copy.deepcopy(PRESETS[preset].agent)
     if encoder:
         arguments.setdefault("policy_kwargs", {})["keypoint_encoder"] = encoder
-    if encoder != "gnn":
+    if encoder != PRESETS[preset].encoder:
         arguments.get("policy_kwargs", {}).pop("features_extractor_kwargs", None)
     return arguments
 

@@ -13,16 +13,15 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_permakey import RecurrentDQN, RecurrentQRDQN
-from sb3_permakey.training import PRESETS, Encoder, Readout, preset_arguments
+from sb3_permakey.training import ALGORITHMS as OWN_ALGORITHMS
+from sb3_permakey.training import PRESETS, AlgorithmName, Encoder, Readout, preset_arguments
 
 Settings = dict[str, Any]
-AgentName = Literal["recurrent-dqn", "recurrent-qrdqn", "dqn", "qrdqn", "random"]
+AgentName = AlgorithmName | Literal["dqn", "qrdqn", "random"]
 Observed = Literal["keypoints", "points", "pixels", "gray"]
 
 ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {
-    "recurrent-dqn": RecurrentDQN,
-    "recurrent-qrdqn": RecurrentQRDQN,
+    **OWN_ALGORITHMS,
     "dqn": DQN,
     "qrdqn": QRDQN,
 }
@@ -67,9 +66,9 @@ class Method:
     @property
     def policy(self) -> str:
         """The policy's name."""
-        if self.agent != "recurrent-dqn":
-            return "CnnPolicy"
-        return "PermaKeyPolicy" if self.encoder else "CnnLstmPolicy"
+        if self.encoder:
+            return "PermaKeyPolicy"
+        return "CnnLstmPolicy" if self.agent == "recurrent-dqn" else "CnnPolicy"
 
     @property
     def stores_images(self) -> bool:
@@ -96,6 +95,9 @@ def keypoint_methods() -> dict[str, Method]:
 
 METHODS: dict[str, Method] = {
     **keypoint_methods(),
+    "permakey-peaks-rainbow": Method(
+        "PKey peaks + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="pairs"
+    ),
     "true-positions-gnn": Method(
         "true positions + GNN", "recurrent-dqn", "points", "permakey", encoder="gnn", points="true"
     ),
@@ -108,8 +110,18 @@ METHODS: dict[str, Method] = {
     "qrdqn-pixels": Method("QRDQN on pixels", "qrdqn", "gray"),
     "random": Method("random policy", "random", "pixels"),
 }
-MEMORYLESS = {name for name, method in METHODS.items() if method.agent != "recurrent-dqn"}
+MEMORYLESS = {name for name, method in METHODS.items() if method.agent not in OWN_ALGORITHMS}
 """Methods to which the presets mean nothing."""
+
+
+def preset_of(method_name: str, preset_name: str) -> str | None:
+    """A method's preset: the one wished for, where it is one of its algorithm, else its algorithm's first; or none."""
+    if method_name in MEMORYLESS:
+        return None
+    agent = METHODS[method_name].agent
+    if PRESETS[preset_name].algorithm == agent:
+        return preset_name
+    return next(name for name, preset in PRESETS.items() if preset.algorithm == agent)
 
 
 def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[str, ...] = ()) -> Settings:

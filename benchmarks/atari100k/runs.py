@@ -19,11 +19,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, paper_keypoints
 from benchmarks.atari100k.methods import (
-    MEMORYLESS,
     METHODS,
     STACKED_FRAMES,
     agent_settings,
     algorithm_of,
+    preset_of,
     readout_of,
 )
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
@@ -39,7 +39,7 @@ from sb3_permakey.files import write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.saved_agents import load_agent
-from sb3_permakey.training import RUN
+from sb3_permakey.training import PRESETS, RUN
 from sb3_permakey.validation import (
     BEST_MODEL,
     FIRST_VALIDATION_SEED,
@@ -120,7 +120,7 @@ def make_run(
 ) -> Run:
     """A run, without what its method does not know; K is the paper's where none is given."""
     count = None if METHODS[method].checkpoint is None else keypoints or paper_keypoints(game)
-    return Run(game, method, None if method in MEMORYLESS else preset, noise, count, seed)
+    return Run(game, method, preset_of(method, preset), noise, count, seed)
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,7 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
             envs,
             task.checkpoint.path,
             keep_image=method.encoder == "cnn",
+            history=PRESETS[run.preset].history if run.preset else 0,
             device=task.device,
             readout=readout,
             num_keypoints=run.num_keypoints,

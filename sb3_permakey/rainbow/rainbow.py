@@ -1,0 +1,221 @@
+"""Rainbow for Stable-Baselines3, with what makes agents learn from 100,000 steps."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_permakey.common.annealing import annealed_discount, annealed_steps
+from sb3_permakey.common.arguments import TargetUpdateInterval
+from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
+from sb3_permakey.common.resets import shrink_and_perturb
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
+from sb3_permakey.common.targets import values_of
+from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer, Transitions
+from sb3_permakey.common.value_heads import ValueHeadName
+from sb3_permakey.rainbow.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PermaKeyPolicy
+
+
+class Rainbow(RecurrentQLearning):
+    """DQN with double Q-learning, dueling layers, a distribution over returns, prioritized replay and n-step targets.
+
+    Rainbow: https://arxiv.org/abs/1710.02298. Of its six parts only the noisy layers are left out, for epsilon-greedy
+    play that ends early. Annealed n and discount, resets, weight decay and acting with the target network are those
+    of BBF, https://arxiv.org/abs/2305.19452, whose settings are the defaults; `sb3_permakey.common.presets` holds the
+    original's too.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", "PermaKeyPolicy", or a class
+    :param env: the environment to learn from (if registered in gymnasium, can be str)
+    :param learning_rate: learning rate, may be a function of the remaining progress (from 1 to 0)
+    :param buffer_size: observations in the replay buffer, of all environments together
+    :param learning_starts: steps of random play before learning starts
+    :param batch_size: transitions in a batch
+    :param tau: part of the online network that moves into the target network at its update ("Polyak update")
+    :param gamma: discount factor, or (from, to, over how many updates), begun anew at each reset
+    :param train_freq: environment steps between updates, or a tuple like ``(5, "step")`` or ``(2, "episode")``
+    :param gradient_steps: gradient updates each time; -1 for as many as steps were made
+    :param replay_buffer_class: a subclass of PrioritizedReplayBuffer, which is the default
+    :param replay_buffer_kwargs: its further arguments
+    :param optimize_memory_usage: must be False, the buffer already stores each observation once
+    :param n_steps: n of the n-step targets, or (from, to, over how many updates), begun anew at each reset
+    :param target_update_interval: environment steps between updates of the target network, as in DQN, which come right
+        after gradient updates: 1 for one after each; or ``(2500, "update")`` to count gradient updates
+    :param exploration_fraction: part of the training over which the exploration rate falls
+    :param exploration_initial_eps: rate of random actions at the beginning
+    :param exploration_final_eps: rate of random actions at the end
+    :param max_grad_norm: the gradient's norm is clipped to this
+    :param stats_window_size: episodes over which the logged statistics are averaged
+    :param tensorboard_log: TensorBoard directory, None for no logging
+    :param policy_kwargs: further arguments of the policy
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random numbers
+    :param device: "cpu", "cuda" or "auto"
+    :param _init_setup_model: whether to build the networks at once
+    :param double_q: whether the online network chooses the actions that the target network values
+    :param dueling: whether state value and advantages are added up
+    :param value_head: "categorical", "quantile" or "scalar"
+    :param n_atoms: atoms of the categorical distribution
+    :param v_min: its lowest return
+    :param v_max: its highest return
+    :param n_quantiles: number of quantiles
+    :param prioritized_replay: whether transitions with larger errors are drawn more often
+    :param priority_alpha: exponent of the priorities
+    :param priority_beta: exponent of the importance weights
+    :param reset_interval: gradient updates between two resets; 0 for none
+    :param last_reset: after so many gradient updates no reset comes any more; None: they never cease
+    :param reset_shrink: share of the features extractor's weights that stays at a reset
+    :param act_with_target: whether the target network acts, in training and in use
+    :param weight_decay: of the weight matrices, decoupled from the loss (AdamW)
+    :raises ValueError: if an argument is out of its range
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+        "PermaKeyPolicy": PermaKeyPolicy,
+    }
+    replay_buffer: PrioritizedReplayBuffer
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentQPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-4,
+        buffer_size: int = 100_000,
+        learning_starts: int = 2_000,
+        batch_size: int = 32,
+        tau: float = 0.005,
+        gamma: float | tuple[float, float, int] = (0.97, 0.997, 10_000),
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 2,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int | tuple[int, int, int] = (10, 3, 10_000),
+        target_update_interval: TargetUpdateInterval = 1,
+        exploration_fraction: float = 0.04,
+        exploration_initial_eps: float = 1.0,
+        exploration_final_eps: float = 0.0,
+        max_grad_norm: float = 10,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        double_q: bool = True,
+        dueling: bool = True,
+        value_head: ValueHeadName = "categorical",
+        n_atoms: int = 51,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
+        n_quantiles: int = 51,
+        prioritized_replay: bool = True,
+        priority_alpha: float = 0.5,
+        priority_beta: float = 0.5,
+        reset_interval: int = 40_000,
+        last_reset: int | None = 120_000,
+        reset_shrink: float = 0.5,
+        act_with_target: bool = True,
+        weight_decay: float = 0.1,
+    ) -> None:
+        if reset_interval < 0:
+            raise ValueError(f"reset_interval must be 0 or more, got {reset_interval}.")
+        if not 0 <= reset_shrink <= 1:
+            raise ValueError(f"reset_shrink must be from 0 to 1, got {reset_shrink}.")
+        self.n_steps_annealed, self.gamma_annealed = n_steps, gamma
+        self.reset_interval, self.last_reset, self.reset_shrink = reset_interval, last_reset, reset_shrink
+        self._updates_at_reset = 0
+        networks = {
+            "dueling": dueling,
+            "value_head": value_head,
+            "n_atoms": n_atoms,
+            "v_min": v_min,
+            "v_max": v_max,
+            "n_quantiles": n_quantiles,
+            "act_with_target": act_with_target,
+            "weight_decay": weight_decay,
+            "optimizer_class": torch.optim.AdamW if weight_decay else torch.optim.Adam,
+            "optimizer_kwargs": {"eps": 1.5e-4},
+        }
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            annealed_discount(gamma, 0),
+            train_freq,
+            gradient_steps,
+            replay_buffer_class,
+            replay_buffer_kwargs,
+            optimize_memory_usage,
+            max(n_steps[:2]) if isinstance(n_steps, tuple) else n_steps,
+            target_update_interval,
+            exploration_fraction,
+            exploration_initial_eps,
+            exploration_final_eps,
+            max_grad_norm,
+            stats_window_size,
+            tensorboard_log,
+            {**networks, **(policy_kwargs or {})},
+            verbose,
+            seed,
+            device,
+            _init_setup_model,
+            sequence_length=1,
+            double_q=double_q,
+            prioritized_replay=True,
+            priority_alpha=priority_alpha if prioritized_replay else 0.0,
+            priority_beta=priority_beta,
+        )
+
+    def _needed_buffer(self) -> type[SequenceReplayBuffer]:
+        return PrioritizedReplayBuffer
+
+    def _sample_batch(self, batch_size: int) -> Transitions:
+        """Transitions over the n of now, with the discount of now."""
+        since = self._n_updates - self._updates_at_reset
+        self.gamma = annealed_discount(self.gamma_annealed, since)
+        n_steps = annealed_steps(self.n_steps_annealed, since)
+        return self.replay_buffer.sample_transitions(batch_size, n_steps, self.gamma, self._vec_normalize_env)
+
+    def _step_errors(self, batch: Transitions) -> StepErrors:  # type: ignore[override]
+        """Losses (1, B) of the transitions: the distribution over returns now, and as the step taken has it."""
+        values = self.q_net.values
+        predicted = values_of(batch.actions, self.q_net.state_values(batch.observations))
+        with torch.no_grad():
+            target = self.q_net_target.state_values(batch.next_observations)
+            choosing = self.q_net.state_values(batch.next_observations) if self.double_q else target
+            bootstrap = values_of(values.expected(choosing).argmax(dim=-1), target)
+            targets = values.targets(batch.returns, batch.discounts, bootstrap)
+            expected = values.expected(predicted)
+        losses, errors = values.losses(predicted, targets)
+        return StepErrors(losses.unsqueeze(0), errors.unsqueeze(0), expected.unsqueeze(0))
+
+    def _after_update(self) -> None:
+        """A reset, where one is due: after it n and discount are annealed anew."""
+        due = self.reset_interval and self._n_updates % self.reset_interval == 0
+        if due and (self.last_reset is None or self._n_updates <= self.last_reset):
+            self.reset_networks()
+
+    def reset_networks(self) -> None:
+        """Fresh weights for all but a share of the features extractor's, in both networks, and a fresh optimizer.
+
+        BBF, https://arxiv.org/abs/2305.19452, section 4.
+        """
+        fresh = self.policy.make_q_net()
+        shrink_and_perturb(self.q_net, fresh, self.q_net.features_extractor, self.reset_shrink)
+        self.q_net_target.load_state_dict(self.q_net.state_dict())
+        self.policy.optimizer.state.clear()
+        self._updates_at_reset = self._n_updates
