@@ -13,8 +13,9 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_permakey.atari import plain_game_name
 from sb3_permakey.episode_ends import LAST, ended_and_told
-from sb3_permakey.keypoints import KeypointDetector, KeypointModel
+from sb3_permakey.keypoints import KeypointDetector, KeypointModel, warn_of_another_game
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.motion import JUMP, KeypointMotion
 from sb3_permakey.keypoints.peaks import CENTROID_PX, KeypointTracker
@@ -187,6 +188,9 @@ class PermaKeyObservation(gym.ObservationWrapper):
         centroid_px: float = CENTROID_PX,
     ) -> None:
         require_environment(env, "PermaKeyObservation", "VecPermaKeyObservation")
+        spec = env.unwrapped.spec
+        if spec is not None and spec.namespace == "ALE" and not isinstance(model_or_path, KeypointModel):
+            warn_of_another_game(model_or_path, plain_game_name(spec.id))
         super().__init__(env)
         self.observer = make_observer(
             env.observation_space,

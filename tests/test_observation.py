@@ -1,4 +1,5 @@
 import pickle
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -266,6 +267,15 @@ def test_motion_of_one_environment_starts_anew_with_the_episode(keypoint_model):
 def test_a_history_that_is_no_number_of_steps_is_refused_in_a_sentence(keypoint_model, history):
     with pytest.raises(ValueError, match="history must be a whole number of steps, 0 or more, not"):
         PermaKeyObservation(MovingSquare(), keypoint_model, history=history)
+
+
+def test_keypoints_of_another_game_deserve_a_warning(checkpoint):
+    with pytest.warns(UserWarning, match="the checkpoint mspacman was trained on MsPacman: .* what Seaquest shows"):
+        PermaKeyObservation(make_atari_env("Seaquest"), "mspacman")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        PermaKeyObservation(make_atari_env("MsPacman"), "mspacman")
+        PermaKeyObservation(MovingSquare(), checkpoint)
 
 
 def test_agents_of_releases_that_ignored_settings_of_peaks_still_open(checkpoint, tmp_path):
