@@ -26,7 +26,8 @@ from benchmarks.atari100k.tables import table
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
-from sb3_permakey.common.sequence_buffer import BurnIn, SequenceReplayBuffer
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
+from sb3_permakey.common.windows import BurnIn
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import checkpoint_exists
 from sb3_permakey.provenance import provenance

@@ -138,12 +138,13 @@ def misfit(buffer: Any, agent: RecurrentQLearning) -> str:
     for name in ("observation_space", "action_space"):
         if getattr(buffer, name) != getattr(agent, name):
             return f"its {name} is {getattr(buffer, name)}, not {getattr(agent, name)}"
+    needed = agent.needed_buffer()
+    if not isinstance(buffer, needed):
+        return f"it is a {type(buffer).__name__}, needed is a {needed.__name__}"
     assert agent.replay_buffer_class is not None
-    if isinstance(buffer, PrioritizedSequenceReplayBuffer):
-        if not issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer):
-            return "it is prioritised, and the agent draws uniformly (prioritized_replay=False)"
-    elif issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer):
-        return "it has no priorities, which the agent draws by (prioritized_replay=True)"
+    draws_by_priority = issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer)
+    if isinstance(buffer, PrioritizedSequenceReplayBuffer) and not draws_by_priority:
+        return "it has priorities, and the agent draws uniformly (prioritized_replay=False)"
     if agent.recurrent_state == "stored" and buffer.state_shape != agent.q_net.state_shape:
         held = "it has no recurrent states" if buffer.state_shape is None else f"its states are {buffer.state_shape}"
         return f'{held}, needed are {agent.q_net.state_shape} (recurrent_state="stored")'

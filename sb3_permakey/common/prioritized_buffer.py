@@ -7,8 +7,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer, SequenceSamples
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.sum_tree import SumTree
+from sb3_permakey.common.windows import SequenceSamples
 
 
 class PrioritizedSequenceReplayBuffer(SequenceReplayBuffer):

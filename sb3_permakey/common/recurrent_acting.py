@@ -181,3 +181,34 @@ class RecurrentActing(OffPolicyAlgorithm):
         random_actions = np.array([self.action_space.sample() for _ in range(greedy_actions.size)])
         explores = np.random.random(greedy_actions.shape) < rate
         return np.where(explores, random_actions.reshape(greedy_actions.shape), greedy_actions)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions and the recurrent state after them, called as RecurrentPPO's.
+
+        The state moves on at random actions too.
+
+        :param observation: one observation, or one of each of n_envs environments
+        :param state: hidden and cell state (of a GRU: the hidden state alone), (n_lstm_layers, n_envs,
+            lstm_hidden_size) each; None for zeros
+        :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
+        :param deterministic: whether to do without exploration (epsilon-greedy, for each environment on its own)
+        :return: the actions, and the new state
+        :raises ValueError: if the state is not of that shape, or a (observation, info) pair is given
+        """
+        actions, new_state = self.policy.predict(observation, state, episode_start, deterministic)
+        return actions if deterministic else self._explore(actions, self.exploration_rate), new_state
+
+    def dump_logs(self) -> None:
+        """Write the log, with how full the replay buffer is and how large the recurrent states are."""
+        slots = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
+        self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / slots)
+        if self._last_lstm_states:
+            norms = self._last_lstm_states[0].norm(dim=-1)
+            self.logger.record("rollout/recurrent_state_norm", norms.mean().item())
+        super().dump_logs()

@@ -11,8 +11,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from sb3_permakey.common.sequence_buffer import BurnIn
 from sb3_permakey.common.value_heads import ScalarValues, Values
+from sb3_permakey.common.windows import BurnIn
 from sb3_permakey.initialisation import initialise_head, initialise_layers, initialise_recurrent
 from sb3_permakey.previous_step import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
 

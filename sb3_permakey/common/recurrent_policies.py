@@ -86,7 +86,7 @@ class RecurrentQPolicy(BasePolicy):
         weight_decay: float = 0.0,
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
-        _check_extractor(observation_space, features_extractor_class)
+        _check_extractor(observation_space, features_extractor_class, "" if rnn_type == "none" else "Lstm")
         if rnn_type not in RNN_TYPES:
             raise ValueError(f"rnn_type must be one of {sorted(RNN_TYPES)}, got {rnn_type!r}.")
         super().__init__(
@@ -322,18 +322,23 @@ def _in_float32(observation: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
-def _check_extractor(observation_space: spaces.Space, extractor: type[BaseFeaturesExtractor]) -> None:
-    """Reject SB3's extractors for observations of the other kind, which they fail on with an unclear message."""
-    is_dict = isinstance(observation_space, spaces.Dict)
+def _check_extractor(space: spaces.Space, extractor: type[BaseFeaturesExtractor], memory: str) -> None:
+    """Reject SB3's extractors for observations that they fail on with an unclear message.
+
+    :param space: the observation space
+    :param extractor: any features extractor
+    :param memory: "Lstm" in the names of the agent's policies, or nothing
+    """
+    is_dict = isinstance(space, spaces.Dict)
     if is_dict and extractor in (FlattenExtractor, NatureCNN):
-        raise ValueError(f"Dict observations need MultiInputLstmPolicy ({extractor.__name__} cannot read them).")
+        raise ValueError(f"Dict observations need MultiInput{memory}Policy ({extractor.__name__} cannot read them).")
     if not is_dict and extractor is CombinedExtractor:
         raise ValueError(
-            f"MultiInputLstmPolicy needs Dict observations, got {observation_space}: "
-            "use MlpLstmPolicy or CnnLstmPolicy."
+            f"MultiInput{memory}Policy needs Dict observations, got {space}: "
+            f"use Mlp{memory}Policy or Cnn{memory}Policy."
         )
     if extractor in (NatureCNN, CombinedExtractor):
-        for part in observation_space.values() if isinstance(observation_space, spaces.Dict) else [observation_space]:
+        for part in space.values() if isinstance(space, spaces.Dict) else [space]:
             _require_large_images(part)
 
 

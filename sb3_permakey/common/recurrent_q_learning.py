@@ -25,7 +25,7 @@ from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuff
 from sb3_permakey.common.recurrent_acting import RecurrentActing
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
-from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer, SequenceSamples
+from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.targets import (
     greedy_values,
     masked_mean,
@@ -34,6 +34,7 @@ from sb3_permakey.common.targets import (
     sequence_priorities,
     unscale_values,
 )
+from sb3_permakey.common.windows import SequenceSamples
 
 SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
 
@@ -198,7 +199,7 @@ class RecurrentQLearning(RecurrentActing):
         self._convert_train_freq()
         check_arguments(self)
         smallest = self.n_envs * (self.sequence_length + self.n_steps)
-        needed = self._needed_buffer()
+        needed = self.needed_buffer()
         self.replay_buffer_class = self.replay_buffer_class or needed
         if not issubclass(self.replay_buffer_class, needed):
             raise ValueError(
@@ -238,7 +239,8 @@ class RecurrentQLearning(RecurrentActing):
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
 
-    def _needed_buffer(self) -> type[SequenceReplayBuffer]:
+    def needed_buffer(self) -> type[SequenceReplayBuffer]:
+        """The class that replay_buffer_class is, or is derived from."""
         return PrioritizedSequenceReplayBuffer if self.prioritized_replay else SequenceReplayBuffer
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
@@ -326,28 +328,6 @@ class RecurrentQLearning(RecurrentActing):
             targets = n_step_targets(windows.rewards, discounts, state_values, windows.acted, self.n_steps)
             return online, rescale_values(targets) if self.value_rescaling else targets
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Actions and the recurrent state after them, called as RecurrentPPO's.
-
-        The state moves on at random actions too.
-
-        :param observation: one observation, or one of each of n_envs environments
-        :param state: hidden and cell state (of a GRU: the hidden state alone), (n_lstm_layers, n_envs,
-            lstm_hidden_size) each; None for zeros
-        :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
-        :param deterministic: whether to do without exploration (epsilon-greedy, for each environment on its own)
-        :return: the actions, and the new state
-        :raises ValueError: if the state is not of that shape, or a (observation, info) pair is given
-        """
-        actions, new_state = self.policy.predict(observation, state, episode_start, deterministic)
-        return actions if deterministic else self._explore(actions, self.exploration_rate), new_state
-
     def learn(
         self: SelfRecurrentQLearning,
         total_timesteps: int,
@@ -405,12 +385,3 @@ class RecurrentQLearning(RecurrentActing):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-    def dump_logs(self) -> None:
-        """Write the log, with how full the replay buffer is and how large the recurrent states are."""
-        slots = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
-        self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / slots)
-        if self._last_lstm_states:
-            norms = self._last_lstm_states[0].norm(dim=-1)
-            self.logger.record("rollout/recurrent_state_norm", norms.mean().item())
-        super().dump_logs()

@@ -1,7 +1,7 @@
 """A replay buffer that stores each observation once and gives back windows of consecutive steps."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,49 +9,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_permakey.common.windows import BurnIn, SequenceSamples
+
 # A slot's last slot of its episode while that episode still runs: later than any slot.
 _RUNNING = np.iinfo(np.int64).max
 # An environment's running episode when it has none.
 _NONE = -1
-
-
-class BurnIn(NamedTuple):
-    """What comes before the windows of a batch: up to burn_in states of the same episode, padded after the last.
-
-    :param observations: (burn_in, B, *observation shape), or a dict of these
-    :param lengths: (B,) int64, on the CPU: how many of them count, 0 where a window begins with its episode
-    """
-
-    observations: torch.Tensor | dict[str, torch.Tensor]
-    lengths: torch.Tensor
-
-
-class SequenceSamples(NamedTuple):
-    """A batch of windows of T = sequence_length + lookahead states, time-major, padded at an episode's last state.
-
-    :param observations: (T, B, *observation shape), or a dict of these
-    :param actions: (T, B) int64
-    :param rewards: (T, B) float32, r_t follows the action taken at t
-    :param terminated: (T, B) bool, whether the episode truly ended (no time limit) with the step taken at t
-    :param acted: (T, B) bool, false where no step was taken: at an episode's last state, which is also the padding
-    :param mask: (sequence_length, B) bool, the steps to learn from
-    :param burn_in: what comes before; None without burn-in
-    :param states: (B, *state shape) float32, the recurrent state, as acting had it, before the burn-in's first
-        observation, or the window's where there is none; None where states are not stored
-    :param weights: (B,) float32, importance of each window in the loss
-    :param indices: (B,) int64, by which a prioritized buffer knows the windows again
-    """
-
-    observations: torch.Tensor | dict[str, torch.Tensor]
-    actions: torch.Tensor
-    rewards: torch.Tensor
-    terminated: torch.Tensor
-    acted: torch.Tensor
-    mask: torch.Tensor
-    burn_in: BurnIn | None
-    states: torch.Tensor | None
-    weights: torch.Tensor
-    indices: np.ndarray
 
 
 class SequenceReplayBuffer(ReplayBuffer):

@@ -180,7 +180,8 @@ class Rainbow(RecurrentQLearning):
             priority_beta=priority_beta,
         )
 
-    def _needed_buffer(self) -> type[SequenceReplayBuffer]:
+    def needed_buffer(self) -> type[SequenceReplayBuffer]:
+        """The class that replay_buffer_class is, or is derived from."""
         return PrioritizedReplayBuffer
 
     def _sample_batch(self, batch_size: int) -> Transitions:

@@ -6,8 +6,8 @@ from stable_baselines3.common.policies import BasePolicy
 from torch.nn import functional
 
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
-from sb3_permakey.common.sequence_buffer import SequenceSamples
 from sb3_permakey.common.targets import values_of
+from sb3_permakey.common.windows import SequenceSamples
 from sb3_permakey.recurrent_dqn.policies import (
     CnnLstmPolicy,
     MlpLstmPolicy,

@@ -5,8 +5,8 @@ from typing import ClassVar
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
-from sb3_permakey.common.sequence_buffer import SequenceSamples
 from sb3_permakey.common.targets import quantile_huber_loss, values_of
+from sb3_permakey.common.windows import SequenceSamples
 from sb3_permakey.recurrent_qrdqn.policies import (
     CnnLstmPolicy,
     MlpLstmPolicy,

@@ -14,7 +14,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from sb3_permakey import PreviousActionReward, RecurrentDQN, RecurrentQRDQN
+from sb3_permakey import PreviousActionReward, Rainbow, RecurrentDQN, RecurrentQRDQN
 from sb3_permakey.common.arguments import updates_between_targets
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
@@ -265,8 +265,8 @@ def test_an_agent_that_only_plays_needs_no_large_buffer(tmp_path):
     ("saved", "loading", "sentence"),
     [
         ({"n_envs": 2}, {}, "it is for 2 environments, not 1"),
-        ({}, {"prioritized_replay": True}, "it has no priorities"),
-        ({"prioritized_replay": True}, {}, "it is prioritised, and the agent draws uniformly"),
+        ({}, {"prioritized_replay": True}, "it is a Sequence.*, needed is a PrioritizedSequenceReplayBuffer"),
+        ({"prioritized_replay": True}, {}, "it has priorities, and the agent draws uniformly"),
         ({}, {"recurrent_state": "stored"}, r"it has no recurrent states, needed are \(2, 1, 8\)"),
         (
             {"recurrent_state": "stored"},
@@ -285,6 +285,30 @@ def test_replay_buffers_that_do_not_fit_are_refused(saved, loading, sentence, tm
         model.load_replay_buffer(tmp_path / "buffer")
     assert model.replay_buffer is before
     model.learn(24)
+
+
+def test_rainbow_is_told_the_same(tmp_path):
+    """Its policies are named as DQN's, its buffer is of transitions, and its arguments mean the same."""
+    few = {name: SMALL[name] for name in ("learning_starts", "buffer_size", "batch_size", "device", "seed")}
+    with pytest.raises(ValueError, match='Policy MlpLstmPolicy unknown to Rainbow: use "MlpPolicy"'):
+        Rainbow("MlpLstmPolicy", make_vec_env(1), **few)
+    with pytest.raises(ValueError, match="MultiInputPolicy needs Dict observations, .*: use MlpPolicy or CnnPolicy"):
+        Rainbow("MultiInputPolicy", make_vec_env(1), **few)
+    make_model().save(tmp_path / "other")
+    with pytest.raises(ValueError, match="is no policy for Rainbow: use RecurrentDQN"):
+        Rainbow.load(tmp_path / "other")
+    model = Rainbow("MlpPolicy", make_vec_env(1), **few).learn(30)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+    player = Rainbow.load(tmp_path / "model", buffer_size=1)
+    assert player.predict(np.zeros(2, np.float32))[0] in model.action_space
+    make_model(prioritized_replay=True).learn(30).save_replay_buffer(tmp_path / "windows")
+    with pytest.raises(ValueError, match="it is a Prioritized.*, needed is a PrioritizedReplayBuffer"):
+        model.load_replay_buffer(tmp_path / "windows")
+    model.load_replay_buffer(tmp_path / "buffer")
+    model.learn(8, reset_num_timesteps=False)
+    every_update = Rainbow("MlpPolicy", make_vec_env(1), **few, tau=1.0, target_update_interval=100)
+    assert updates_between_targets(every_update) == 200
 
 
 def test_a_replay_buffer_of_sb3_is_refused(tmp_path):

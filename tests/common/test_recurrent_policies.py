@@ -5,7 +5,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import nn
 
-from sb3_permakey.common.sequence_buffer import BurnIn
+from sb3_permakey.common.windows import BurnIn
 from sb3_permakey.extractors import KeypointCNN, KeypointGNN
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig
 from sb3_permakey.previous_step import with_previous_step

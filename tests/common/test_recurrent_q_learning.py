@@ -8,7 +8,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -303,13 +303,13 @@ class Doubles(TorchFunctionMode):
 
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("normalized", [False, True])
-@pytest.mark.parametrize("space", [spaces.Box(-100, 100, (2,), np.float64), MIXED])
+@pytest.mark.parametrize("space", [spaces.Box(-100, 100, (2,), np.float64), MIXED, KEYPOINTS])
 def test_no_update_or_act_makes_float64(agent, normalized, space):
     """Apple's GPUs have none."""
-    keys = ["vector"] if isinstance(space, spaces.Dict) else None
-    env = VecTransposeImage(make_vec_env(2, space)) if keys else make_vec_env(2, space)
+    keys = ["vector" if space is MIXED else "features"] if isinstance(space, spaces.Dict) else None
+    env = make_vec_env(2, space)
     env = VecNormalize(env, norm_obs_keys=keys) if normalized else env
-    policy = "MultiInputLstmPolicy" if keys else "MlpLstmPolicy"
+    policy = "PermaKeyPolicy" if space is KEYPOINTS else "MultiInputLstmPolicy" if keys else "MlpLstmPolicy"
     model = agent(policy, env, **{**SMALL, **EVERYTHING}).learn(30)
     with Doubles() as doubles:
         model.learn(16, reset_num_timesteps=False)
