@@ -20,7 +20,7 @@ from sb3_permakey.atari import atari_env_id, plain_game_name
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
 from sb3_permakey.keypoints.detector import ReadoutConfig
-from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver
+from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver, KeypointSpace
 from sb3_permakey.previous_step import OBSERVATION, PreviousSteps, previous_step_size, without_previous_step
 from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
@@ -145,7 +145,8 @@ class FrameAgent:
 
     :param agent: the saved model's file
     :param checkpoint: keypoint checkpoint, for an agent that sees keypoints
-    :raises AgentFileError: when the agent sees keypoints and no checkpoint is given, or sees something else
+    :raises AgentFileError: when the agent sees keypoints and no checkpoint is given, or another than made those that it
+        learned from, or when it sees something else
     """
 
     def __init__(self, agent: str | Path, checkpoint: str | Path | None) -> None:
@@ -158,8 +159,13 @@ class FrameAgent:
         if isinstance(space, spaces.Dict) and "keypoints" in space.spaces:
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
-            readout = getattr(space, "readout", ReadoutConfig())
+            readout = getattr(space, "readout", None) or ReadoutConfig()
             self.detector = KeypointDetector(checkpoint, streaming=True, **readout.in_use())
+            made = KeypointSpace(self.detector, keep_image=False, history=getattr(space, "history", 0))
+            if isinstance(space, KeypointSpace) and space.differences(made):
+                raise AgentFileError(
+                    f"{agent} learned from other keypoints than {checkpoint} makes: {space.differences(made)}"
+                )
         elif not _is_image(space):
             raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")
         self._forget()

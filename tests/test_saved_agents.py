@@ -8,7 +8,8 @@ import cv2
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import MovingSquare, square_frames
+import torch
+from conftest import NUM_KEYPOINTS, MovingSquare, square_frames
 from gymnasium import spaces
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
@@ -16,9 +17,15 @@ from stable_baselines3.common.atari_wrappers import WarpFrame
 from stable_baselines3.common.env_util import make_atari_env as make_sb3_atari_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from sb3_permakey import PermaKeyObservation, RecurrentDQN, RecurrentQRDQN
+from sb3_permakey import (
+    PermaKeyObservation,
+    PreviousActionReward,
+    RecurrentDQN,
+    RecurrentQRDQN,
+    VecPermaKeyObservation,
+)
 from sb3_permakey.atari import make_atari_env
-from sb3_permakey.previous_step import PreviousActionReward
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, GrayStack, load_agent
 
 SMALL = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 8}}}
@@ -299,3 +306,61 @@ def test_files_that_are_no_agents_are_named(tmp_path, content):
             archive.writestr("data", json.dumps(content))
     with pytest.raises(AgentFileError, match=str(path)):
         load_agent(path)
+
+
+@pytest.fixture(scope="module")
+def other_checkpoint(tmp_path_factory):
+    """A checkpoint of another model of the same shapes."""
+    torch.manual_seed(1)
+    model = PermaKey(PermaKeyConfig(num_keypoints=NUM_KEYPOINTS))
+    return save_checkpoint(model, tmp_path_factory.mktemp("other") / "other.safetensors")
+
+
+def keypoint_agent(checkpoint, path, **settings):
+    env = PermaKeyObservation(MovingSquare(), checkpoint, **settings)
+    agent = RecurrentDQN("PermaKeyPolicy", env, buffer_size=20, policy_kwargs={"lstm_hidden_size": 4})
+    agent.save(path)
+    return agent
+
+
+def test_an_agent_is_refused_keypoints_that_it_did_not_learn_from(checkpoint, other_checkpoint, tmp_path):
+    path = tmp_path / "agent.zip"
+    keypoint_agent(checkpoint, path, readout="peaks", surround_px=18)
+    assert FrameAgent(path, checkpoint).detector.readout.surround_px == 18
+    message = (
+        f"agent.zip learned from other keypoints than {other_checkpoint} makes: model [0-9a-f]{{12}}, not [0-9a-f]"
+    )
+    with pytest.raises(AgentFileError, match=message):
+        FrameAgent(path, other_checkpoint)
+
+    def load(env):
+        return RecurrentDQN.load(path, env=env)
+
+    same = {"readout": "peaks", "surround_px": 18}
+    assert load(PermaKeyObservation(MovingSquare(), checkpoint, **same)).num_timesteps == 0
+    vec = VecPermaKeyObservation(DummyVecEnv([MovingSquare]), checkpoint, **same)
+    assert load(vec).env.observation_space.fingerprint == vec.observation_space.fingerprint
+    for source, settings in (
+        (other_checkpoint, same),
+        (checkpoint, {"readout": "peaks"}),
+        (checkpoint, {**same, "num_keypoints": 3}),
+    ):
+        with pytest.raises(ValueError, match="Observation spaces do not match: .*surround_px 18.* != .*model"):
+            load(PermaKeyObservation(MovingSquare(), source, **settings))
+
+
+def test_an_agent_that_does_not_say_what_made_its_keypoints_plays_with_any(checkpoint, other_checkpoint, tmp_path):
+    agent = keypoint_agent(checkpoint, tmp_path / "agent.zip")
+    del agent.observation_space.fingerprint  # as in files of the release before
+    agent.save(tmp_path / "agent.zip")
+    assert FrameAgent(tmp_path / "agent.zip", other_checkpoint).agent.observation_space.fingerprint is None
+    assert RecurrentDQN.load(tmp_path / "agent.zip", env=PermaKeyObservation(MovingSquare(), other_checkpoint))
+
+
+def test_the_previous_step_does_not_hide_what_made_the_keypoints(checkpoint, other_checkpoint):
+    spaces_of = [
+        PreviousActionReward(PermaKeyObservation(MovingSquare(), source)).observation_space
+        for source in (checkpoint, checkpoint, other_checkpoint)
+    ]
+    assert spaces_of[0] == spaces_of[1]
+    assert spaces_of[0] != spaces_of[2]

@@ -7,21 +7,27 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
-from sb3_permakey.files import atomic_file, write_json
+from sb3_permakey.files import atomic_file, locked_folder, write_json
 
 VERSION = 1
 AGENT, STATE, BUFFER, NORMALIZATION, FILES = "agent.zip", "state.json", "replay_buffer", "normalization", "files"
+SEEDS_OF_RESUMED_RUNS = (2**30, 2**31 - 2**16)
+"""Far above the seeds that people give to training, validation and test."""
+_held: dict[Path, ExitStack] = {}
+"""Folders that learning in this process holds; one that an interrupt left held is taken over."""
 
 Agent = TypeVar("Agent", bound=RecurrentQLearning)
 
@@ -34,7 +40,8 @@ class RunCheckpoint(BaseCallback):
     """Saves a run every so many steps, so that a killed one loses only the steps since; `load_run` goes on.
 
     The folder holds one checkpoint, the newest, in a folder of its own. It appears whole or not at all, and the one
-    before it is removed after it. Environments are not saved: they are reset when the run goes on.
+    before it is removed after it. Environments are not saved: they are reset when the run goes on. While it learns, the
+    run holds the folder: another process that wants to learn there gets an `InUseError`.
 
     :param folder: where the checkpoint goes
     :param save_freq: steps of all environments together between two
@@ -55,6 +62,14 @@ class RunCheckpoint(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._saved_at = self.num_timesteps
+        place = self.folder.resolve()
+        if place not in _held:
+            with ExitStack() as opened:
+                opened.enter_context(locked_folder(self.folder))
+                _held[place] = opened.pop_all()
+
+    def _on_training_end(self) -> None:
+        _held.pop(self.folder.resolve(), ExitStack()).close()
 
     def _on_rollout_start(self) -> None:
         # Here every step made is stored and learned from; in _on_step the newest is neither.
@@ -71,6 +86,12 @@ class RunCheckpoint(BaseCallback):
 def has_run(folder: str | Path) -> bool:
     """Whether the folder holds a run to go on with."""
     return bool(_checkpoints(Path(folder)))
+
+
+def saved_steps(folder: str | Path) -> int:
+    """Steps that the run in the folder had made when it was saved; 0 where there is none."""
+    checkpoints = _checkpoints(Path(folder))
+    return int(_read_state(checkpoints[-1])["num_timesteps"]) if checkpoints else 0
 
 
 def save_run(model: RecurrentQLearning, folder: str | Path, files: Sequence[Path] = ()) -> Path:
@@ -107,15 +128,17 @@ def save_run(model: RecurrentQLearning, folder: str | Path, files: Sequence[Path
     return place
 
 
-def load_run(agent: type[Agent], folder: str | Path, env: GymEnv, files: Sequence[Path] = (), **kwargs: Any) -> Agent:
+def load_run(agent: type[Agent], folder: str | Path, env: GymEnv | str, files: Sequence[Path] = (), **kwargs: Any) -> Agent:
     """The agent of a run that was killed, ready for ``learn(steps_left, reset_num_timesteps=False)``.
 
     Networks, optimizer, replay buffer, counters, normalisation and random states are as they were saved; schedules go
-    on with the counters. The environments begin new episodes, seeded by the run's seed plus its steps.
+    on with the counters. The environments begin new episodes with new seeds, drawn by the run's seed and its steps from
+    `SEEDS_OF_RESUMED_RUNS`, so that they are none that a validation or a test has.
 
     :param agent: class of the agent
     :param folder: folder of `RunCheckpoint`
-    :param env: environments like those that it learned from; a VecNormalize gets its statistics back
+    :param env: environments like those that it learned from, or the name of one that gymnasium knows; a VecNormalize
+        gets its statistics back
     :param files: the further files, put back to these paths; those that the checkpoint does not hold are removed
     :param kwargs: further arguments of ``agent.load``, for instance ``device``
     :raises RunCheckpointError: when there is none, or one of another agent or version
@@ -124,13 +147,13 @@ def load_run(agent: type[Agent], folder: str | Path, env: GymEnv, files: Sequenc
     if not checkpoints:
         raise RunCheckpointError(f"{folder} holds no checkpoint of a run to go on with")
     place = checkpoints[-1]
-    state = json.loads((place / STATE).read_text())
+    state = _read_state(place)
     if state.get("version") != VERSION or state.get("agent") != agent.__name__:
         raise RunCheckpointError(
             f"{place} is a checkpoint of {state.get('agent')}, version {state.get('version')}; "
             f"needed is {agent.__name__}, version {VERSION}"
         )
-    model = agent.load(place / AGENT, env=env, **kwargs)
+    model = agent.load(place / AGENT, env=maybe_make_env(env, verbose=0), **kwargs)
     assert model.env is not None
     model.replay_buffer.restore(_read_arrays(place / BUFFER))
     normalizer = unwrap_vec_normalize(model.env)
@@ -141,9 +164,21 @@ def load_run(agent: type[Agent], folder: str | Path, env: GymEnv, files: Sequenc
         if (place / FILES / path.name).exists():
             shutil.copy2(place / FILES / path.name, path)
     if model.seed is not None:
-        model.env.seed(model.seed + model.num_timesteps)
+        model.env.seed(seed_of_resumed_run(model.seed, model.num_timesteps))
     _restore_random_states(model, state["random"])
     return model
+
+
+def seed_of_resumed_run(seed: int, steps: int) -> int:
+    """The environments' seed, of the first one of them, of a run with this seed that goes on after so many steps."""
+    return int(np.random.default_rng((seed, steps)).integers(*SEEDS_OF_RESUMED_RUNS))
+
+
+def _read_state(place: Path) -> dict[str, Any]:
+    try:
+        return json.loads((place / STATE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunCheckpointError(f"{place} is no whole checkpoint of a run: its {STATE} cannot be read") from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -134,6 +135,18 @@ def warn_of_another_game(path_or_name: str | Path, game: str) -> None:
             f"the checkpoint {path_or_name} was trained on {trained_on}: its keypoints may miss what {game} shows",
             stacklevel=3,
         )
+
+
+def model_fingerprint(model: KeypointModel) -> str:
+    """SHA-256 of the weights that make a model's keypoints and error maps, as a file for detection only holds them.
+
+    So a model has the same fingerprint read from its checkpoint and from that file, and on every device.
+    """
+    digest, training_only = hashlib.sha256(), _training_only(model)
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(training_only):
+            digest.update(name.encode() + _pack(name, tensor.detach().cpu()).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def require_trainable(model: KeypointModel) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from contextlib import nullcontext
@@ -17,7 +16,7 @@ from sb3_permakey.atari import PREPROCESSING, atari_env_id, plain_game_name
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import save_png
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
-from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, warn_of_another_game
+from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, model_fingerprint, warn_of_another_game
 from sb3_permakey.keypoints.detector import Readout
 from sb3_permakey.keypoints.peaks import CENTROID_PX, match_keypoints
 from sb3_permakey.pretraining.players import RANDOM, parse_sources, require_agents
@@ -213,21 +212,13 @@ def _settings(config: ScoreConfig, game: str, detectors: list[KeypointDetector])
     settings |= {
         "checkpoints": list(config.checkpoints),
         "agent_checkpoint": str(config.agent_checkpoint) if config.agent_checkpoint else None,
-        "tensors_sha256": [_fingerprint(detector) for detector in detectors],
+        "tensors_sha256": [model_fingerprint(detector.model) for detector in detectors],
         "game": game,
         "num_keypoints": detectors[0].num_keypoints,
         "readout": detectors[0].readout.readout,
         "preprocessing": PREPROCESSING,
     }
     return json.loads(json.dumps(settings))
-
-
-def _fingerprint(detector: KeypointDetector) -> str:
-    """Tells models apart, so that scores of a checkpoint are not taken for those of another of the same name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(detector.model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _all_scores(

@@ -14,8 +14,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_permakey import RecurrentDQN, RecurrentQRDQN
-from sb3_permakey.common.run_checkpoint import RunCheckpoint, RunCheckpointError, has_run, load_run, save_run
-from sb3_permakey.files import WriteError
+from sb3_permakey.common.run_checkpoint import (
+    RunCheckpoint,
+    RunCheckpointError,
+    has_run,
+    load_run,
+    save_run,
+    saved_steps,
+    seed_of_resumed_run,
+)
+from sb3_permakey.files import InUseError, WriteError, locked_folder
 
 SMALL = {
     "learning_starts": 20,
@@ -119,6 +127,53 @@ def test_normalisation_comes_back(tmp_path):
     np.testing.assert_array_equal(env.obs_rms.mean, model.env.obs_rms.mean)
     np.testing.assert_array_equal(env.ret_rms.var, model.env.ret_rms.var)
     assert env.obs_rms.count == model.env.obs_rms.count > 60
+
+
+def test_resumed_runs_have_seeds_of_their_own(tmp_path, monkeypatch):
+    """Never those of validation and test, which start at one million and at two, nor another run's."""
+    drawn = {
+        seed_of_resumed_run(seed, steps)
+        for seed in (*range(10), 999_999)
+        for steps in (10_000, 20_000, 1_000_000, 2_000_000, 10**9)
+    }
+    assert len(drawn) == 55
+    assert min(drawn) > 4_000_000
+    assert max(drawn) + 1000 < 2**31
+    save_run(make_model().learn(40), tmp_path)
+    seeds = []
+    monkeypatch.setattr(DummyVecEnv, "seed", lambda self, seed=None: seeds.append(seed))
+    load_run(RecurrentDQN, tmp_path, make_env(), device="cpu")
+    assert seeds == [seed_of_resumed_run(0, 40)]
+
+
+def test_an_environment_may_be_named_as_for_the_agent_itself(tmp_path):
+    save_run(make_model(env=make_env(1)).learn(40), tmp_path)
+    assert saved_steps(tmp_path) == 40
+    assert saved_steps(tmp_path / "nothing") == 0
+    assert load_run(RecurrentDQN, tmp_path, "CartPole-v1", device="cpu").env.num_envs == 1
+    with pytest.raises(gym.error.Error, match="CartPoles"):
+        load_run(RecurrentDQN, tmp_path, "CartPoles-v1")
+    (tmp_path / "steps-000000040" / "state.json").unlink()
+    with pytest.raises(RunCheckpointError, match="steps-000000040 is no whole checkpoint of a run"):
+        load_run(RecurrentDQN, tmp_path, "CartPole-v1")
+
+
+def test_one_run_learns_in_a_folder_at_a_time(tmp_path):
+    with locked_folder(tmp_path / "run"), pytest.raises(InUseError, match="another run is writing .*run: wait for"):
+        make_model().learn(20, RunCheckpoint(tmp_path / "run", 10))
+    assert not has_run(tmp_path / "run")
+
+    class Interrupt(BaseCallback):
+        def _on_step(self):
+            raise KeyboardInterrupt
+
+    model = make_model()
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(20, [RunCheckpoint(tmp_path / "run", 10), Interrupt()])
+    # The same process goes on.
+    model.learn(20, RunCheckpoint(tmp_path / "run", 10))
+    with locked_folder(tmp_path / "run"):
+        pass
 
 
 def test_what_does_not_fit_is_named(tmp_path):

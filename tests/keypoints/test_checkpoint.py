@@ -16,6 +16,7 @@ from sb3_permakey.keypoints import (
     TransporterConfig,
     checkpoint_metadata,
     load_checkpoint,
+    model_fingerprint,
     require_trainable,
     save_checkpoint,
     save_for_detection,
@@ -43,6 +44,16 @@ def test_round_trip(keypoint_model, checkpoint):
     assert not loaded.training
     for name, tensor in keypoint_model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_fingerprint_tells_models_apart_and_is_the_same_in_a_file_for_detection_only(kind, tmp_path):
+    model = MODELS[kind]()
+    fingerprint = model_fingerprint(model)
+    assert model_fingerprint(load_checkpoint(save_checkpoint(model, tmp_path / "whole.safetensors"))) == fingerprint
+    slim = save_for_detection(model, tmp_path / "slim.safetensors")
+    assert model_fingerprint(load_checkpoint(slim)) == model_fingerprint(load_checkpoint(slim)) == fingerprint
+    assert model_fingerprint(MODELS[kind]()) != fingerprint
 
 
 def test_config_travels(tmp_path):
