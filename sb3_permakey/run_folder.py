@@ -22,7 +22,7 @@ MAY_CHANGE = ("steps", "save_every", "device")
 def run_goes_on(folder: Path, settings: dict[str, Any], compared: tuple[str, ...], *, resume: bool) -> bool:
     """Whether the folder holds the beginning of the run with these settings, to go on with.
 
-    A finished run goes on when it is asked for more steps, a killed one with `resume`. A run with the same settings that
+    A finished run goes on when it is asked for more steps, a killed one with `resume`; one with the same settings that
     died before its first checkpoint begins anew.
 
     :param folder: of the run

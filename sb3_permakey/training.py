@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import shutil
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,19 +19,20 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeIm
 from sb3_permakey.atari import atari_env_id, make_atari_env, plain_game_name
 from sb3_permakey.common.presets import RAINBOW_PEAKS, STRONG
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
-from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
+from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.extractors import KeypointEncoder, KeypointGNN
-from sb3_permakey.files import atomic_file, write_json
+from sb3_permakey.files import atomic_file, locked_folder
 from sb3_permakey.keypoints import warn_of_another_game
 from sb3_permakey.keypoints.detector import Readout, ReadoutConfig
 from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.precision import resolve_device
-from sb3_permakey.provenance import provenance
 from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
+from sb3_permakey.run_folder import FINAL_MODEL, MAY_CHANGE, RUN, begin, go_on, run_goes_on
+from sb3_permakey.settings import require_at_least, require_positive, require_range, require_seed
 from sb3_permakey.validation import (
     BEST_MODEL,
     FIRST_VALIDATION_SEED,
@@ -48,9 +50,6 @@ ALGORITHMS: dict[AlgorithmName, type[RecurrentQLearning]] = {
 }
 Encoder = KeypointEncoder
 
-FINAL_MODEL = "final_model.zip"
-RUN = "run"
-"""Folder of the run's own checkpoints while it lasts."""
 
 DEFAULTS: dict[str, Any] = {
     name: argument.default
@@ -133,7 +132,7 @@ class TrainConfig:
     steps: int = 100_000
     """Agent steps."""
     num_envs: int = 1
-    """Environments played at once."""
+    """Environments played at once; together they make the agent steps of all other flags."""
     validate_every: int = 10_000
     """Agent steps between two validations."""
     validation_episodes: int = 10
@@ -159,64 +158,102 @@ class TrainConfig:
     save_every: int = 10_000
     """Agent steps between two checkpoints of the run, from which --resume goes on."""
     resume: bool = False
-    """Go on with a run that was killed."""
+    """Go on with a run that was killed; a finished one goes on by more --steps alone."""
     seed: int = 0
     """Seed of environment, weights and exploration."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "num_envs", "validate_every", "validation_episodes", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.seed < FIRST_VALIDATION_SEED - self.num_envs:
-            raise ValueError(f"seed must be from 0 to {FIRST_VALIDATION_SEED - self.num_envs - 1}, not {self.seed}")
+        require_at_least(
+            1,
+            steps=self.steps,
+            num_envs=self.num_envs,
+            validate_every=self.validate_every,
+            validation_episodes=self.validation_episodes,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            train_freq=self.train_freq,
+            buffer_size=self.buffer_size,
+            save_every=self.save_every,
+        )
+        require_at_least(0, learning_starts=self.learning_starts)
+        require_positive(learning_rate=self.learning_rate, exploration_fraction=self.exploration_fraction)
+        require_range(
+            0, 1, exploration_fraction=self.exploration_fraction, exploration_final_eps=self.exploration_final_eps
+        )
+        require_seed(self.seed, FIRST_VALIDATION_SEED - self.num_envs - 1)
+        learning_starts = {**DEFAULTS, **agent_arguments(self)}["learning_starts"]
+        if self.steps <= learning_starts:
+            raise ValueError(
+                f"steps must be more than learning_starts, {learning_starts}, before which nothing is learned, "
+                f"not {self.steps}"
+            )
         if self.checkpoint:
             ReadoutConfig(
                 readout_of(self), self.num_keypoints, surround_px=self.surround_px, centroid_px=self.centroid_px
             )
         else:
-            for name in ("readout", "num_keypoints", "surround_px", "centroid_px"):
+            for name in ("readout", "num_keypoints", "surround_px", "centroid_px", "encoder", "aggregate"):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
+        if self.aggregate and self.encoder != "gnn":
+            raise ValueError(f"aggregate is the GNN's: it needs the encoder gnn, not {self.encoder}")
+
+
+COMPARED = (
+    *(field.name for field in fields(TrainConfig) if field.name not in (*MAY_CHANGE, "out", "resume", "checkpoint")),
+    "checkpoint_sha256",
+)
+"""Settings that a run keeps when it goes on; a checkpoint is compared by its content."""
 
 
 def train(config: TrainConfig) -> Path:
     """Train; keep the model with the best mean score over the validation games, and the last one.
 
+    The folder keeps the run's last checkpoint too, from which it goes on: with `resume` when it was killed, or when the
+    finished run is asked for more steps.
+
     :param config: the run's settings
     :return: path of the best model
-    :raises ValueError: when the folder already holds a trained agent, or a killed run that is not to be resumed
+    :raises ValueError: when the folder already holds a trained agent, another run, or a killed one that is not to be
+        resumed
+    :raises WriteError: when the folder cannot be written, or another run is writing it
     """
     game = plain_game_name(atari_env_id(config.game))
     resolve_device(config.device)
     if config.checkpoint:
         warn_of_another_game(config.checkpoint, game)
-    out = config.out
-    if (out / FINAL_MODEL).exists():
-        raise ValueError(f"{out} already holds a trained agent; give another --out")
-    if has_run(out / RUN) and not config.resume:
-        raise ValueError(f"{out} holds a run that was killed; go on with it by --resume, or give another --out")
-    kept = (out / BEST_MODEL, out / VALIDATIONS)
-    env = make_envs(config, config.num_envs, config.seed)
-    if has_run(out / RUN):
-        model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
-    else:
-        model = new_agent(config, env)
-        settings = {**asdict(config), "readout": readout_of(config), **DEFAULTS, **agent_arguments(config)}
-        write_json(out / "config.json", {**json.loads(json.dumps(settings, default=str)), **provenance()})
-    model.learn(
-        config.steps - model.num_timesteps,
-        callback=[
-            Validation(validation_envs(config), out, config.validate_every, config.validation_episodes),
-            RunCheckpoint(out / RUN, config.save_every, kept),
-        ],
-        progress_bar=True,
-        tb_log_name=config.game,
-        reset_num_timesteps=model.num_timesteps == 0,
-    )
-    with atomic_file(out / FINAL_MODEL) as file:
-        model.save(file)  # type: ignore[arg-type]
-    shutil.rmtree(out / RUN, ignore_errors=True)
+    out, kept = config.out, (config.out / BEST_MODEL, config.out / VALIDATIONS)
+    with locked_folder(out), ExitStack() as opened:
+        env = opened.enter_context(closing(make_envs(config, config.num_envs, config.seed)))
+        settings = run_settings(config, game, env)
+        if run_goes_on(out, settings, COMPARED, resume=config.resume):
+            model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
+            go_on(out, settings)
+        else:
+            model = new_agent(config, env)
+            begin(out, settings)
+        validated = opened.enter_context(closing(validation_envs(config)))
+        model.learn(
+            config.steps - model.num_timesteps,
+            callback=[
+                Validation(validated, out, config.validate_every, config.validation_episodes),
+                RunCheckpoint(out / RUN, config.save_every, kept),
+            ],
+            progress_bar=True,
+            tb_log_name=game,
+            reset_num_timesteps=model.num_timesteps == 0,
+        )
+        with atomic_file(out / FINAL_MODEL) as file:
+            model.save(file)  # type: ignore[arg-type]
+        save_run(model, out / RUN, kept)
     return out / BEST_MODEL if (out / BEST_MODEL).exists() else out / FINAL_MODEL
+
+
+def run_settings(config: TrainConfig, game: str, env: VecEnv) -> dict[str, Any]:
+    """All settings of a run, as JSON gives them back: the agent's, and which model makes its keypoints."""
+    model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
+    settings = {**asdict(config), "game": game, "readout": readout_of(config), **DEFAULTS, **agent_arguments(config)}
+    return json.loads(json.dumps({**settings, **model}, default=str))
 
 
 def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
@@ -225,8 +262,18 @@ def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
         tensorboard_log=str(config.out / "tensorboard"),
-        **agent_arguments(config),
+        **with_updates_of(config.num_envs, {**DEFAULTS, **agent_arguments(config)}),
     )
+
+
+def with_updates_of(num_envs: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The agent's arguments, so that it makes as many updates for its agent steps as with one environment.
+
+    SB3 counts train_freq in steps of all environments at once, each of which is `num_envs` agent steps.
+    """
+    common = math.gcd(arguments["train_freq"], num_envs)
+    updates = arguments["gradient_steps"] * (num_envs // common)
+    return {**arguments, "train_freq": arguments["train_freq"] // common, "gradient_steps": updates}
 
 
 def preset_arguments(preset: str, encoder: Encoder | None) -> dict[str, Any]:

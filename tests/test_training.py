@@ -2,16 +2,15 @@ import json
 
 import numpy as np
 import pytest
-from conftest import NUM_KEYPOINTS
+from conftest import NUM_KEYPOINTS, MovingSquare
 
-from sb3_permakey import RecurrentDQN, training
+from sb3_permakey import training
 from sb3_permakey.common.presets import STRONG
-from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
 from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.saved_agents import AgentFileError, FrameAgent, load_agent
-from sb3_permakey.training import TrainConfig, agent_arguments, make_envs, train
+from sb3_permakey.training import TrainConfig, agent_arguments, make_envs, new_agent, train
 from sb3_permakey.validation import validation_scores
 
 SHORT = {"game": "MsPacman", "steps": 30, "learning_starts": 10, "batch_size": 2, "buffer_size": 100}
@@ -89,25 +88,17 @@ def test_the_strong_preset_reads_peaks_unless_told_otherwise(checkpoint, tmp_pat
     assert space.readout.readout == (readout or "peaks")
 
 
-def test_a_killed_run_is_resumed(tmp_path, monkeypatch):
-    settings = {**SHORT, "steps": 60, "validate_every": 20, "validation_episodes": 1, "save_every": 20}
-
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        # Killed between two validations; the run was saved after each.
-        patch.setattr(RunCheckpoint, "_on_step", lambda self: killed() if self.num_timesteps == 50 else True)
-        with pytest.raises(KeyboardInterrupt):
-            train(TrainConfig(out=tmp_path, **settings))
-    assert [step for step, _ in validation_scores(tmp_path)] == [20, 40]
-    with pytest.raises(ValueError, match="holds a run that was killed; go on with it by --resume"):
-        train(TrainConfig(out=tmp_path, **settings))
-    train(TrainConfig(out=tmp_path, resume=True, **settings))
-    assert [step for step, _ in validation_scores(tmp_path)] == [20, 40, 60]
-    assert not (tmp_path / "run").exists()
-    model = RecurrentDQN.load(tmp_path / "final_model.zip")
-    assert model.num_timesteps == 60
+@pytest.mark.parametrize(("num_envs", "train_freq"), [(1, 4), (4, 4), (8, 2), (3, 4), (6, 4), (2, 1)])
+def test_several_environments_make_as_many_updates_for_their_steps_as_one(tmp_path, monkeypatch, num_envs, train_freq):
+    monkeypatch.setattr(training, "make_atari_env", lambda *args, **kwargs: MovingSquare(5))
+    config = TrainConfig(
+        **{**SHORT, "out": tmp_path, "steps": 96, "learning_starts": 48, "train_freq": train_freq}, num_envs=num_envs
+    )
+    env = make_envs(config, num_envs, 0)
+    model = new_agent(config, env).learn(config.steps)
+    steps = model.num_timesteps - 48
+    # Rollouts that begin before learning starts make no updates.
+    assert model._n_updates == pytest.approx(steps / train_freq, abs=12 / train_freq)
 
 
 def test_agents_on_peaks_of_the_contrast(checkpoint, tmp_path):
@@ -123,6 +114,24 @@ def test_agents_on_peaks_of_the_contrast(checkpoint, tmp_path):
     [
         ({"steps": 0}, "steps must be"),
         ({"seed": 1_000_000}, "seed must be from 0 to"),
+        ({"steps": 300, "learning_starts": None}, "steps must be more than learning_starts, 10000, .* not 300"),
+        ({"steps": 10}, "steps must be more than learning_starts, 10, before which nothing is learned, not 10"),
+        ({"train_freq": 0}, "train_freq must be at least 1, not 0"),
+        ({"batch_size": -4}, "batch_size must be at least 1, not -4"),
+        ({"buffer_size": 0}, "buffer_size must be at least 1, not 0"),
+        ({"sequence_length": 0}, "sequence_length must be at least 1, not 0"),
+        ({"learning_starts": -1}, "learning_starts must be at least 0, not -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, not 0.0"),
+        ({"exploration_fraction": 5.0}, "exploration_fraction must be from 0 to 1, not 5.0"),
+        ({"exploration_fraction": 0.0}, "exploration_fraction must be positive, not 0.0"),
+        ({"exploration_final_eps": 1.5}, "exploration_final_eps must be from 0 to 1, not 1.5"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"encoder": "cnn"}, "encoder is of keypoints: give the checkpoint"),
+        ({"aggregate": "pool"}, "aggregate is of keypoints: give the checkpoint"),
+        (
+            {"checkpoint": "x", "encoder": "cnn", "aggregate": "pool"},
+            "aggregate is the GNN's: it needs the encoder gnn",
+        ),
         ({"readout": "peaks"}, "readout is of keypoints: give the checkpoint"),
         ({"centroid_px": 10.0}, "centroid_px is of keypoints: give the checkpoint"),
         ({"checkpoint": "x", "surround_px": 18.0}, "surround_px is a setting of peaks alone"),

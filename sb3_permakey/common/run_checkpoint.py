@@ -128,7 +128,9 @@ def save_run(model: RecurrentQLearning, folder: str | Path, files: Sequence[Path
     return place
 
 
-def load_run(agent: type[Agent], folder: str | Path, env: GymEnv | str, files: Sequence[Path] = (), **kwargs: Any) -> Agent:
+def load_run(
+    agent: type[Agent], folder: str | Path, env: GymEnv | str, files: Sequence[Path] = (), **kwargs: Any
+) -> Agent:
     """The agent of a run that was killed, ready for ``learn(steps_left, reset_num_timesteps=False)``.
 
     Networks, optimizer, replay buffer, counters, normalisation and random states are as they were saved; schedules go
