@@ -262,18 +262,19 @@ def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
         tensorboard_log=str(config.out / "tensorboard"),
-        **with_updates_of(config.num_envs, {**DEFAULTS, **agent_arguments(config)}),
+        **agent_arguments(config) | updates_for_steps(config),
     )
 
 
-def with_updates_of(num_envs: int, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The agent's arguments, so that it makes as many updates for its agent steps as with one environment.
+def updates_for_steps(config: TrainConfig) -> dict[str, int]:
+    """train_freq and gradient_steps with which several environments make as many updates for their steps as one does.
 
     SB3 counts train_freq in steps of all environments at once, each of which is `num_envs` agent steps.
     """
-    common = math.gcd(arguments["train_freq"], num_envs)
-    updates = arguments["gradient_steps"] * (num_envs // common)
-    return {**arguments, "train_freq": arguments["train_freq"] // common, "gradient_steps": updates}
+    arguments = {**DEFAULTS, **agent_arguments(config)}
+    common = math.gcd(arguments["train_freq"], config.num_envs)
+    updates = arguments["gradient_steps"] * (config.num_envs // common)
+    return {"train_freq": arguments["train_freq"] // common, "gradient_steps": updates}
 
 
 def preset_arguments(preset: str, encoder: Encoder | None) -> dict[str, Any]:
