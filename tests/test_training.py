@@ -143,6 +143,15 @@ def test_impossible_settings_are_named(tmp_path, settings, message):
         TrainConfig(**{"out": tmp_path, **SHORT, **settings})
 
 
+def test_keypoints_of_another_game_deserve_a_warning_in_training_and_in_play(tmp_path):
+    settings = {**SHORT, "game": "Pong", "steps": 12, "validate_every": 100}
+    with pytest.warns(UserWarning, match="mspacman was trained on MsPacman: its keypoints may miss what Pong shows"):
+        best = train(TrainConfig(out=tmp_path, checkpoint="mspacman", **settings))
+    agent = FrameAgent(best, "mspacman")
+    with pytest.warns(UserWarning, match="mspacman was trained on MsPacman: its keypoints may miss what Pong shows"):
+        agent.require_actions("pong", agent.agent.action_space)
+
+
 def test_a_device_that_is_not_there_is_not_replaced_by_another(tmp_path):
     with pytest.raises(ValueError, match="there is no device meta on this machine"):
         train(TrainConfig(out=tmp_path, device="meta", **SHORT))

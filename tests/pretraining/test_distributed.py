@@ -80,11 +80,13 @@ def test_two_processes_lose_what_one_loses(frame_store, tmp_path, method, learni
     settings |= {"learning_rate": learning_rate}
     if method == "permakey":
         settings |= {"schedule": "staged", "lspn_stride": 2}
-    model = PermaKeyConfig(num_keypoints=3, layers=(1,))
+    layers = (1,) if method == "permakey" else PermaKeyConfig.layers
+    model = PermaKeyConfig(num_keypoints=3, layers=layers)
     alone, together = tmp_path / "alone.safetensors", tmp_path / "together.safetensors"
     pretrain(PretrainConfig(frames=frame_store.path, out=alone, model=model, **settings))
-    flags = {"frames": frame_store.path, "out": together, "num-keypoints": 3, "layers": 1, **settings}
+    flags = {"frames": frame_store.path, "out": together, "num-keypoints": 3, **settings}
     arguments = [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    arguments += ["--layers", *map(str, layers)]
     run_in_two_processes("from sb3_permakey.cli import main; main()", tmp_path, "pretrain", *arguments)
     rows_alone, rows_together = (losses(path) for path in (alone, together))
     assert [(row["step"], row["split"]) for row in rows_together] == [(row["step"], row["split"]) for row in rows_alone]
