@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -35,17 +36,17 @@ class Annealing:
 def annealed_steps(steps: int | tuple[int, int, int], updates: int) -> int:
     """n of n-step targets after a number of updates.
 
-    :param steps: n, or (from, to, over how many updates)
+    :param steps: n, or (from, to, over how many updates), a list too: as a saved agent's file keeps it
     """
-    return round(Annealing(*steps).value(updates)) if isinstance(steps, tuple) else steps
+    return round(Annealing(*steps).value(updates)) if isinstance(steps, Sequence) else steps
 
 
 def annealed_discount(gamma: float | tuple[float, float, int], updates: int) -> float:
     """The discount factor after a number of updates.
 
-    :param gamma: the factor, or (from, to, over how many updates), both less than 1
+    :param gamma: the factor, or (from, to, over how many updates), both less than 1; a list too
     """
-    if not isinstance(gamma, tuple):
+    if not isinstance(gamma, Sequence):
         return gamma
     start, end, over = gamma
     return 1 - Annealing(1 - start, 1 - end, over).value(updates)

@@ -30,12 +30,17 @@ from stable_baselines3.common.vec_env import (
 )
 from torch import nn
 
-from sb3_permakey import RecurrentDQN, RecurrentQRDQN
+from sb3_permakey import Rainbow, RecurrentDQN, RecurrentQRDQN
 
-AGENTS = [RecurrentDQN, RecurrentQRDQN]
-QUANTILES = {RecurrentDQN: {}, RecurrentQRDQN: {"n_quantiles": 20}}
+AGENTS = [RecurrentDQN, RecurrentQRDQN, Rainbow]
+QUANTILES = {RecurrentDQN: {}, RecurrentQRDQN: {"n_quantiles": 20}, Rainbow: {}}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def named(agent, policy):
+    """Rainbow has no LSTM, and its policies are named as DQN's."""
+    return policy.replace("Lstm", "") if agent is Rainbow else policy
 
 
 class NormalisedWithDropout(BaseFeaturesExtractor):
@@ -65,7 +70,13 @@ def norms(model):
 def test_batch_norm_of_the_target_in_training(agent, interval):
     """With tau=0 the target's weights stay, and its running statistics are the online network's all the same."""
     model = agent(
-        "MlpLstmPolicy", "CartPole-v1", policy_kwargs=WITH_NORM, learning_starts=0, seed=1, tau=0.0, **interval
+        named(agent, "MlpLstmPolicy"),
+        "CartPole-v1",
+        policy_kwargs=WITH_NORM,
+        learning_starts=0,
+        seed=1,
+        tau=0.0,
+        **interval,
     )
     (bias, mean), (target_bias, target_mean) = norms(model)
     model.learn(total_timesteps=200)
@@ -84,7 +95,7 @@ def test_batch_norm_of_the_target_in_training(agent, interval):
 def test_batch_norm_while_acting(agent):
     """Neither acting nor predicting moves the statistics, and dropout is off."""
     kwargs = {"learning_starts": 10, "seed": 1, "gradient_steps": 0, "train_freq": 1}
-    model = agent("MlpLstmPolicy", "CartPole-v1", policy_kwargs=WITH_NORM, **kwargs)
+    model = agent(named(agent, "MlpLstmPolicy"), "CartPole-v1", policy_kwargs=WITH_NORM, **kwargs)
     before = norms(model)
     model.learn(total_timesteps=100)
     observation = model.get_env().reset()
@@ -99,12 +110,14 @@ def test_batch_norm_while_acting(agent):
 def test_runs(agent):
     few = {"n_quantiles": 25} if agent is RecurrentQRDQN else {}
     model = agent(
-        "MlpLstmPolicy",
+        named(agent, "MlpLstmPolicy"),
         "CartPole-v1",
         policy_kwargs={"net_arch": [64], **few},
         learning_starts=100,
         buffer_size=500,
         learning_rate=3e-4,
+        train_freq=4,
+        gradient_steps=1,
         verbose=1,
     )
     model.learn(total_timesteps=500)
@@ -114,15 +127,15 @@ def test_runs(agent):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_several_environments_with_time_limits(agent):
     env = make_vec_env(lambda: gym.wrappers.TimeLimit(gym.make("CartPole-v1"), 50), n_envs=2)
-    kwargs = {"learning_starts": 100, "buffer_size": 10_000, "train_freq": 5}
-    model = agent("MlpLstmPolicy", env, policy_kwargs={"net_arch": [64], **QUANTILES[agent]}, **kwargs)
+    kwargs = {"learning_starts": 100, "buffer_size": 10_000, "train_freq": 5, "gradient_steps": 1}
+    model = agent(named(agent, "MlpLstmPolicy"), env, policy_kwargs={"net_arch": [64], **QUANTILES[agent]}, **kwargs)
     assert model.learn(total_timesteps=150)._n_updates == 5
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("stats_window_size", [1, 42])
 def test_episodes_in_the_statistics(agent, stats_window_size):
-    model = agent("MlpLstmPolicy", "CartPole-v1", stats_window_size=stats_window_size).learn(10)
+    model = agent(named(agent, "MlpLstmPolicy"), "CartPole-v1", stats_window_size=stats_window_size).learn(10)
     assert model.ep_info_buffer.maxlen == model.ep_success_buffer.maxlen == stats_window_size
 
 
@@ -131,7 +144,9 @@ def test_deterministic_training(agent):
     results = []
     for _ in range(2):
         kwargs = {"learning_starts": 100, "target_update_interval": 100, "learning_rate": 1e-3, "seed": 0, "tau": 1.0}
-        model = agent("MlpLstmPolicy", "CartPole-v1", policy_kwargs={"net_arch": [16]}, **kwargs).learn(256)
+        model = agent(named(agent, "MlpLstmPolicy"), "CartPole-v1", policy_kwargs={"net_arch": [16]}, **kwargs).learn(
+            256
+        )
         env, states, episode_start = model.get_env(), None, None
         observation, actions, rewards = env.reset(), [], []
         for _ in range(100):
@@ -158,7 +173,9 @@ def random_like(state_dict):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_parameters_are_got_set_saved_and_loaded(agent, tmp_path):
     env = DummyVecEnv([lambda: IdentityEnv(10)])
-    model = agent("MlpLstmPolicy", env, policy_kwargs={"net_arch": [16], **QUANTILES[agent]}, learning_starts=100)
+    model = agent(
+        named(agent, "MlpLstmPolicy"), env, policy_kwargs={"net_arch": [16], **QUANTILES[agent]}, learning_starts=100
+    )
     model.learn(total_timesteps=300)
     observations = some_observations(env)
     original = deepcopy(model.get_parameters())
@@ -191,7 +208,7 @@ def test_parameters_are_got_set_saved_and_loaded(agent, tmp_path):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_other_environments(agent):
     kwargs = {"policy_kwargs": {"net_arch": [16], **QUANTILES[agent]}, "learning_starts": 100}
-    model = agent("MlpLstmPolicy", DummyVecEnv([lambda: IdentityEnv(10)]), **kwargs)
+    model = agent(named(agent, "MlpLstmPolicy"), DummyVecEnv([lambda: IdentityEnv(10)]), **kwargs)
     for env in (None, DummyVecEnv([lambda: IdentityEnv(10)]), IdentityEnv(10)):
         if env is not None:
             model.set_env(env)
@@ -200,7 +217,7 @@ def test_other_environments(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_is_saved_is_chosen(agent, tmp_path):
-    model = agent("MlpLstmPolicy", IdentityEnv(10), policy_kwargs={"net_arch": [16]}, verbose=2)
+    model = agent(named(agent, "MlpLstmPolicy"), IdentityEnv(10), policy_kwargs={"net_arch": [16]}, verbose=2)
     model.save(tmp_path / "model", exclude=["verbose"])
     loaded = agent.load(str(tmp_path / "model.zip"))
     assert loaded.verbose != 2
@@ -211,7 +228,7 @@ def test_what_is_saved_is_chosen(agent, tmp_path):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_replay_buffers_are_saved_loaded_and_extended(agent, tmp_path):
-    model = agent("MlpLstmPolicy", IdentityEnv(10), buffer_size=1000, learning_starts=100).learn(300)
+    model = agent(named(agent, "MlpLstmPolicy"), IdentityEnv(10), buffer_size=1000, learning_starts=100).learn(300)
     before = deepcopy(model.replay_buffer)
     model.save_replay_buffer(tmp_path / "logs" / "replay_buffer.pkl")
     model.replay_buffer = None
@@ -241,7 +258,7 @@ def test_policies_and_networks_alone_are_saved_and_loaded(agent, policy, tmp_pat
         kwargs = {**kwargs, "buffer_size": 250}
         kwargs["policy_kwargs"]["features_extractor_kwargs"] = {"features_dim": 32}
         env = DummyVecEnv([lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=2, discrete=True)])
-    model = agent(policy, env, **kwargs).learn(130)
+    model = agent(named(agent, policy), env, **kwargs).learn(130)
     observations = some_observations(env)
     for part, other in ((model.policy, model.policy.predict), (model.q_net, None)):
         part.load_state_dict(changed := random_like(part.state_dict()))
@@ -262,7 +279,7 @@ def test_policies_and_networks_alone_are_saved_and_loaded(agent, policy, tmp_pat
 def test_images(agent, tmp_path):
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1, discrete=True)
     policy = {**QUANTILES[agent], "features_extractor_kwargs": {"features_dim": 32}}
-    model = agent("CnnLstmPolicy", env, buffer_size=250, policy_kwargs=policy).learn(250)
+    model = agent(named(agent, "CnnLstmPolicy"), env, buffer_size=250, policy_kwargs=policy).learn(250)
     assert is_vecenv_wrapped(model.get_env(), VecTransposeImage)
     observation, _ = env.reset()
     model.exploration_rate = 0.9
@@ -284,7 +301,7 @@ def test_the_target_network_follows_as_told(agent):
     def equal(first, second):
         return [torch.allclose(*pair) for pair in zip(first, second, strict=True)]
 
-    model = agent("CnnLstmPolicy", env, **kwargs)
+    model = agent(named(agent, "CnnLstmPolicy"), env, **kwargs)
     assert all(equal(model.q_net.parameters(), model.q_net_target.parameters()))
     model.learn(200)
     assert not any(equal(model.q_net.parameters(), model.q_net_target.parameters()))
@@ -292,7 +309,7 @@ def test_the_target_network_follows_as_told(agent):
     model._on_step()
     assert all(equal(model.batch_norm_stats, model.batch_norm_stats_target))
 
-    model = agent("CnnLstmPolicy", env, **kwargs).learn(10)
+    model = agent(named(agent, "CnnLstmPolicy"), env, **kwargs).learn(10)
     online, target = deepcopy(list(model.q_net.parameters())), deepcopy(list(model.q_net_target.parameters()))
     model.tau = 0.0
     model.train(gradient_steps=1)
@@ -333,11 +350,11 @@ def dict_kwargs(agent):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_a_dict_of_vectors_is_as_the_vector(agent):
     env = gym.wrappers.TimeLimit(Mixed(vectors_alone=True), 100)
-    kwargs = {**dict_kwargs(agent), "policy_kwargs": QUANTILES[agent]}
+    kwargs = {**dict_kwargs(agent), "policy_kwargs": {"net_arch": [32], **QUANTILES[agent]}}
     actions = []
     for policy, wrapped in (("MultiInputLstmPolicy", env), ("MlpLstmPolicy", gym.wrappers.FlattenObservation(env))):
         env.observation_space.seed(10)
-        model = agent(policy, wrapped, **kwargs)
+        model = agent(named(agent, policy), wrapped, **kwargs)
         env.observation_space.seed(10)
         model.learn(256)
         observations = [{"vec": np.float32([x, -x])} for x in np.linspace(-1, 1, 20)]
@@ -357,6 +374,6 @@ def test_dicts_of_images_vectors_and_numbers(agent, channel_last, kind):
     else:
         env = DummyVecEnv([lambda: gym.wrappers.TimeLimit(Mixed(channel_last), 100)])
         env = VecNormalize(env, norm_obs_keys=["vec"]) if kind == "normalised" else env
-    model = agent("MultiInputLstmPolicy", env, **dict_kwargs(agent))
+    model = agent(named(agent, "MultiInputLstmPolicy"), env, **dict_kwargs(agent))
     assert model.learn(total_timesteps=80)._n_updates == 10
     evaluate_policy(model, model.get_env(), n_eval_episodes=2, warn=False)
