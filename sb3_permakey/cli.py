@@ -26,6 +26,7 @@ from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
+from sb3_permakey.run_folder import RUN
 from sb3_permakey.scores import GroundTruthError, ScoreConfig, keypoint_score_table, score
 from sb3_permakey.show import ShowConfig, show
 from sb3_permakey.training import TrainConfig, train
@@ -137,12 +138,19 @@ def run_score(config: ScoreConfig) -> None:
 def run_train(config: TrainConfig) -> None:
     """Train an agent."""
     best = train(config)
-    for step, mean_score in validation_scores(config.out):
+    validations = validation_scores(config.out)
+    for step, mean_score in validations:
         _say(f"validation after {step:>7} steps: mean score {mean_score:.1f}")
-    _say(f"{best}: the best agent of these; {config.out / 'tensorboard'}: logs")
+    which = "the best agent of these" if validations else f"the agent after {config.steps} steps, not validated"
+    _say(f"{best}: {which}; {config.out / 'tensorboard'}: logs")
+    _say(f"{config.out / RUN}: with it the same command goes on to more --steps; {_megabytes(config.out / RUN)} MB")
     checkpoint = ("--checkpoint", config.checkpoint) if config.checkpoint else ()
     out = config.out / "evaluation.json"
     _next("evaluate", "--game", config.game, "--agent", best, *checkpoint, "--out", out)
+
+
+def _megabytes(folder: Path) -> int:
+    return round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6)
 
 
 def run_evaluate(config: EvaluateConfig) -> None:

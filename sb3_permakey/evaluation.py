@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -15,20 +16,27 @@ from tqdm import tqdm
 
 from sb3_permakey.atari import atari_env_id, make_atari_env
 from sb3_permakey.distractors import DistractorKind
-from sb3_permakey.figures import keypoint_animation, save_mp4
-from sb3_permakey.files import read_json, write_json
+from sb3_permakey.figures import import_imageio, keypoint_animation, save_mp4
+from sb3_permakey.files import locked_file, read_json, require_writable, write_json
+from sb3_permakey.keypoints import model_fingerprint
 from sb3_permakey.provenance import provenance
 from sb3_permakey.saved_agents import FrameAgent
+from sb3_permakey.settings import require_range, require_suffix
 
 FIRST_TEST_SEED = 2_000_000
 """Test seeds start here; training seeds lie below 1,000,000 and validation seeds between."""
+MOST_TEST_SEEDS = 10_000
+"""Each has an emulator of its own."""
 FRAMES_PER_SECOND = 15
 """Agent steps in a second of play: 60 frames at a frame skip of 4."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Play whole games with a trained agent and with the random policy, on the same seeds."""
+    """Play whole games with a trained agent and with the random policy, on the same seeds.
+
+    As in training, the agent begins anew where a life is lost.
+    """
 
     game: str
     """Game, e.g. MsPacman."""
@@ -48,10 +56,9 @@ class EvaluateConfig:
     """MP4 file for the first game, keypoints drawn on it."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon must be from 0 to 1, not {self.epsilon}")
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, not {self.seeds}")
+        require_range(0, 1, epsilon=self.epsilon)
+        require_range(1, MOST_TEST_SEEDS, seeds=self.seeds)
+        require_suffix(".mp4", video=self.video)
 
 
 @dataclass(frozen=True)
@@ -161,24 +168,41 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     :param config: what to evaluate
     :return: the content of the JSON file
-    :raises ValueError: when the file holds another evaluation
+    :raises AgentFileError: when the agent is missing, broken, of another game, or needs another checkpoint
+    :raises ImportError: when a video is wanted and imageio is not installed
+    :raises ValueError: when the file holds another evaluation, or the agent sees no keypoints and a checkpoint is given
+    :raises WriteError: when JSON or video cannot be written, or another run is writing the JSON file
     """
-    seeds = [FIRST_TEST_SEED + index for index in range(config.seeds)]
+    game = atari_env_id(config.game)
+    if config.video:
+        import_imageio()
+    agent = FrameAgent(config.agent, config.checkpoint)
+    if config.checkpoint and agent.detector is None:
+        raise ValueError(f"{config.agent} sees no keypoints: leave out the checkpoint {config.checkpoint}")
+    agent.require_actions(config.game, _action_space(config.game))
     wanted = {
-        "game": atari_env_id(config.game),
-        "agent_file": str(config.agent),
-        "checkpoint": str(config.checkpoint) if config.checkpoint else None,
-        "seeds": seeds,
+        "game": game,
+        "agent_sha256": hashlib.sha256(config.agent.read_bytes()).hexdigest(),
+        "checkpoint_sha256": None if agent.detector is None else model_fingerprint(agent.detector.model),
+        "seeds": [FIRST_TEST_SEED + index for index in range(config.seeds)],
         "epsilon": config.epsilon,
         "distractor": config.distractor,
     }
     if config.out.exists():
         found = read_json(config.out)
-        if any(found.get(key) != value for key, value in wanted.items()):
-            raise ValueError(f"{config.out} holds another evaluation; give another --out")
-        return found
-    agent = FrameAgent(config.agent, config.checkpoint)
-    agent.require_actions(config.game, _action_space(config.game))
+        other = [name for name, value in wanted.items() if found.get(name) != value]
+        if other:
+            raise ValueError(f"{config.out} holds another evaluation (other {', '.join(other)}); give another --out")
+        if not config.video or config.video.exists():
+            return found
+    require_writable(config.out, config.video)
+    with locked_file(config.out):
+        return _evaluate(config, agent, wanted)
+
+
+def _evaluate(config: EvaluateConfig, agent: FrameAgent, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Play, and write JSON and video."""
+    seeds = wanted["seeds"]
     record: list[np.ndarray] = []
     players: dict[str, tuple[Chooser, list[np.ndarray] | None, Note | None]] = {
         "agent": (
@@ -192,12 +216,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded, config.distractor, note)
         for name, (choose, recorded, note) in players.items()
     }
-    if config.video:
-        save_mp4(config.video, _pictures(agent, np.stack(record)), FRAMES_PER_SECOND)
-    result = {**wanted, **provenance()}
+    files = {"agent_file": str(config.agent), "checkpoint": str(config.checkpoint) if config.checkpoint else None}
+    result = {**wanted, **files, **provenance()}
     for name, played in games.items():
         result[name] = {**summarise(played), "games": [asdict(one) for one in played]}
     write_json(config.out, result)
+    if config.video:
+        save_mp4(config.video, _pictures(agent, np.stack(record)), FRAMES_PER_SECOND)
     return result
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -156,15 +157,25 @@ def save_gif(path: str | Path, pictures: Sequence[np.ndarray], frames_per_second
     return write_atomically(path, content.getvalue())
 
 
+def import_imageio() -> ModuleType:
+    """The package that writes videos.
+
+    :raises ImportError: when imageio or imageio-ffmpeg is not installed
+    """
+    try:
+        import imageio
+        import imageio_ffmpeg  # noqa: F401 - imageio finds it by itself, and tells its lack as another error
+    except ImportError as error:
+        raise missing_package("videos need imageio", "atari") from error
+    return imageio
+
+
 def save_mp4(path: str | Path, pictures: Iterable[np.ndarray], frames_per_second: float) -> Path:
     """Write pictures uint8 (H, W, 3), sides even, as a video that browsers play.
 
     :raises ImportError: when imageio and imageio-ffmpeg are not installed
     """
-    try:
-        import imageio
-    except ImportError as error:
-        raise missing_package("videos need imageio", "atari") from error
+    imageio = import_imageio()
     # imageio closes a writer within which something failed some time later, and then writes its file once more.
     with (
         atomic_path(path) as part,

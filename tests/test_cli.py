@@ -116,9 +116,11 @@ def test_the_whole_way(run, tmp_path):
     assert Image.open(tmp_path / "peaks.gif").size == (252, 252)
     assert 252 < five_rows - Image.open(tmp_path / "keypoints.png").height < 2 * 252
     train = ("train", "--game", "MsPacman", "--checkpoint", checkpoint, "--out", agent, "--steps", 60)
-    flags = ("--learning-starts", 20, "--batch-size", 2, "--validate-every", 50, "--validation-episodes", 1)
-    code, output, errors = run(*train, *flags)
+    train += ("--learning-starts", 20, "--batch-size", 2, "--validate-every", 50, "--validation-episodes", 1)
+    code, output, errors = run(*train)
     assert code == 0, errors
+    assert "the best agent of these" in output
+    assert f"{agent / 'run'}: with it the same command goes on to more --steps" in output
     assert "validation after      50 steps" in output
     assert json.loads((agent / "config.json").read_text())["learning_rate"] == 2e-4
     evaluate = ("evaluate", "--game", "MsPacman", "--agent", agent / "best_model.zip", "--checkpoint", checkpoint)
@@ -434,7 +436,9 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         (("score", "x", "--game", "Pong", "--episodes", 0), "episodes must be from 1 to 1000, not 0"),
         (("score", "x", "--game", "Pong", "--distractor", "diagonal"), "diagonal"),
         (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1, not 0"),
+        (("train", "--game", "Pong", "--out", "x", "--steps", 300), "steps must be more than learning_starts, 10000"),
         (("train", "--game", "Pong", "--out", "x", "--steps", "many"), "Error parsing --steps"),
+        (("evaluate", "--game", "Pong", "--agent", "a.zip", "--out", "x", "--video", "x.gif"), "must name a .mp4"),
         (("colect",), "colect"),
     ],
 )

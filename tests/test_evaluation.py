@@ -1,3 +1,5 @@
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -6,7 +8,16 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_permakey import DistractorBars, evaluation
 from sb3_permakey.distractors import BAR_COLOR
-from sb3_permakey.evaluation import agent_chooser, play_games, random_chooser, score_table, summarise
+from sb3_permakey.evaluation import (
+    EvaluateConfig,
+    agent_chooser,
+    evaluate,
+    play_games,
+    random_chooser,
+    score_table,
+    summarise,
+)
+from sb3_permakey.files import InUseError, WriteError, locked_file
 
 
 class RecordingAgent:
@@ -56,7 +67,7 @@ class Closing(MovingSquare):
 @pytest.fixture
 def squares(monkeypatch):
     """Games of 3, 5 and 4 steps, with a life of 2 steps; all of them are closed in the end."""
-    lengths = iter([3, 5, 4] * 3)
+    lengths = itertools.cycle([3, 5, 4])
     opened = []
 
     def make(game, distractor=None):
@@ -148,3 +159,91 @@ def test_summary_and_table():
     noisy = {"game": "G", "seeds": [0], "epsilon": 0.0, "distractor": "both", "agent": summary, "random": summary}
     assert "distractor bars both" in score_table(noisy)
     assert table.splitlines()[-1].split() == ["random", "20.0", "10.0", "20.0", "10.0", "30.0", "5.0"]
+
+
+@pytest.fixture
+def evaluated(squares, monkeypatch, tmp_path):
+    """Evaluates an agent's file on three games; how many games were played."""
+    played = []
+    original = play_games
+
+    class Agent(RecordingAgent):
+        detector = None
+
+        def __init__(self, path, checkpoint):
+            super().__init__()
+
+        def require_actions(self, game, actions):
+            pass
+
+        def note(self, actions, rewards):
+            pass
+
+    def play(*arguments):
+        played.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(evaluation, "FrameAgent", Agent)
+    monkeypatch.setattr(evaluation, "play_games", play)
+    (tmp_path / "agent.zip").write_bytes(b"an agent")
+
+    def evaluated(**settings):
+        played.clear()
+        files = {"agent": tmp_path / "agent.zip", "out": tmp_path / "scores.json"}
+        evaluate(EvaluateConfig(**{"game": "MsPacman", "seeds": 3, **files, **settings}))
+        return len(played)
+
+    return evaluated
+
+
+def test_scores_are_those_of_this_agents_content(evaluated, tmp_path):
+    assert evaluated() == 2  # the agent's games and the random policy's
+    assert evaluated() == 0
+    other_place = tmp_path / "other.zip"
+    other_place.write_bytes(b"an agent")
+    assert evaluated(agent=other_place) == 0
+    (tmp_path / "agent.zip").write_bytes(b"another agent")
+    with pytest.raises(ValueError, match=r"holds another evaluation \(other agent_sha256\); give another --out"):
+        evaluated()
+    with pytest.raises(ValueError, match=r"\(other agent_sha256, seeds, epsilon\)"):
+        evaluated(seeds=2, epsilon=0.1)
+
+
+def test_a_video_that_is_missing_is_made(evaluated, tmp_path):
+    pytest.importorskip("imageio")
+    evaluated()
+    assert evaluated(video=tmp_path / "game.mp4") == 2
+    assert (tmp_path / "game.mp4").stat().st_size > 0
+    assert evaluated(video=tmp_path / "game.mp4") == 0
+
+
+def test_nothing_is_played_for_files_that_cannot_be_written(evaluated, tmp_path):
+    (tmp_path / "file").write_text("")
+    for settings in ({"out": tmp_path / "file" / "x.json"}, {"video": tmp_path / "file" / "x.mp4"}):
+        with pytest.raises(WriteError, match="could not write .*file/x.*Not a directory"):
+            evaluated(**settings)
+        assert not (tmp_path / "scores.json").exists()
+    with locked_file(tmp_path / "scores.json"), pytest.raises(InUseError, match="another run is writing .*scores.json"):
+        evaluated()
+
+
+def test_scores_stay_where_the_video_fails(evaluated, tmp_path, monkeypatch):
+    def fails(*_):
+        raise WriteError("no space")
+
+    monkeypatch.setattr(evaluation, "save_mp4", fails)
+    with pytest.raises(WriteError):
+        evaluated(video=tmp_path / "game.mp4")
+    assert evaluated() == 0
+
+
+def test_useless_and_impossible_settings_are_named(evaluated, tmp_path):
+    with pytest.raises(ValueError, match="agent.zip sees no keypoints: leave out the checkpoint mspacman"):
+        evaluated(checkpoint="mspacman")
+    for settings, message in (
+        ({"epsilon": 1.5}, "epsilon must be from 0 to 1, not 1.5"),
+        ({"seeds": 0}, "seeds must be from 1 to 10000, not 0"),
+        ({"video": tmp_path / "x.foo"}, "video must name a .mp4 file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluated(**settings)
