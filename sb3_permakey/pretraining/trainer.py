@@ -39,6 +39,7 @@ from sb3_permakey.pretraining.logs import TrainingLog
 from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.stages import ErrorMapStage, FrameStage, PairStage, Stage
 from sb3_permakey.pretraining.state import Progress, SavedState, load_state, save_state
+from sb3_permakey.threads import StepThreads, threads_are_free
 
 LIMITS_AND_PLACES = (
     "out",
@@ -67,7 +68,8 @@ def pretrain(config: PretrainConfig) -> Path:
     The checkpoint holds the last weights. Early stopping ends a run but does not go back to its best validation loss:
     the LSPN predicts features that change while the encoder learns, so that a lower loss does not mark a better model.
 
-    Under torchrun each process trains on its part of every batch, and the first one writes the files.
+    Under torchrun each process trains on its part of every batch, and the first one writes the files. Otherwise a CPU's
+    threads are as many as make steps fastest, unless OMP_NUM_THREADS or torch.set_num_threads says how many.
 
     :param config: the run's settings
     :return: path of the checkpoint
@@ -161,6 +163,7 @@ class Pretraining:
         keep_freed_memory()
         self.progress.finished = False
         self.workers.wait()
+        self.threads = StepThreads(tqdm.write, free=threads_are_free(self.device, self.workers.count))
         try:
             while True:
                 stage = self._make_stage()
@@ -177,6 +180,7 @@ class Pretraining:
                 self._write_checkpoint()
             self._save(optimizer)
         finally:
+            self.threads.release()
             self.workers.leave()
         return self.config.out
 
@@ -244,10 +248,12 @@ class Pretraining:
         compute = self.workers.wrap(self.model, stage.compute)
         log: TrainingLog | None = None
         saved_at = time.monotonic()
+        self.threads.begin(stage.name)
         with tqdm(total=last_step, initial=progress.step, desc=stage.name, disable=not self.workers.is_first) as bar:
             try:
                 while is_patient and progress.step < last_step and not self._out_of_time():
-                    losses = self._train_step(stage, compute, optimizer)
+                    with self.threads.step():
+                        losses = self._train_step(stage, compute, optimizer)
                     bar.update()
                     if log is None and self.workers.is_first:
                         log = TrainingLog(self.folder, progress.steps_before + progress.step - 1, losses._fields)

@@ -1,0 +1,128 @@
+"""How many threads the steps of a training take on a CPU: timed, and looked at again now and then.
+
+More threads are not always faster: where other processes want the same cores, each small operation waits for the
+thread that is served last.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""By which a user, or torchrun, sets the number of threads."""
+TIMED_STEPS = 3
+"""Steps of each number that are timed, after one that gets used to it."""
+AGAIN_AFTER_S = 120.0
+"""Until the choice is looked at again."""
+GAIN = 0.9
+"""Another number is taken where its step lasts less than this share."""
+
+
+class StepThreads:
+    """Runs steps on the number of torch's threads with which they are fastest, as far as that is not set by others.
+
+    From the number in use on, half and twice as many are tried, never more than at first, while they make steps
+    shorter by a tenth. Numbers alter a step's result by rounding alone.
+
+    :param say: is told the choice
+    :param free: whether the number may be chosen; otherwise nothing is changed
+    :param clock: seconds
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], *, free: bool, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.say, self.free, self.clock = say, free, clock
+        self.most = self.chosen = torch.get_num_threads()
+        self._chosen_at = 0.0
+        self.begin("")
+
+    def begin(self, name: str) -> None:
+        """Steps of another kind follow: look at once, and say what is chosen.
+
+        :param name: of the steps
+        """
+        self.name = name
+        self._said: int | None = None
+        self._begin_to_look()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One step, within; the next one may have another number of threads."""
+        started = self.clock()
+        yield
+        now = self.clock()
+        if not self.free or self.most == 1:
+            return
+        if self._trying is None:
+            if now - self._chosen_at >= AGAIN_AFTER_S:
+                self._begin_to_look()
+            return
+        self._lasted.append(now - started)
+        if len(self._lasted) > TIMED_STEPS:
+            self._medians[self._trying] = statistics.median(self._lasted[1:])
+            self._try_next(now)
+
+    def release(self) -> None:
+        """As many threads as at first."""
+        if self.free:
+            torch.set_num_threads(self.most)
+
+    def _begin_to_look(self) -> None:
+        self._medians: dict[int, float] = {}
+        self._lasted: list[float] = []
+        self._trying: int | None = self.chosen
+
+    def _try_next(self, now: float) -> None:
+        """Go on with the next number to be timed, or with the best one."""
+        fastest = min(self._medians, key=self._medians.__getitem__)
+        if self._medians[fastest] < GAIN * self._medians[self.chosen]:
+            self.chosen = fastest
+        around = (self.chosen // 2, 2 * self.chosen)
+        self._trying = next((n for n in around if 1 <= n <= self.most and n not in self._medians), None)
+        self._lasted = []
+        torch.set_num_threads(self._trying or self.chosen)
+        if self._trying is None:
+            self._chosen_at = now
+            if self._said != self.chosen:
+                self._said = self.chosen
+                times = ", ".join(f"{seconds:.2f} s on {n}" for n, seconds in sorted(self._medians.items()))
+                self.say(f"{self.name}: {self.chosen} of {self.most} threads (a step takes {times})")
+
+
+def threads_are_free(device: torch.device, processes: int) -> bool:
+    """Whether the number of threads may be chosen: nobody set it, and no other process of the run shares the cores.
+
+    :param device: where the steps are computed; threads matter on a CPU alone
+    :param processes: of the same run
+    """
+    if device.type != "cpu" or processes > 1 or any(os.environ.get(name) for name in VARIABLES):
+        return False
+    # torch.set_num_threads leaves no other trace than a number that is not torch's own.
+    return torch.get_num_threads() in _default_numbers()
+
+
+def _default_numbers() -> set[int]:
+    """Numbers of threads that torch may have chosen itself: of the processors, or of their cores."""
+    count = os.cpu_count() or 1
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(count))
+    return {count, _cores(set(range(count))), len(usable), _cores(usable)}
+
+
+def _cores(processors: set[int]) -> int:
+    """How many cores these processors are; two of one core where nothing tells."""
+    siblings = set()
+    for number in processors:
+        try:
+            place = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+            siblings.add(place.read_text())
+        except OSError:
+            return max(len(processors) // 2, 1)
+    return len(siblings)
