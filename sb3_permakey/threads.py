@@ -19,17 +19,19 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """By which a user, or torchrun, sets the number of threads."""
 TIMED_STEPS = 3
 """Steps of each number that are timed, after one that gets used to it."""
-AGAIN_AFTER_S = 120.0
-"""Until the choice is looked at again."""
 GAIN = 0.9
 """Another number is taken where its step lasts less than this share."""
+HOPELESS = 2.0
+"""A number is given up when one step lasts this many times the best one's: it may last 25 times as long."""
+AGAIN_AFTER_S, SHARE_OF_LOOKING = 120.0, 0.05
+"""The choice is looked at again after so long, and longer where that took more than this share of the time."""
 
 
 class StepThreads:
     """Runs steps on the number of torch's threads with which they are fastest, as far as that is not set by others.
 
-    From the number in use on, half and twice as many are tried, never more than at first, while they make steps
-    shorter by a tenth. Numbers alter a step's result by rounding alone.
+    From one on, twice and half as many are tried, never more than torch had, while they make steps shorter by a tenth.
+    Numbers alter a step's result by rounding alone.
 
     :param say: is told the choice
     :param free: whether the number may be chosen; otherwise nothing is changed
@@ -39,9 +41,10 @@ class StepThreads:
     def __init__(
         self, say: Callable[[str], None], *, free: bool, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.say, self.free, self.clock = say, free, clock
-        self.most = self.chosen = torch.get_num_threads()
-        self._chosen_at = 0.0
+        self.most = torch.get_num_threads()
+        self.free = free and self.most > 1
+        self.chosen = 1 if self.free else self.most
+        self.say, self.clock = say, clock
         self.begin("")
 
     def begin(self, name: str) -> None:
@@ -59,15 +62,16 @@ class StepThreads:
         started = self.clock()
         yield
         now = self.clock()
-        if not self.free or self.most == 1:
+        if not self.free:
             return
         if self._trying is None:
-            if now - self._chosen_at >= AGAIN_AFTER_S:
+            if now >= self._again_at:
                 self._begin_to_look()
             return
         self._lasted.append(now - started)
-        if len(self._lasted) > TIMED_STEPS:
-            self._medians[self._trying] = statistics.median(self._lasted[1:])
+        hopeless = self._lasted[-1] > HOPELESS * min(self._medians.values(), default=float("inf"))
+        if hopeless or len(self._lasted) > TIMED_STEPS:
+            self._medians[self._trying] = self._lasted[-1] if hopeless else statistics.median(self._lasted[1:])
             self._try_next(now)
 
     def release(self) -> None:
@@ -77,23 +81,26 @@ class StepThreads:
 
     def _begin_to_look(self) -> None:
         self._medians: dict[int, float] = {}
-        self._lasted: list[float] = []
-        self._trying: int | None = self.chosen
+        self._look_began = self.clock()
+        self._try(self.chosen)
+
+    def _try(self, number: int | None) -> None:
+        self._trying, self._lasted = number, list[float]()
+        if self.free:
+            torch.set_num_threads(number or self.chosen)
 
     def _try_next(self, now: float) -> None:
         """Go on with the next number to be timed, or with the best one."""
         fastest = min(self._medians, key=self._medians.__getitem__)
         if self._medians[fastest] < GAIN * self._medians[self.chosen]:
             self.chosen = fastest
-        around = (self.chosen // 2, 2 * self.chosen)
-        self._trying = next((n for n in around if 1 <= n <= self.most and n not in self._medians), None)
-        self._lasted = []
-        torch.set_num_threads(self._trying or self.chosen)
+        around = (self.chosen // 2, min(2 * self.chosen, self.most))
+        self._try(next((number for number in around if number and number not in self._medians), None))
         if self._trying is None:
-            self._chosen_at = now
+            self._again_at = now + max(AGAIN_AFTER_S, (now - self._look_began) / SHARE_OF_LOOKING)
             if self._said != self.chosen:
                 self._said = self.chosen
-                times = ", ".join(f"{seconds:.2f} s on {n}" for n, seconds in sorted(self._medians.items()))
+                times = ", ".join(f"{seconds:.2f} s on {number}" for number, seconds in sorted(self._medians.items()))
                 self.say(f"{self.name}: {self.chosen} of {self.most} threads (a step takes {times})")
 
 

@@ -1,9 +1,11 @@
+import contextlib
 import importlib.metadata
 import json
 import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from sb3_permakey import extras
 from sb3_permakey.extras import install_command, missing_package
@@ -11,6 +13,7 @@ from sb3_permakey.extras import install_command, missing_package
 tomllib = pytest.importorskip("tomllib", reason="Python 3.11 has it")
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 class Installed:
@@ -65,12 +68,63 @@ def test_without_an_installation_the_index_is_named(monkeypatch, tmp_path):
     assert install_command("zoo") == 'pip install "sb3-permakey[zoo]"'
 
 
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def brought_by(extra: str, own: dict) -> set[str]:
+    """Every package that an installation with one extra has, as far as they are installed here."""
+    waiting = [Requirement(f"sb3-permakey[{extra}]")]
+    seen = set()
+    while waiting:
+        wanted = waiting.pop()
+        for part in {"", *wanted.extras}:
+            if (plain(wanted.name), part) in seen:
+                continue
+            seen.add((plain(wanted.name), part))
+            needs: list[str] = []
+            if plain(wanted.name) == "sb3-permakey":
+                needs = own["optional-dependencies"][part] if part else own["dependencies"]
+            else:
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    needs = importlib.metadata.requires(wanted.name) or []
+            for need in map(Requirement, needs):
+                if need.marker is None or need.marker.evaluate({"extra": part}):
+                    waiting.append(need)
+    return {name for name, _ in seen}
+
+
+@pytest.mark.parametrize(
+    ("extra", "modules"),
+    [
+        ("atari", ("ale_py", "cv2", "imageio", "imageio_ffmpeg")),
+        ("scores", ("ale_py", "cv2", "ocatari")),
+        ("players", ("ale_py", "cv2", "huggingface_sb3", "minari", "h5py", "huggingface_hub")),
+        ("benchmarks", ("ale_py", "cv2", "ray", "rliable", "pandas", "matplotlib")),
+        ("zoo", ("rl_zoo3", "requests", "optuna", "pandas", "pygame", "moviepy")),
+    ],
+)
+def test_each_extra_brings_what_its_code_imports(extra, modules):
+    brought = brought_by(extra, PROJECT)
+    assert {"torch", "stable-baselines3"} <= brought
+    for module in modules:
+        packages = importlib.metadata.packages_distributions().get(module)
+        if packages is None:
+            pytest.skip(f"{module} is not installed here")
+        assert brought & set(map(plain, packages)), module
+
+
+def test_what_rl_zoo_imports_and_does_not_require_is_in_the_extra():
+    """RL Zoo imports requests, which it once had from huggingface_hub, and pandas, which is an extra of its own."""
+    named = {plain(Requirement(need).name) for need in PROJECT["optional-dependencies"]["zoo"]}
+    assert {"requests", "pandas"} <= named
+
+
 def test_commands_come_from_one_place_and_name_extras_that_there_are():
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = set()
     for path in [*(ROOT / "sb3_permakey").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         text = path.read_text()
         if path.name != "extras.py":
             assert "pip install" not in text, path
         named |= set(re.findall(r'missing_package\(.*, "(\w+)"\)', text))
-    assert {"atari", "benchmarks", "players", "scores"} <= named <= set(known)
+    assert {"atari", "benchmarks", "players", "scores"} <= named <= set(PROJECT["optional-dependencies"])

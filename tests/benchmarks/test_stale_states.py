@@ -101,3 +101,17 @@ def test_bad_settings_are_named():
 
 def test_report_is_up_to_date():
     assert (RESULTS / "stale_states.md").read_text() == report(RESULTS / "stale_states")
+
+
+def test_the_guide_says_what_was_measured():
+    runs = [json.loads(path.read_text()) for path in (RESULTS / "stale_states").glob("mspacman-*.json")]
+    online = [result["networks"]["online"] for result in runs]
+
+    def share(state, burn_in):
+        return 100 * np.mean([network[state][burn_in]["first"]["other_action"] for network in online])
+
+    guide = " ".join((RESULTS.parents[1] / "docs" / "recurrent_agents.md").read_text().split())
+    alone, *shares = (f"{share('stored', burn_in):.0f}" for burn_in in ("0", "4", "8", "16", "32"))
+    assert f"episode in {alone} % from the stored state alone" in guide
+    assert f"a burn-in of 4, 8, 16 and 32 in {', '.join(shares[:-1])} and {shares[-1]} %" in guide
+    assert all(abs(share("stored", burn_in) - share("zero", burn_in)) < 2 for burn_in in ("4", "8", "16", "32"))
