@@ -347,9 +347,10 @@ def _check_extractor(
             f"Cnn{memory}Policy needs images, Box uint8 from 0 to 255 of three axes, got {space}: Mlp{memory}Policy "
             "takes vectors, and VecNormalize(norm_obs=False) leaves images as they are."
         )
-    is_box = isinstance(space, spaces.Box)
-    if extractor is NatureCNN and normalized_image and is_box and not is_image_space_channels_first(space):
-        raise ValueError(f"Images must have their channels first, got {space}: VecTransposeImage can turn them.")
+    if extractor is NatureCNN and normalized_image:
+        assert isinstance(space, spaces.Box)
+        if not is_image_space_channels_first(space):
+            raise ValueError(f"Images must have their channels first, got {space}: VecTransposeImage can turn them.")
     if extractor in (NatureCNN, CombinedExtractor):
         for part in space.values() if isinstance(space, spaces.Dict) else [space]:
             _require_large_images(part)
