@@ -33,7 +33,7 @@ class Annealing:
         return self.start * (self.end / self.start) ** share
 
 
-def annealed_steps(steps: int | tuple[int, int, int], updates: int) -> int:
+def annealed_steps(steps: int | Sequence[int], updates: int) -> int:
     """n of n-step targets after a number of updates.
 
     :param steps: n, or (from, to, over how many updates), a list too: as a saved agent's file keeps it
@@ -41,7 +41,15 @@ def annealed_steps(steps: int | tuple[int, int, int], updates: int) -> int:
     return round(Annealing(*steps).value(updates)) if isinstance(steps, Sequence) else steps
 
 
-def annealed_discount(gamma: float | tuple[float, float, int], updates: int) -> float:
+def most_steps(steps: int | Sequence[int]) -> int:
+    """The largest n of n-step targets.
+
+    :param steps: n, or (from, to, over how many updates)
+    """
+    return max(steps[:2]) if isinstance(steps, Sequence) else steps
+
+
+def annealed_discount(gamma: float | Sequence[float], updates: int) -> float:
     """The discount factor after a number of updates.
 
     :param gamma: the factor, or (from, to, over how many updates), both less than 1; a list too
@@ -49,4 +57,4 @@ def annealed_discount(gamma: float | tuple[float, float, int], updates: int) -> 
     if not isinstance(gamma, Sequence):
         return gamma
     start, end, over = gamma
-    return 1 - Annealing(1 - start, 1 - end, over).value(updates)
+    return 1 - Annealing(1 - start, 1 - end, int(over)).value(updates)

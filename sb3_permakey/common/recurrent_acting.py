@@ -9,11 +9,12 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutReturn, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_permakey.common.arguments import require_known_observations
 from sb3_permakey.common.environment_watch import EnvironmentWatch
+from sb3_permakey.common.feature_statistics import dead_units, effective_rank
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
@@ -38,6 +39,8 @@ class RecurrentActing(OffPolicyAlgorithm):
     # The recurrent states of the training environments; None is the zero state.
     _last_lstm_states: RecurrentStates | None = None
     _watch: EnvironmentWatch | None = None
+    # What the last update learned from.
+    _last_observations: PyTorchObs | None = None
     # Whether the next step stored is compared with what acting saw.
     _compares_replay = True
 
@@ -205,10 +208,14 @@ class RecurrentActing(OffPolicyAlgorithm):
         return actions if deterministic else self._explore(actions, self.exploration_rate), new_state
 
     def dump_logs(self) -> None:
-        """Write the log, with how full the replay buffer is and how large the recurrent states are."""
+        """Write the log, with how full the replay buffer is, how large recurrent states are and how features spread."""
         slots = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
         self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / slots)
         if self._last_lstm_states:
             norms = self._last_lstm_states[0].norm(dim=-1)
             self.logger.record("rollout/recurrent_state_norm", norms.mean().item())
+        if self._last_observations is not None:
+            features = self.q_net.features_of(self._last_observations)
+            self.logger.record("train/feature_rank", effective_rank(features))
+            self.logger.record("train/dead_units", dead_units(features))
         super().dump_logs()

@@ -161,6 +161,26 @@ class RecurrentQNetwork(BaseModel):
         output, new_states = self._recur(features.unsqueeze(0), tuple(part * keep for part in states))
         return self.head(output.squeeze(0)), new_states
 
+    @torch.no_grad()
+    def features_of(self, obs: PyTorchObs, at_most: int = 256) -> torch.Tensor:
+        """Features (N, features) of some of a batch's states, in evaluation mode.
+
+        :param obs: (N, *observation shape) or (T, B, *observation shape), or a dict of these
+        :param at_most: N
+        """
+        dims = {name: len(space.shape or ()) for name, space in self._spaces().items()}
+        parts = obs if isinstance(obs, dict) else {"": obs}
+        flat = {name: part.flatten(0, part.dim() - dims[name] - 1)[:at_most] for name, part in parts.items()}
+        training = self.training
+        self.set_training_mode(False)
+        features = self.recurrent_inputs(flat if isinstance(obs, dict) else flat[""])
+        self.set_training_mode(training)
+        return features
+
+    def _spaces(self) -> dict[str, spaces.Space]:
+        space = self.observation_space
+        return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+
     def state_values(self, obs: PyTorchObs) -> torch.Tensor:
         """Outputs (N, actions, outputs) for observations (N, ...), by a network without a memory."""
         return self.head(self.recurrent_inputs(obs))

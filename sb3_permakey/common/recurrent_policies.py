@@ -86,9 +86,7 @@ class RecurrentQPolicy(BasePolicy):
         weight_decay: float = 0.0,
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
-        normalized = bool((features_extractor_kwargs or {}).get("normalized_image"))
-        memory = "" if rnn_type == "none" else "Lstm"
-        _check_extractor(observation_space, features_extractor_class, memory, normalized_image=normalized)
+        _check_extractor(observation_space, features_extractor_class, "" if rnn_type == "none" else "Lstm")
         if rnn_type not in RNN_TYPES:
             raise ValueError(f"rnn_type must be one of {sorted(RNN_TYPES)}, got {rnn_type!r}.")
         super().__init__(
@@ -324,15 +322,12 @@ def _in_float32(observation: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
-def _check_extractor(
-    space: spaces.Space, extractor: type[BaseFeaturesExtractor], memory: str, *, normalized_image: bool
-) -> None:
-    """Reject SB3's extractors for observations that they fail on with an unclear message, or misread.
+def _check_extractor(space: spaces.Space, extractor: type[BaseFeaturesExtractor], memory: str) -> None:
+    """Reject SB3's extractors for observations that they fail on with an unclear message.
 
     :param space: the observation space
     :param extractor: any features extractor
     :param memory: "Lstm" in the names of the agent's policies, or nothing
-    :param normalized_image: whether the extractor is told that images are of any numbers
     """
     is_dict = isinstance(space, spaces.Dict)
     if is_dict and extractor in (FlattenExtractor, NatureCNN):
@@ -342,15 +337,6 @@ def _check_extractor(
             f"MultiInput{memory}Policy needs Dict observations, got {space}: "
             f"use Mlp{memory}Policy or Cnn{memory}Policy."
         )
-    if extractor is NatureCNN and not is_image_space(space, normalized_image=normalized_image):
-        raise ValueError(
-            f"Cnn{memory}Policy needs images, Box uint8 from 0 to 255 of three axes, got {space}: Mlp{memory}Policy "
-            "takes vectors, and VecNormalize(norm_obs=False) leaves images as they are."
-        )
-    if extractor is NatureCNN and normalized_image:
-        assert isinstance(space, spaces.Box)
-        if not is_image_space_channels_first(space):
-            raise ValueError(f"Images must have their channels first, got {space}: VecTransposeImage can turn them.")
     if extractor in (NatureCNN, CombinedExtractor):
         for part in space.values() if isinstance(space, spaces.Dict) else [space]:
             _require_large_images(part)

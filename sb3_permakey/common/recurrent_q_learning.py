@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-from abc import abstractmethod
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,12 +26,13 @@ from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.targets import (
-    greedy_values,
+    bootstrap_times,
     masked_mean,
     n_step_targets,
     rescale_values,
     sequence_priorities,
     unscale_values,
+    values_of,
 )
 from sb3_permakey.common.windows import SequenceSamples
 
@@ -198,7 +198,7 @@ class RecurrentQLearning(RecurrentActing):
         self._format = FORMAT
         self._convert_train_freq()
         check_arguments(self)
-        smallest = self.n_envs * (self.sequence_length + self.n_steps)
+        smallest = self.n_envs * (self.sequence_length + self._lookahead)
         needed = self.needed_buffer()
         self.replay_buffer_class = self.replay_buffer_class or needed
         if not issubclass(self.replay_buffer_class, needed):
@@ -218,7 +218,7 @@ class RecurrentQLearning(RecurrentActing):
             n_envs=self.n_envs,
             optimize_memory_usage=self.optimize_memory_usage,
             sequence_length=self.sequence_length,
-            lookahead=self.n_steps,
+            lookahead=self._lookahead,
             burn_in=self.burn_in,
             **priorities,
             **self.replay_buffer_kwargs,
@@ -238,6 +238,11 @@ class RecurrentQLearning(RecurrentActing):
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
+
+    @property
+    def _lookahead(self) -> int:
+        """Largest n of the targets."""
+        return self.n_steps
 
     def needed_buffer(self) -> type[SequenceReplayBuffer]:
         """The class that replay_buffer_class is, or is derived from."""
@@ -273,6 +278,7 @@ class RecurrentQLearning(RecurrentActing):
                 self.replay_buffer.update_priorities(windows.indices, priorities.cpu().numpy())
 
             self._after_update()
+            self._last_observations = windows.observations
 
             td_error = masked_mean(errors.td_errors.abs(), windows.mask)
             logged.append(torch.stack([loss.detach(), grad_norm, td_error, masked_mean(errors.q_values, windows.mask)]))
@@ -302,31 +308,43 @@ class RecurrentQLearning(RecurrentActing):
         if self.batch_norm_stats:
             torch._foreach_copy_(self.batch_norm_stats_target, self.batch_norm_stats)
 
-    @abstractmethod
-    def _step_errors(self, windows: SequenceSamples) -> StepErrors:
-        """Loss, TD error and Q value of each step of the windows."""
+    def _step_errors(self, windows: Any) -> StepErrors:
+        """What each step of the windows tells, (L, B) each: the values of the actions taken beside their targets."""
+        online, targets = self._window_values(windows)
+        predicted = values_of(windows.actions[: len(targets)], online[: len(targets)])
+        losses, errors = self.q_net.values.losses(predicted, targets)
+        return StepErrors(losses, errors, self.q_net.values.expected(predicted.detach()))
 
     def _window_values(self, windows: SequenceSamples) -> tuple[torch.Tensor, torch.Tensor]:
         """The online network's values of all states of the windows, with gradient, and the targets of their steps.
 
         :return: (T, B, actions, N) and (L, B, N)
         """
+        values, steps = self.q_net.values, len(windows.mask)
         online = self.q_net.window_values(
-            windows.observations,
-            self.q_net.warmed_up_states(windows.burn_in, windows.states),
-            learned_steps=len(windows.mask),
+            windows.observations, self.q_net.warmed_up_states(windows.burn_in, windows.states), learned_steps=steps
         )
         with torch.no_grad():
             target = self.q_net_target.window_values(
                 windows.observations, self.q_net_target.warmed_up_states(windows.burn_in, windows.states)
             )
             # The forward pass that is learned from also chooses the actions: double Q-learning costs nothing.
-            state_values = greedy_values((online if self.double_q else target).mean(dim=-1), target)
+            best_actions = values.expected(online if self.double_q else target).argmax(dim=-1)
+            outputs = values_of(best_actions, target)
+            places = values.places(outputs)
             if self.value_rescaling:
-                state_values = unscale_values(state_values)
+                places = unscale_values(places)
             discounts = self.gamma * (~windows.terminated).float()
-            targets = n_step_targets(windows.rewards, discounts, state_values, windows.acted, self.n_steps)
-            return online, rescale_values(targets) if self.value_rescaling else targets
+            n_steps = self._present_n_steps()
+            places = n_step_targets(windows.rewards, discounts, places, windows.acted, n_steps)[:steps]
+            if self.value_rescaling:
+                places = rescale_values(places)
+            times = bootstrap_times(windows.acted, n_steps)[:steps]
+            return online, values.targets(places, outputs.gather(0, times.unsqueeze(-1).expand_as(places)))
+
+    def _present_n_steps(self) -> int:
+        """n of the targets of this update."""
+        return self.n_steps
 
     def learn(
         self: SelfRecurrentQLearning,
@@ -368,7 +386,7 @@ class RecurrentQLearning(RecurrentActing):
         loaded, self.replay_buffer = self.replay_buffer, before
         if difference := misfit(loaded, self):
             raise ValueError(f"The replay buffer in {path} does not fit this {type(self).__name__}: {difference}.")
-        loaded.sequence_length, loaded.lookahead, loaded.burn_in = self.sequence_length, self.n_steps, self.burn_in
+        loaded.sequence_length, loaded.lookahead, loaded.burn_in = self.sequence_length, self._lookahead, self.burn_in
         if isinstance(loaded, PrioritizedSequenceReplayBuffer):
             loaded.set_exponents(self.priority_alpha, self.priority_beta)
         if self.recurrent_state == "zero":
@@ -381,7 +399,8 @@ class RecurrentQLearning(RecurrentActing):
     def _excluded_save_params(self) -> list[str]:
         networks = ["q_net", "q_net_target", "_parameters", "_target_parameters"]
         statistics = ["batch_norm_stats", "batch_norm_stats_target"]
-        return [*super()._excluded_save_params(), *networks, *statistics, "_last_lstm_states", "_watch", "_loads"]
+        unsaved = ["_last_lstm_states", "_last_observations", "_watch", "_loads"]
+        return [*super()._excluded_save_params(), *networks, *statistics, *unsaved]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

@@ -47,17 +47,20 @@ def n_step_targets(
     return returns
 
 
-def greedy_values(choosing_q_values: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Values of each state's greedy action. Double Q-learning where the two arguments are of different networks.
+def bootstrap_times(acted: torch.Tensor, n_steps: int) -> torch.Tensor:
+    """Which state each of `n_step_targets` bootstraps from: n steps later, or earlier where nothing was done.
 
-    v = Q_target(s, argmax_a Q_online(s, a)), van Hasselt et al. 2016, equation 4.
-
-    :param choosing_q_values: (..., actions), of the network that chooses the action
-    :param values: (..., actions, N), what the target network says of each action: N quantiles, or one Q value
-    :return: (..., N)
+    :param acted: (L + n, B) bool, whether an action was taken at t
+    :param n_steps: n
+    :return: (L, B) int64, numbers of states
     """
-    best_actions = choosing_q_values.argmax(dim=-1)
-    return values_of(best_actions, values)
+    length = len(acted) - n_steps
+    times = torch.arange(length, device=acted.device).unsqueeze(1).expand(length, acted.shape[1])
+    goes_on = torch.ones_like(acted[:length])
+    for step in range(n_steps):
+        goes_on = goes_on & acted[step : step + length]
+        times = times + goes_on
+    return times
 
 
 def values_of(actions: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

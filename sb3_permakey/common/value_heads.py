@@ -30,15 +30,18 @@ class Values(nn.Module):
     def expected(self, outputs: torch.Tensor) -> torch.Tensor:
         """Expected values (...) of outputs (..., outputs)."""
 
-    @abstractmethod
-    def targets(self, returns: torch.Tensor, discounts: torch.Tensor, bootstrap: torch.Tensor) -> torch.Tensor:
-        """What the outputs for an action should be: the return so far, and what follows, discounted.
+    def places(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Returns (..., outputs) that outputs stand for; the targets of these are as any return's."""
+        return outputs
 
-        :param returns: (...), sum of the discounted rewards up to the state that is bootstrapped from
-        :param discounts: (...), of that state's value, 0 where the episode terminated before
-        :param bootstrap: (..., outputs), outputs for the greedy action in that state
+    def targets(self, places: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """What outputs should have been.
+
+        :param places: (..., outputs), targets R + d x of the `places` x of the state that is bootstrapped from
+        :param outputs: (..., outputs), outputs for the greedy action in that state
         :return: (..., outputs), to be compared by `losses`
         """
+        return places
 
     @abstractmethod
     def losses(self, predicted: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,10 +63,6 @@ class ScalarValues(Values):
         """The outputs."""
         return outputs.squeeze(-1)
 
-    def targets(self, returns: torch.Tensor, discounts: torch.Tensor, bootstrap: torch.Tensor) -> torch.Tensor:
-        """R + d v."""
-        return returns.unsqueeze(-1) + discounts.unsqueeze(-1) * bootstrap
-
     def losses(self, predicted: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Huber losses, and TD errors."""
         losses = F.smooth_l1_loss(predicted, targets, reduction="none").squeeze(-1)
@@ -76,10 +75,6 @@ class QuantileValues(Values):
     def expected(self, outputs: torch.Tensor) -> torch.Tensor:
         """The quantiles' mean."""
         return outputs.mean(dim=-1)
-
-    def targets(self, returns: torch.Tensor, discounts: torch.Tensor, bootstrap: torch.Tensor) -> torch.Tensor:
-        """R + d theta, for each quantile."""
-        return returns.unsqueeze(-1) + discounts.unsqueeze(-1) * bootstrap
 
     def losses(self, predicted: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Quantile Huber losses, and the difference of the means."""
@@ -108,10 +103,13 @@ class CategoricalValues(Values):
         """sum_i z_i p_i."""
         return outputs.softmax(dim=-1) @ self.support
 
-    def targets(self, returns: torch.Tensor, discounts: torch.Tensor, bootstrap: torch.Tensor) -> torch.Tensor:
+    def places(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The atoms."""
+        return self.support.expand_as(outputs)
+
+    def targets(self, places: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """Probabilities (..., atoms) of R + d Z, projected onto the atoms."""
-        places = returns.unsqueeze(-1) + discounts.unsqueeze(-1) * self.support
-        return project(places, bootstrap.softmax(dim=-1), self.v_min, self.v_max)
+        return project(places, outputs.softmax(dim=-1), self.v_min, self.v_max)
 
     def losses(self, predicted: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropies, which are the errors too."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_permakey.common.annealing import annealed_discount, annealed_steps
+from sb3_permakey.common.annealing import annealed_discount, annealed_steps, most_steps
 from sb3_permakey.common.arguments import TargetUpdateInterval
+from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
+from sb3_permakey.common.recurrent_networks import RnnType
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
 from sb3_permakey.common.resets import shrink_and_perturb
@@ -71,6 +73,11 @@ class Rainbow(RecurrentQLearning):
     :param reset_shrink: share of the features extractor's weights that stays at a reset
     :param act_with_target: whether the target network acts, in training and in use
     :param weight_decay: of the weight matrices, decoupled from the loss (AdamW)
+    :param memory: "none", "lstm" or "gru": with a memory the agent learns from windows, as `RecurrentDQN` does, whose
+        are the three arguments that follow
+    :param sequence_length: steps to learn from in a window
+    :param burn_in: steps before them that only warm the recurrent state up
+    :param recurrent_state: what a window begins with: "zero", or "stored"
     :raises ValueError: if an argument is out of its range
     """
 
@@ -80,7 +87,7 @@ class Rainbow(RecurrentQLearning):
         "MultiInputPolicy": MultiInputPolicy,
         "PermaKeyPolicy": PermaKeyPolicy,
     }
-    replay_buffer: PrioritizedReplayBuffer
+    replay_buffer: Any
 
     def __init__(
         self,
@@ -126,15 +133,23 @@ class Rainbow(RecurrentQLearning):
         reset_shrink: float = 0.5,
         act_with_target: bool = True,
         weight_decay: float = 0.1,
+        memory: RnnType = "none",
+        sequence_length: int = 8,
+        burn_in: int = 0,
+        recurrent_state: Literal["zero", "stored"] = "zero",
     ) -> None:
         if reset_interval < 0:
             raise ValueError(f"reset_interval must be 0 or more, got {reset_interval}.")
         if not 0 <= reset_shrink <= 1:
             raise ValueError(f"reset_shrink must be from 0 to 1, got {reset_shrink}.")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}.")
         self.n_steps_annealed, self.gamma_annealed = n_steps, gamma
         self.reset_interval, self.last_reset, self.reset_shrink = reset_interval, last_reset, reset_shrink
         self._updates_at_reset = 0
+        self.memory = memory
         networks = {
+            "rnn_type": memory,
             "dueling": dueling,
             "value_head": value_head,
             "n_atoms": n_atoms,
@@ -160,7 +175,7 @@ class Rainbow(RecurrentQLearning):
             replay_buffer_class,
             replay_buffer_kwargs,
             optimize_memory_usage,
-            max(n_steps[:2]) if isinstance(n_steps, tuple) else n_steps,
+            annealed_steps(n_steps, 0),
             target_update_interval,
             exploration_fraction,
             exploration_initial_eps,
@@ -173,7 +188,9 @@ class Rainbow(RecurrentQLearning):
             seed,
             device,
             _init_setup_model,
-            sequence_length=1,
+            sequence_length=1 if memory == "none" else sequence_length,
+            burn_in=0 if memory == "none" else burn_in,
+            recurrent_state="zero" if memory == "none" else recurrent_state,
             double_q=double_q,
             prioritized_replay=True,
             priority_alpha=priority_alpha if prioritized_replay else 0.0,
@@ -182,26 +199,38 @@ class Rainbow(RecurrentQLearning):
 
     def needed_buffer(self) -> type[SequenceReplayBuffer]:
         """The class that replay_buffer_class is, or is derived from."""
-        return PrioritizedReplayBuffer
+        return PrioritizedReplayBuffer if self.memory == "none" else PrioritizedSequenceReplayBuffer
 
-    def _sample_batch(self, batch_size: int) -> Transitions:
-        """Transitions over the n of now, with the discount of now."""
-        since = self._n_updates - self._updates_at_reset
-        self.gamma = annealed_discount(self.gamma_annealed, since)
-        n_steps = annealed_steps(self.n_steps_annealed, since)
-        return self.replay_buffer.sample_transitions(batch_size, n_steps, self.gamma, self._vec_normalize_env)
+    @property
+    def _lookahead(self) -> int:
+        return most_steps(self.n_steps_annealed)
 
-    def _step_errors(self, batch: Transitions) -> StepErrors:  # type: ignore[override]
-        """Losses (1, B) of the transitions: the distribution over returns now, and as the step taken has it."""
+    def _present_n_steps(self) -> int:
+        return annealed_steps(self.n_steps_annealed, self._n_updates - self._updates_at_reset)
+
+    def _sample_batch(self, batch_size: int) -> Any:
+        """Transitions over the n of now, with the discount of now; windows where there is a memory."""
+        self.gamma = annealed_discount(self.gamma_annealed, self._n_updates - self._updates_at_reset)
+        if self.memory != "none":
+            return super()._sample_batch(batch_size)
+        return self.replay_buffer.sample_transitions(
+            batch_size, self._present_n_steps(), self.gamma, self._vec_normalize_env
+        )
+
+    def _step_errors(self, windows: Any) -> StepErrors:
+        """Losses (1, B) of transitions: the distribution over returns now, and as the steps taken have it."""
+        if not isinstance(windows, Transitions):
+            return super()._step_errors(windows)
         values = self.q_net.values
-        predicted = values_of(batch.actions, self.q_net.state_values(batch.observations))
+        predicted = values_of(windows.actions, self.q_net.state_values(windows.observations))
         with torch.no_grad():
-            target = self.q_net_target.state_values(batch.next_observations)
-            choosing = self.q_net.state_values(batch.next_observations) if self.double_q else target
-            bootstrap = values_of(values.expected(choosing).argmax(dim=-1), target)
-            targets = values.targets(batch.returns, batch.discounts, bootstrap)
-            expected = values.expected(predicted)
+            target = self.q_net_target.state_values(windows.next_observations)
+            choosing = self.q_net.state_values(windows.next_observations) if self.double_q else target
+            outputs = values_of(values.expected(choosing).argmax(dim=-1), target)
+            places = windows.returns.unsqueeze(-1) + windows.discounts.unsqueeze(-1) * values.places(outputs)
+            targets = values.targets(places, outputs)
         losses, errors = values.losses(predicted, targets)
+        expected = values.expected(predicted.detach())
         return StepErrors(losses.unsqueeze(0), errors.unsqueeze(0), expected.unsqueeze(0))
 
     def _after_update(self) -> None:

@@ -3,11 +3,8 @@
 from typing import ClassVar
 
 from stable_baselines3.common.policies import BasePolicy
-from torch.nn import functional
 
-from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
-from sb3_permakey.common.targets import values_of
-from sb3_permakey.common.windows import SequenceSamples
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.recurrent_dqn.policies import (
     CnnLstmPolicy,
     MlpLstmPolicy,
@@ -29,10 +26,3 @@ class RecurrentDQN(RecurrentQLearning):
         "MultiInputLstmPolicy": MultiInputLstmPolicy,
         "PermaKeyPolicy": PermaKeyPolicy,
     }
-
-    def _step_errors(self, windows: SequenceSamples) -> StepErrors:
-        online, targets = self._window_values(windows)
-        q_values = values_of(windows.actions, online)[: len(targets)].squeeze(-1)
-        targets = targets.squeeze(-1)
-        losses = functional.smooth_l1_loss(q_values, targets, reduction="none")
-        return StepErrors(losses, targets - q_values.detach(), q_values.detach())

@@ -4,9 +4,7 @@ from typing import ClassVar
 
 from stable_baselines3.common.policies import BasePolicy
 
-from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
-from sb3_permakey.common.targets import quantile_huber_loss, values_of
-from sb3_permakey.common.windows import SequenceSamples
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.recurrent_qrdqn.policies import (
     CnnLstmPolicy,
     MlpLstmPolicy,
@@ -29,9 +27,3 @@ class RecurrentQRDQN(RecurrentQLearning):
         "MultiInputLstmPolicy": MultiInputLstmPolicy,
         "PermaKeyPolicy": PermaKeyPolicy,
     }
-
-    def _step_errors(self, windows: SequenceSamples) -> StepErrors:
-        online, targets = self._window_values(windows)
-        quantiles = values_of(windows.actions, online)[: len(targets)]
-        q_values = quantiles.detach().mean(dim=-1)
-        return StepErrors(quantile_huber_loss(quantiles, targets), targets.mean(dim=-1) - q_values, q_values)

@@ -1,6 +1,6 @@
 import pytest
 
-from sb3_permakey.common.annealing import Annealing, annealed_discount, annealed_steps
+from sb3_permakey.common.annealing import Annealing, annealed_discount, annealed_steps, most_steps
 
 
 def test_annealing_is_exponential_and_stays():
@@ -12,6 +12,7 @@ def test_n_is_rounded():
     # 10 (3 / 10)^(1/4) = 7.4, 10 (3 / 10)^(1/2) = 5.48.
     assert [annealed_steps((10, 3, 10_000), updates) for updates in (0, 2500, 5000, 10_000, 10**6)] == [10, 7, 5, 3, 3]
     assert annealed_steps(4, 123) == 4
+    assert (most_steps([3, 10, 50]), most_steps(4)) == (10, 4)
 
 
 def test_discount_moves_by_its_distance_from_1():

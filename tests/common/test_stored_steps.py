@@ -148,22 +148,6 @@ def test_an_order_that_replay_cannot_repeat_is_told_before_anything_is_learned(p
     assert model.replay_buffer.size() == 0
 
 
-def test_images_that_were_normalised_are_told():
-    """VecNormalize turns them into other numbers, with their channels where they were."""
-    with pytest.raises(
-        ValueError, match=r"CnnLstmPolicy needs images, Box uint8 .* VecNormalize\(norm_obs=False\) leaves"
-    ):
-        RecurrentDQN("CnnLstmPolicy", VecNormalize(pixels()), **SMALL)
-    told = {
-        **SMALL,
-        "policy_kwargs": {"features_extractor_kwargs": {"normalized_image": True}, "normalize_images": False},
-    }
-    with pytest.raises(ValueError, match=r"channels first, got Box.*VecTransposeImage can turn them"):
-        RecurrentDQN("CnnLstmPolicy", VecNormalize(pixels()), **told)
-    env = VecNormalize(VecTransposeImage(pixels()))
-    assert RecurrentDQN("CnnLstmPolicy", env, **told).learn(24)._n_updates == 1
-
-
 def test_a_last_observation_that_is_not_told_is_the_one_before():
     class Silent(VecEnvWrapper):
         def reset(self):

@@ -4,13 +4,14 @@ import torch
 from sb3_contrib.common.utils import quantile_huber_loss as contrib_quantile_huber_loss
 
 from sb3_permakey.common.targets import (
-    greedy_values,
+    bootstrap_times,
     masked_mean,
     n_step_targets,
     quantile_huber_loss,
     rescale_values,
     sequence_priorities,
     unscale_values,
+    values_of,
 )
 
 
@@ -97,11 +98,20 @@ def test_quantiles_move_as_values_do():
     assert targets.tolist() == [[[2.0, 3.0]]]
 
 
-def test_greedy_values_chooses_by_one_network_and_values_by_the_other():
-    online = torch.tensor([[[1.0, 3.0, 2.0], [9.0, 0.0, 0.0]]])
-    target = torch.tensor([[[10.0, 20.0, 30.0], [-1.0, 5.0, 6.0]]])
-    assert greedy_values(online, target.unsqueeze(-1)).tolist() == [[[20.0], [-1.0]]]
-    assert greedy_values(target, torch.stack([target, -target], dim=-1)).tolist() == [[[30.0, -30.0], [6.0, -6.0]]]
+def test_bootstrap_times_are_those_that_the_targets_bootstrap_from():
+    """States whose values are their own numbers, without rewards and discounts: the target is the number."""
+    generator = torch.Generator().manual_seed(0)
+    acted = torch.rand(12, 30, generator=generator) < 0.7
+    numbers = torch.arange(12.0).unsqueeze(1).expand(12, 30)
+    ones = torch.ones(12, 30)
+    for n_steps in (1, 3, 5):
+        expected = n_step_targets(torch.zeros(12, 30), ones, numbers, acted, n_steps)
+        assert torch.equal(bootstrap_times(acted, n_steps).float(), expected)
+
+
+def test_values_of_actions():
+    values = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]])
+    assert values_of(torch.tensor([1, 0]), values).tolist() == [[3.0, 4.0], [5.0, 6.0]]
 
 
 def test_value_rescaling_by_hand():

@@ -21,6 +21,12 @@ def project_by_loops(places, probabilities, v_min, v_max):
     return projected
 
 
+def targets_of(values, returns, discounts, outputs):
+    """Targets of one step: R + d x."""
+    places = returns.unsqueeze(-1) + discounts.unsqueeze(-1) * values.places(outputs)
+    return values.targets(places, outputs)
+
+
 def test_projection_by_hand():
     # Atoms -1, 0, 1. A quarter of the way from 0 to 1; below the first atom; above the last one.
     places = torch.tensor([[0.25, -3.0, 7.0]])
@@ -49,7 +55,7 @@ def test_categorical_targets_at_an_episodes_end_are_the_return():
     values = CategoricalValues(5, -2, 2)
     logits = torch.randn(2, 5)
     # Discount 0: all probability lies on the return, between the atoms 1 and 2 for 1.5.
-    targets = values.targets(torch.tensor([1.5, -2.0]), torch.zeros(2), logits)
+    targets = targets_of(values, torch.tensor([1.5, -2.0]), torch.zeros(2), logits)
     assert torch.allclose(targets, torch.tensor([[0, 0, 0, 0.5, 0.5], [1.0, 0, 0, 0, 0]]), atol=1e-6)
 
 
@@ -58,7 +64,7 @@ def test_categorical_mean_follows_return_and_discount():
     logits = torch.randn(4, 201)
     # No atom leaves the range.
     returns, discounts = torch.tensor([0.3, -0.7, 0.2, 0.0]), torch.tensor([0.9, 0.5, 0.99**3, 1.0])
-    targets = values.targets(returns, discounts, logits)
+    targets = targets_of(values, returns, discounts, logits)
     expected = returns + discounts * values.expected(logits)
     assert torch.allclose(targets @ values.support, expected, atol=1e-4)
     assert torch.allclose(targets.sum(dim=-1), torch.ones(4), atol=1e-5)
@@ -90,7 +96,7 @@ def test_learning_by_any_kind_finds_the_mean(values):
         bootstrap = torch.zeros(1, 41)
         bootstrap[0, 28] = 50.0
     for _ in range(600):
-        targets = values.targets(torch.tensor([0.5]), torch.tensor([0.5]), bootstrap)
+        targets = targets_of(values, torch.tensor([0.5]), torch.tensor([0.5]), bootstrap)
         losses, _ = values.losses(outputs, targets)
         optimizer.zero_grad()
         losses.sum().backward()
