@@ -8,25 +8,37 @@ DEMO := runs/demo
 GAME := MsPacman
 CHECKPOINT := $(DEMO)/mspacman.safetensors
 
-.PHONY: demo test test-numpy2 lint clean
+.PHONY: demo demo-steps test test-numpy2 lint clean
 
-# Each step runs when its result is missing; a second `make demo` only prints the table again.
-demo: $(DEMO)/keypoints.png $(DEMO)/agent/final_model.zip | $(INSTALLED)
+# Each step runs when its result is missing; a second `make demo` only prints the table again. After a kill it goes on.
+demo: $(INSTALLED)
+	@echo "MsPacman in five steps: frames, keypoints, pictures, agent, score. About 10 minutes on two free CPU cores and"
+	@echo "longer on busy ones; each step shows its progress, and what is done already is not done again."
+	@$(MAKE) --no-print-directory demo-steps
+
+# These commands follow each other by themselves: none names the next one.
+demo-steps: export SB3_PERMAKEY_NEXT := 0
+demo-steps: $(DEMO)/frames/frames.json $(CHECKPOINT) $(DEMO)/keypoints.png $(DEMO)/agent/final_model.zip
+	@echo "step 5 of 5: whole games on 10 test seeds, by the agent and at random"
 	$(BIN)/sb3-permakey evaluate --game $(GAME) --agent $(DEMO)/agent/best_model.zip --checkpoint $(CHECKPOINT) \
 		--out $(DEMO)/evaluation.json --video $(DEMO)/agent.mp4
 
-$(DEMO)/frames/frames.json: | $(INSTALLED)
+$(DEMO)/frames/frames.json:
+	@echo "step 1 of 5: 6,000 frames of random play (about half a minute)"
 	$(BIN)/sb3-permakey collect --game $(GAME) --frames 6000 --out $(DEMO)/frames
 
 $(CHECKPOINT): | $(DEMO)/frames/frames.json
+	@echo "step 2 of 5: keypoints, by 400 steps of VAE and LSPN and 3,000 of the PointNet (about 4 minutes)"
 	$(BIN)/sb3-permakey pretrain --frames $(DEMO)/frames --out $@ --schedule staged --lspn-stride 4 \
 		--max-steps 400 --pointnet-learning-rate 2e-3 --pointnet-steps 3000 --no-score
 
 $(DEMO)/keypoints.png: | $(CHECKPOINT)
+	@echo "step 3 of 5: pictures of the keypoints (seconds)"
 	$(BIN)/sb3-permakey show --checkpoint $(CHECKPOINT) --frames $(DEMO)/frames --out $@ --gif $(DEMO)/keypoints.gif
 
 $(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
-	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --preset strong \
+	@echo "step 4 of 5: an agent, by 20,000 steps of learning (about 6 minutes); its mean score after each 5,000"
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --preset strong --resume \
 		--steps 20000 --learning-starts 1000 --validate-every 5000 --validation-episodes 10
 
 test: $(INSTALLED)

@@ -112,7 +112,7 @@ def run_show(config: ShowConfig) -> None:
     else:
         arguments = ["env", json.dumps(str(config.checkpoint))]
         arguments += [f"{name}={json.dumps(value)}" for name, value in settings.items()]
-        _say(f"next: in Python, PermaKeyObservation({', '.join(arguments)})")
+        _suggest(f"in Python, PermaKeyObservation({', '.join(arguments)})")
 
 
 def run_checkpoints(config: CheckpointsConfig) -> None:
@@ -138,10 +138,10 @@ def run_score(config: ScoreConfig) -> None:
 def run_train(config: TrainConfig) -> None:
     """Train an agent."""
     best = train(config)
-    validations = validation_scores(config.out)
-    for step, mean_score in validations:
-        _say(f"validation after {step:>7} steps: mean score {mean_score:.1f}")
-    which = "the best agent of these" if validations else f"the agent after {config.steps} steps, not validated"
+    scores = [mean_score for _, mean_score in validation_scores(config.out)]
+    which = f"the agent after {config.steps} steps, not validated"
+    if scores:
+        which = f"the best agent of {len(scores)} validation(s), mean score {max(scores):.1f}"
     _say(f"{best}: {which}; {config.out / 'tensorboard'}: logs")
     _say(f"{config.out / RUN}: with it the same command goes on to more --steps; {_megabytes(config.out / RUN)} MB")
     checkpoint = ("--checkpoint", config.checkpoint) if config.checkpoint else ()
@@ -160,6 +160,8 @@ def run_evaluate(config: EvaluateConfig) -> None:
     _say(score_table(result))
 
 
+NEXT_VARIABLE = "SB3_PERMAKEY_NEXT"
+"""With 0 in this environment variable commands do not name the next one: for scripts that go on by themselves."""
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "collect": (CollectConfig, run_collect),
     "pretrain": (PretrainConfig, run_pretrain),
@@ -277,4 +279,9 @@ def _say(text: str) -> None:
 
 def _next(*parts: Any) -> None:
     """Print the command that comes next, as a shell takes it."""
-    print("next:", shlex.join(["sb3-permakey", *map(str, parts)]), flush=True)
+    _suggest(shlex.join(["sb3-permakey", *map(str, parts)]))
+
+
+def _suggest(step: str) -> None:
+    if os.environ.get(NEXT_VARIABLE) != "0":
+        _say(f"next: {step}")

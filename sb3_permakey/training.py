@@ -236,7 +236,7 @@ def train(config: TrainConfig) -> Path:
         model.learn(
             config.steps - model.num_timesteps,
             callback=[
-                Validation(validated, out, config.validate_every, config.validation_episodes),
+                Validation(validated, out, config.validate_every, config.validation_episodes, verbose=1),
                 RunCheckpoint(out / RUN, config.save_every, kept),
             ],
             progress_bar=True,

@@ -69,10 +69,11 @@ class Validation(BaseCallback):
     :param folder: where `BEST_MODEL` and `VALIDATIONS` go
     :param every_steps: agent steps between two validations
     :param episodes: games of each validation
+    :param verbose: 1 to print each mean score
     """
 
-    def __init__(self, envs: VecEnv, folder: Path, every_steps: int, episodes: int) -> None:
-        super().__init__()
+    def __init__(self, envs: VecEnv, folder: Path, every_steps: int, episodes: int, verbose: int = 0) -> None:
+        super().__init__(verbose)
         self.envs = RandomActions(envs, VALIDATION_EPSILON)
         self.folder, self.every_steps, self.episodes = folder, every_steps, episodes
         self.steps: list[int] = []
@@ -115,6 +116,8 @@ class Validation(BaseCallback):
         self.logger.record("eval/mean_ep_length", float(np.mean(lengths)))
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
+        if self.verbose:
+            print(f"validation after {self.num_timesteps:>7} steps: mean score {mean:.1f}", flush=True)
         return mean
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import sys
 import warnings
@@ -10,6 +11,7 @@ from conftest import square_frames
 from PIL import Image
 from safetensors.torch import save_file
 
+from sb3_permakey import cli
 from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.cli import COMMANDS, main
 from sb3_permakey.files import write_json
@@ -119,7 +121,7 @@ def test_the_whole_way(run, tmp_path):
     train += ("--learning-starts", 20, "--batch-size", 2, "--validate-every", 50, "--validation-episodes", 1)
     code, output, errors = run(*train)
     assert code == 0, errors
-    assert "the best agent of these" in output
+    assert "the best agent of 1 validation(s), mean score" in output
     assert f"{agent / 'run'}: with it the same command goes on to more --steps" in output
     assert "validation after      50 steps" in output
     assert json.loads((agent / "config.json").read_text())["learning_rate"] == 2e-4
@@ -224,7 +226,7 @@ def square_store(tmp_path):
     return write_store(tmp_path / "my frames", episodes, (0.4, 0.3, 0.3), {"game": "Square", "preprocessing": None})
 
 
-def test_show_of_the_contrast_and_the_commands_that_go_on(run, checkpoint, square_store, tmp_path):
+def test_show_of_the_contrast_and_the_commands_that_go_on(run, checkpoint, square_store, tmp_path, monkeypatch):
     show = ("show", "--checkpoint", checkpoint, "--frames", square_store.path, "--out", tmp_path / "keypoints.png")
     code, output, errors = run(*show, "--surround-px", 18, "--num-keypoints", 6, "--columns", 50)
     assert code == 0, errors
@@ -243,6 +245,24 @@ def test_show_of_the_contrast_and_the_commands_that_go_on(run, checkpoint, squar
     (line,) = [line for line in output.splitlines() if line.startswith("next: ")]
     flags = ["--checkpoint", str(moved), "--readout", "peaks", "--centroid-px", "10.0", "--out", "mspacman-agent"]
     assert shlex.split(line)[1:] == ["sb3-permakey", "train", "--game", "MsPacman", *flags]
+    monkeypatch.setenv("SB3_PERMAKEY_NEXT", "0")
+    _, output, _ = run(*show[:2], moved, *show[3:])
+    assert "keypoints and error maps" in output
+    assert "next:" not in output
+
+
+def test_one_place_names_the_next_command():
+    sources = {path.name: path.read_text().count("next: ") for path in Path(cli.__file__).parent.rglob("*.py")}
+    assert {name for name, count in sources.items() if count} == {"cli.py"}
+    assert sources["cli.py"] == 1
+
+
+def test_the_demo_says_where_it_is_and_names_no_next_commands():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    steps = re.findall(r'step (\d) of 5: .*"\n\t\$\(BIN\)/sb3-permakey (\w+)', makefile)
+    commands = ("collect", "pretrain", "show", "train", "evaluate")
+    assert sorted(steps) == [(str(number), command) for number, command in enumerate(commands, 1)]
+    assert f"demo-steps: export {cli.NEXT_VARIABLE} := 0" in makefile
 
 
 def test_show_refuses_a_frame_that_is_not_there(refused, square_store, tmp_path):
