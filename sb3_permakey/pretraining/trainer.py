@@ -123,7 +123,8 @@ class Pretraining:
         :raises WriteError: when checkpoint or state cannot be written, or another run is writing them
         """
         self._load()
-        if self.progress.finished and not self._goes_on():
+        goes_on = self._goes_on()
+        if self.progress.finished and not goes_on:
             return self.config.out if self.config.out.exists() else self._write_checkpoint()
         require_writable(self.config.out, self.state_path)
         with locked_folder(self.folder) if self.workers.is_first else nullcontext():
@@ -139,7 +140,7 @@ class Pretraining:
         return saved
 
     def _goes_on(self) -> bool:
-        """Whether a finished run has anything left to do; warns of steps that are wanted and cannot be made."""
+        """Whether the run has anything left to do; warns of steps that are wanted and cannot be made."""
         progress = self.progress
         if progress.stage >= self.num_stages:
             limits = [self._last_step(stage) for stage in range(self.num_stages)]
@@ -150,13 +151,16 @@ class Pretraining:
                     stacklevel=3,
                 )
             return False
-        if progress.stage and self.config.max_steps and self.config.max_steps > progress.steps_before:
+        is_patient, last_step = self._is_patient(), self._last_step(progress.stage)
+        goes_on = progress.step < last_step and is_patient and not self._out_of_time()
+        may_want_first = self.config.max_steps is not None or (progress.finished and goes_on)
+        if progress.stage and may_want_first and self._last_step(0) > progress.steps_before:
             warnings.warn(
                 f"the first stage of {self.config.out} ended after {progress.steps_before} steps and stays as it is, "
                 "for the PointNet has learned from its error maps: give another out to train it longer",
                 stacklevel=3,
             )
-        return progress.step < self._last_step(progress.stage) and self._is_patient() and not self._out_of_time()
+        return goes_on
 
     def _train(self, saved: SavedState | None) -> Path:
         """Train from the saved state on, or from the start."""

@@ -176,6 +176,24 @@ def test_a_finished_first_stage_stays_and_says_so(frame_store, tmp_path):
     assert [row["step"] for row in losses_of(config) if row["split"] == "train"] == [str(step) for step in range(1, 9)]
 
 
+def test_a_killed_second_stage_says_that_the_first_one_stays(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors", schedule="staged", max_steps=3, save_every_s=0)
+    training = Pretraining(config)
+    train_step = training._train_step
+
+    def killed(stage, *arguments):
+        if training.progress.stage and training.progress.step == 2:
+            raise KeyboardInterrupt
+        return train_step(stage, *arguments)
+
+    training._train_step = killed
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    with pytest.warns(UserWarning, match="the first stage of .* ended after 3 steps and stays as it is"):
+        pretrain(replace(config, max_steps=4))
+    assert len([row for row in losses_of(config) if row["split"] == "train"]) == 3 + 4
+
+
 def test_a_run_that_an_earlier_release_finished_stays_and_says_so(frame_store, tmp_path):
     config = config_for(frame_store, tmp_path / "model.safetensors", max_steps=3)
     training = Pretraining(config)
