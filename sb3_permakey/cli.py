@@ -174,8 +174,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 
 
 AFTER_STOP = {
-    "collect": "the same command goes on",
-    "pretrain": "the same command goes on",
+    "collect": "the same command goes on with its first unfinished episode",
+    "pretrain": "the same command goes on from where it last saved",
     "train": "the same command with --resume goes on from the last checkpoint, if there is one",
 }
 """What to do after Ctrl-C; all other commands begin anew."""
