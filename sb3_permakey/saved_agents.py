@@ -17,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_permakey.atari import atari_env_id, plain_game_name
+from sb3_permakey.common.numpy_versions import newer_numpy_named
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
 from sb3_permakey.keypoints.detector import ReadoutConfig
@@ -56,6 +57,7 @@ def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
     :param path: the zip file
     :param load_kwargs: what the algorithm's `load` takes beside the path
     :raises AgentFileError: when the file is missing, broken or of an unknown algorithm
+    :raises NumpyVersionError: when it cannot be read for a newer numpy saved it
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +71,8 @@ def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
     if algorithm is None:
         module = data.get("policy_class", {}).get("__module__", "no module")
         raise AgentFileError(f"{path} was saved by an algorithm that is not known here (policy in {module})")
-    return algorithm.load(path, custom_objects=_objects_to_play_with(data, algorithm), **load_kwargs)
+    with newer_numpy_named(path):
+        return algorithm.load(path, custom_objects=_objects_to_play_with(data, algorithm), **load_kwargs)
 
 
 def _algorithm(data: dict[str, Any]) -> type[BaseAlgorithm] | None:

@@ -20,6 +20,7 @@ from sb3_permakey.common.arguments import (
     policy_named,
     updates_between_targets,
 )
+from sb3_permakey.common.numpy_versions import newer_numpy_named
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_acting import RecurrentActing
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
@@ -373,6 +374,12 @@ class RecurrentQLearning(RecurrentActing):
             reset_num_timesteps,
             progress_bar,
         )
+
+    @classmethod
+    def load(cls: type[SelfRecurrentQLearning], path: Any, *args: Any, **kwargs: Any) -> SelfRecurrentQLearning:
+        """Load an agent, with SB3's arguments; a newer numpy that saved it is named where this one cannot read it."""
+        with newer_numpy_named(path):
+            return super().load(path, *args, **kwargs)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """Load a replay buffer that save_replay_buffer wrote; its windows get this agent's lengths.
