@@ -76,7 +76,7 @@ def _require_same(folder: Path, settings: dict[str, Any], compared: tuple[str, .
     """Settings that an older release did not write down cannot differ."""
     found = json.loads((folder / SETTINGS).read_text())
     other = [
-        f"{name} {found[name]}, not {settings[name]}"
+        f"{name} {found[name]!s:.24}, not {settings[name]!s:.24}"
         for name in compared
         if name in found and found[name] != settings[name]
     ]

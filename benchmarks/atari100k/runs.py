@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,7 @@ from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FIRST_TEST_SEED
-from sb3_permakey.files import write_json
+from sb3_permakey.files import atomic_file, locked_folder, write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.saved_agents import load_agent
@@ -307,10 +308,14 @@ def train(task: Task) -> dict[str, Any]:
         for path in kept:
             path.unlink(missing_ok=True)
         model = algorithm(method.policy, envs, seed=run.seed, device=task.device, **arguments)
-    model.learn(schedule.steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
+    with closing(envs), closing(validation.envs):
+        model.learn(
+            schedule.steps - model.num_timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0
+        )
     validation.lap("training")
     if not (place / BEST_MODEL).exists():
-        model.save(place / BEST_MODEL)
+        with atomic_file(place / BEST_MODEL) as file:
+            model.save(file)
     parts = zip(validation.steps, validation.scores, validation.lengths, strict=True)
     trained = {
         "validation": [
@@ -335,23 +340,30 @@ def test(task: Task) -> dict[str, Any]:
     seeds = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + schedule.test_seeds))
     if not schedule.test_episodes:
         return {"seeds": [], "scores": [], "episode_steps": []}
-    envs = make_envs(task, seeds)
-    player: Any = (
-        RandomPlayer(envs.action_space, task.run.seed)
-        if METHODS[task.run.method].agent == "random"
-        else load_agent(task.place / BEST_MODEL, device=task.device)
-    )
-    return {"seeds": seeds, **play_episodes(player, envs, schedule.test_episodes)}
+    with closing(make_envs(task, seeds)) as envs:
+        player: Any = (
+            RandomPlayer(envs.action_space, task.run.seed)
+            if METHODS[task.run.method].agent == "random"
+            else load_agent(task.place / BEST_MODEL, device=task.device)
+        )
+        return {"seeds": seeds, **play_episodes(player, envs, schedule.test_episodes)}
 
 
 def do_task(task: Task) -> str:
-    """Do a run to its end and write the result; a line about it."""
+    """Do a run to its end and write the result; a line about it.
+
+    :raises InUseError: when another process is doing it
+    """
     if task.threads:
         torch.set_num_threads(task.threads)
     if finished(task) is not None:
         return f"{task.run.name}: done before"
-    described = description(task)
-    place = task.place
+    with locked_folder(task.place):
+        return _train_and_test(task)
+
+
+def _train_and_test(task: Task) -> str:
+    described, place = description(task), task.place
     if (place / DESCRIPTION).exists():
         _require_same(json.loads((place / DESCRIPTION).read_text()), described, place)
     write_json(place / DESCRIPTION, described)

@@ -35,6 +35,7 @@ from benchmarks.atari100k.runs import (
 from sb3_permakey import RecurrentQRDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.evaluation import FIRST_TEST_SEED
+from sb3_permakey.files import InUseError, locked_folder
 from sb3_permakey.validation import FIRST_VALIDATION_SEED
 
 pytestmark = pytest.mark.usefixtures("keep_threads")
@@ -162,6 +163,15 @@ def test_a_run_killed_in_its_test_does_not_train_again(task_of, squares, monkeyp
     monkeypatch.setattr(runs, "train", lambda task: pytest.fail("trained again"))
     do_task(task)
     assert len(read_result(task.result_path)["validation"]) == 1
+
+
+def test_two_processes_do_not_do_the_same_run(task_of, squares):
+    task = task_of("random")
+    with locked_folder(task.place), pytest.raises(InUseError, match=f"another run is writing {task.place}"):
+        do_task(task)
+    assert not task.result_path.exists()
+    do_task(task)
+    assert not (task.place / ".lock").exists()
 
 
 def test_a_killed_run_does_not_go_on_with_other_settings(task_of, squares, monkeypatch):
