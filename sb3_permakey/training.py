@@ -1,8 +1,7 @@
-"""Training a recurrent agent on an Atari game, with validation and the best checkpoint kept."""
+"""Training an agent on an Atari game, with validation and the best checkpoint kept."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 import math
@@ -10,14 +9,23 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
+from sb3_permakey.agent_presets import (
+    ALGORITHMS,
+    PRESETS,
+    AlgorithmName,
+    Preset,
+    PresetName,
+    choose_agent,
+    default_arguments,
+    preset_arguments,
+)
 from sb3_permakey.atari import atari_env_id, make_atari_env, plain_game_name
-from sb3_permakey.common.presets import RAINBOW_PEAKS, STRONG
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
 from sb3_permakey.distractors import DistractorKind
@@ -28,9 +36,6 @@ from sb3_permakey.keypoints.detector import Readout, ReadoutConfig
 from sb3_permakey.keypoints.peaks import CENTROID_PX
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.precision import resolve_device
-from sb3_permakey.rainbow import Rainbow
-from sb3_permakey.recurrent_dqn import RecurrentDQN
-from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
 from sb3_permakey.run_folder import FINAL_MODEL, MAY_CHANGE, RUN, begin, go_on, run_goes_on
 from sb3_permakey.settings import require_at_least, require_positive, require_range, require_seed
 from sb3_permakey.validation import (
@@ -42,46 +47,6 @@ from sb3_permakey.validation import (
     Validation,
 )
 
-AlgorithmName = Literal["recurrent-dqn", "recurrent-qrdqn", "rainbow"]
-ALGORITHMS: dict[AlgorithmName, type[RecurrentQLearning]] = {
-    "recurrent-dqn": RecurrentDQN,
-    "recurrent-qrdqn": RecurrentQRDQN,
-    "rainbow": Rainbow,
-}
-Encoder = KeypointEncoder
-
-
-DEFAULTS: dict[str, Any] = {
-    name: argument.default
-    for name, argument in inspect.signature(RecurrentDQN).parameters.items()
-    if name not in ("policy", "env", "tensorboard_log", "_init_setup_model")
-}
-"""The agent's arguments beside policy, environment and log."""
-
-
-class Preset(NamedTuple):
-    """An agent on keypoints.
-
-    :param agent: the algorithm's arguments beside its defaults, those of the encoder among them
-    :param readout: how its keypoints are read
-    :param algorithm: who learns
-    :param encoder: of the keypoints
-    :param history: how many of its last displacements each keypoint carries
-    """
-
-    agent: dict[str, Any]
-    readout: Readout
-    algorithm: AlgorithmName = "recurrent-dqn"
-    encoder: Encoder = "gnn"
-    history: int = 0
-
-
-PRESETS = {
-    "paper": Preset({}, "pointnet"),
-    "strong": Preset(STRONG, "peaks"),
-    "rainbow": Preset(RAINBOW_PEAKS, "peaks", "rainbow", "pairs", history=3),
-}
-
 
 def values_of_presets(value: Callable[[Preset], Any]) -> Any:
     """What the help says of a flag that is empty by default: the value in each preset."""
@@ -91,19 +56,25 @@ def values_of_presets(value: Callable[[Preset], Any]) -> Any:
 
 
 def values_of_argument(name: str) -> Any:
-    """The same for one of RecurrentDQN's arguments."""
-    return values_of_presets(lambda preset: preset.agent.get(name, DEFAULTS[name]))
+    """The same for one of the algorithms' arguments."""
+
+    def value(preset: Preset) -> Any:
+        return preset.agent.get(name, default_arguments(preset.algorithms[0])[name])
+
+    return values_of_presets(value)
 
 
 def aggregate_of(preset: Preset) -> str:
     """How the preset's GNN joins its nodes."""
+    if preset.encoder != "gnn":
+        return "-"
     encoder = preset.agent.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
     return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a recurrent DQN on an Atari game."""
+    """Train an agent on an Atari game."""
 
     game: str
     """Game, e.g. MsPacman."""
@@ -112,9 +83,14 @@ class TrainConfig:
     checkpoint: Path | None = None
     """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels
     (CnnLstmPolicy)."""
-    preset: Literal["paper", "strong"] = "paper"
+    algo: Annotated[AlgorithmName | None, tyro.conf.arg(help_behavior_hint="(the preset's)")] = None
+    """Who learns: RecurrentDQN, RecurrentQRDQN or Rainbow."""
+    preset: Annotated[PresetName | None, tyro.conf.arg(help_behavior_hint="(paper; with --algo rainbow: rainbow)")] = (
+        None
+    )
     """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
-    sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time."""
+    sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time. rainbow: RAINBOW_PEAKS, peaks with
+    their motion; learns most from few steps."""
     readout: Annotated[Readout | None, values_of_presets(lambda preset: preset.readout)] = None
     """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map."""
     num_keypoints: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(the model's number of keypoints)")] = None
@@ -123,7 +99,9 @@ class TrainConfig:
     """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
     centroid_px: float = CENTROID_PX
     """Side of the square whose mean, weighted by the error, is a peak's place, in pixels."""
-    encoder: Encoder = "gnn"
+    history: Annotated[int | None, values_of_presets(lambda preset: preset.history)] = None
+    """How many of its last displacements each keypoint carries."""
+    encoder: Annotated[KeypointEncoder | None, values_of_presets(lambda preset: preset.encoder)] = None
     """Keypoint encoder."""
     aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
     """How the GNN joins its nodes: one after another, or their mean and maximum, whatever their order."""
@@ -142,9 +120,9 @@ class TrainConfig:
     learning_starts: Annotated[int | None, values_of_argument("learning_starts")] = None
     """Random steps before learning starts."""
     batch_size: Annotated[int | None, values_of_argument("batch_size")] = None
-    """Windows in a batch."""
+    """Windows in a batch; of Rainbow transitions."""
     sequence_length: Annotated[int | None, values_of_argument("sequence_length")] = None
-    """Steps of a window."""
+    """Steps of a window, for agents with a memory."""
     train_freq: Annotated[int | None, values_of_argument("train_freq")] = None
     """Agent steps between updates."""
     exploration_fraction: Annotated[float | None, values_of_argument("exploration_fraction")] = None
@@ -175,13 +153,18 @@ class TrainConfig:
             buffer_size=self.buffer_size,
             save_every=self.save_every,
         )
-        require_at_least(0, learning_starts=self.learning_starts)
+        require_at_least(0, learning_starts=self.learning_starts, history=self.history)
         require_positive(learning_rate=self.learning_rate, exploration_fraction=self.exploration_fraction)
         require_range(
             0, 1, exploration_fraction=self.exploration_fraction, exploration_final_eps=self.exploration_final_eps
         )
         require_seed(self.seed, FIRST_VALIDATION_SEED - self.num_envs - 1)
-        learning_starts = {**DEFAULTS, **agent_arguments(self)}["learning_starts"]
+        algorithm, _ = choose_agent(self.algo, self.preset)
+        if algorithm == "rainbow" and not self.checkpoint:
+            raise ValueError("rainbow has no memory, and one frame shows no motion: give the checkpoint of keypoints")
+        if algorithm == "rainbow" and self.sequence_length:
+            raise ValueError("sequence_length is of agents with a memory, which rainbow has not")
+        learning_starts = all_arguments(self)["learning_starts"]
         if self.steps <= learning_starts:
             raise ValueError(
                 f"steps must be more than learning_starts, {learning_starts}, before which nothing is learned, "
@@ -192,11 +175,11 @@ class TrainConfig:
                 readout_of(self), self.num_keypoints, surround_px=self.surround_px, centroid_px=self.centroid_px
             )
         else:
-            for name in ("readout", "num_keypoints", "surround_px", "centroid_px", "encoder", "aggregate"):
+            for name in ("readout", "num_keypoints", "surround_px", "centroid_px", "history", "encoder", "aggregate"):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
-        if self.aggregate and self.encoder != "gnn":
-            raise ValueError(f"aggregate is the GNN's: it needs the encoder gnn, not {self.encoder}")
+        if self.aggregate and encoder_of(self) != "gnn":
+            raise ValueError(f"aggregate is the GNN's: it needs the encoder gnn, not {encoder_of(self)}")
 
 
 COMPARED = (
@@ -227,7 +210,7 @@ def train(config: TrainConfig) -> Path:
         env = opened.enter_context(closing(make_envs(config, config.num_envs, config.seed)))
         settings = run_settings(config, game, env)
         if run_goes_on(out, settings, COMPARED, resume=config.resume):
-            model = load_run(RecurrentDQN, out / RUN, env, kept, device=config.device)
+            model = load_run(algorithm_of(config), out / RUN, env, kept, device=config.device)
             go_on(out, settings)
         else:
             model = new_agent(config, env)
@@ -252,13 +235,20 @@ def train(config: TrainConfig) -> Path:
 def run_settings(config: TrainConfig, game: str, env: VecEnv) -> dict[str, Any]:
     """All settings of a run, as JSON gives them back: the agent's, and which model makes its keypoints."""
     model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
-    settings = {**asdict(config), "game": game, "readout": readout_of(config), **DEFAULTS, **agent_arguments(config)}
+    chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
+    read = {"readout": readout_of(config), "history": history_of(config), "encoder": encoder_of(config)}
+    settings = {**asdict(config), "game": game, **chosen, **read, **all_arguments(config)}
     return json.loads(json.dumps({**settings, **model}, default=str))
 
 
-def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentDQN:
+def algorithm_of(config: TrainConfig) -> type[RecurrentQLearning]:
+    """Who learns."""
+    return ALGORITHMS[choose_agent(config.algo, config.preset)[0]]
+
+
+def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentQLearning:
     """The agent that the settings describe."""
-    return RecurrentDQN(
+    return algorithm_of(config)(
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
         tensorboard_log=str(config.out / "tensorboard"),
@@ -271,34 +261,41 @@ def updates_for_steps(config: TrainConfig) -> dict[str, int]:
 
     SB3 counts train_freq in steps of all environments at once, each of which is `num_envs` agent steps.
     """
-    arguments = {**DEFAULTS, **agent_arguments(config)}
+    arguments = all_arguments(config)
     common = math.gcd(arguments["train_freq"], config.num_envs)
     updates = arguments["gradient_steps"] * (config.num_envs // common)
     return {"train_freq": arguments["train_freq"] // common, "gradient_steps": updates}
 
 
-def preset_arguments(preset: str, encoder: Encoder | None) -> dict[str, Any]:
-    """RecurrentDQN's arguments beside its defaults.
-
-    :param preset: of `PRESETS`
-    :param encoder: of keypoints; None for an agent that sees pixels
-    """
-    arguments = copy.deepcopy(PRESETS[preset].agent)
-    if encoder:
-        arguments.setdefault("policy_kwargs", {})["keypoint_encoder"] = encoder
-    if encoder != PRESETS[preset].encoder:
-        arguments.get("policy_kwargs", {}).pop("features_extractor_kwargs", None)
-    return arguments
-
-
 def agent_arguments(config: TrainConfig) -> dict[str, Any]:
     """The agent's arguments beside its defaults: the preset's, and whatever the settings say themselves."""
-    encoder = config.encoder if config.checkpoint else None
-    arguments = preset_arguments(config.preset, encoder)
-    arguments |= {name: getattr(config, name) for name in DEFAULTS if getattr(config, name, None) is not None}
+    algorithm, preset = choose_agent(config.algo, config.preset)
+    encoder = encoder_of(config)
+    arguments = preset_arguments(preset, encoder)
+    own = default_arguments(algorithm)
+    arguments |= {name: getattr(config, name) for name in own if getattr(config, name, None) is not None}
     if encoder == "gnn" and config.aggregate:
         arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["aggregate"] = config.aggregate
     return arguments
+
+
+def all_arguments(config: TrainConfig) -> dict[str, Any]:
+    """The agent's arguments, its defaults among them."""
+    return {**default_arguments(choose_agent(config.algo, config.preset)[0]), **agent_arguments(config)}
+
+
+def encoder_of(config: TrainConfig) -> KeypointEncoder | None:
+    """The encoder of keypoints, as the settings say, or else the preset; None for pixels."""
+    return (config.encoder or _preset_of(config).encoder) if config.checkpoint else None
+
+
+def history_of(config: TrainConfig) -> int:
+    """How many of its last displacements each keypoint carries, as the settings say, or else the preset."""
+    return _preset_of(config).history if config.history is None else config.history
+
+
+def _preset_of(config: TrainConfig) -> Preset:
+    return PRESETS[choose_agent(config.algo, config.preset)[1]]
 
 
 def validation_envs(config: TrainConfig) -> VecEnv:
@@ -309,7 +306,7 @@ def validation_envs(config: TrainConfig) -> VecEnv:
 
 def readout_of(config: TrainConfig) -> Readout:
     """How keypoints are read: as the settings say, or else the preset."""
-    return config.readout or PRESETS[config.preset].readout
+    return config.readout or _preset_of(config).readout
 
 
 def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int | None = None) -> VecEnv:
@@ -319,12 +316,13 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int |
         return lambda: make_atari_env(config.game, seed=seed, distractor=config.distractor, max_steps=max_steps)
 
     envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
-    keep_image = config.encoder == "cnn"
+    keep_image = encoder_of(config) == "cnn"
     if config.checkpoint:
         envs = VecPermaKeyObservation(
             envs,
             config.checkpoint,
             keep_image=keep_image,
+            history=history_of(config),
             device=config.device,
             readout=readout_of(config),
             num_keypoints=config.num_keypoints,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from conftest import NUM_KEYPOINTS, MovingSquare
 
-from sb3_permakey import training
+from sb3_permakey import Rainbow, RecurrentDQN, RecurrentQRDQN, training
+from sb3_permakey.agent_presets import ALGORITHMS
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.distractors import BAR_COLOR
 from sb3_permakey.extractors import KeypointCNN
@@ -76,6 +77,37 @@ def test_a_preset_is_the_agent_where_no_flag_says_otherwise(checkpoint, tmp_path
         assert "features_extractor_kwargs" not in policy
 
 
+@pytest.mark.parametrize(
+    ("flags", "algorithm", "readout", "history"),
+    [
+        ({}, RecurrentDQN, "pointnet", 0),
+        ({"algo": "recurrent-qrdqn"}, RecurrentQRDQN, "pointnet", 0),
+        ({"algo": "recurrent-qrdqn", "preset": "strong"}, RecurrentQRDQN, "peaks", 0),
+        ({"algo": "rainbow"}, Rainbow, "peaks", 3),
+        ({"preset": "rainbow", "history": 1}, Rainbow, "peaks", 1),
+        ({"preset": "rainbow", "encoder": "gnn", "readout": "pointnet"}, Rainbow, "pointnet", 3),
+    ],
+)
+def test_every_algorithm_trains_and_plays(checkpoint, tmp_path, flags, algorithm, readout, history):
+    config = TrainConfig(out=tmp_path, checkpoint=checkpoint, **{**SHORT, "steps": 14, "learning_starts": 12}, **flags)
+    model = load_agent(train(config))
+    assert type(model) is algorithm
+    assert model.observation_space.readout.readout == readout
+    assert model.observation_space.history == history
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert ALGORITHMS[written["algo"]] is algorithm
+    assert (written["readout"], written["history"]) == (readout, history)
+    frames = np.zeros((2, 84, 84, 3), np.uint8)
+    assert FrameAgent(tmp_path / "final_model.zip", checkpoint).act(frames, np.ones(2, bool)).shape == (2,)
+
+
+def test_rainbow_goes_on_where_it_was_killed(checkpoint, tmp_path):
+    settings = {**SHORT, "checkpoint": checkpoint, "algo": "rainbow", "learning_starts": 12}
+    train(TrainConfig(out=tmp_path, **{**settings, "steps": 20}))
+    train(TrainConfig(out=tmp_path, **{**settings, "steps": 30}))
+    assert load_agent(tmp_path / "final_model.zip").num_timesteps >= 30
+
+
 @pytest.mark.parametrize("readout", [None, "pointnet"])
 def test_the_strong_preset_reads_peaks_unless_told_otherwise(checkpoint, tmp_path, readout):
     settings = {**SHORT, "steps": 14, "learning_starts": 12}
@@ -113,6 +145,10 @@ def test_agents_on_peaks_of_the_contrast(checkpoint, tmp_path):
     ("settings", "message"),
     [
         ({"steps": 0}, "steps must be"),
+        ({"algo": "rainbow"}, "rainbow has no memory, and one frame shows no motion: give the checkpoint"),
+        ({"algo": "rainbow", "checkpoint": "mspacman", "sequence_length": 4}, "sequence_length is of agents with a"),
+        ({"algo": "rainbow", "preset": "paper"}, "the preset paper is of the algorithm recurrent-dqn or"),
+        ({"checkpoint": "mspacman", "history": -1}, "history must be at least 0, not -1"),
         ({"seed": 1_000_000}, "seed must be from 0 to"),
         ({"steps": 300, "learning_starts": None}, "steps must be more than learning_starts, 10000, .* not 300"),
         ({"steps": 10}, "steps must be more than learning_starts, 10, before which nothing is learned, not 10"),

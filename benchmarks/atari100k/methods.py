@@ -13,8 +13,10 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_permakey.training import ALGORITHMS as OWN_ALGORITHMS
-from sb3_permakey.training import PRESETS, AlgorithmName, Encoder, Readout, preset_arguments
+from sb3_permakey.agent_presets import ALGORITHMS as OWN_ALGORITHMS
+from sb3_permakey.agent_presets import PRESETS, AlgorithmName, PresetName, choose_agent, preset_arguments
+from sb3_permakey.extractors import KeypointEncoder
+from sb3_permakey.keypoints.detector import Readout
 
 Settings = dict[str, Any]
 AgentName = AlgorithmName | Literal["dqn", "qrdqn", "random"]
@@ -60,7 +62,7 @@ class Method:
     observes: Observed
     checkpoint: Literal["permakey", "transporter"] | None = None
     readout: Readout | None = None
-    encoder: Encoder | None = None
+    encoder: KeypointEncoder | None = None
     points: Literal["grid", "random", "true"] | None = None
 
     @property
@@ -83,7 +85,7 @@ def keypoint_methods() -> dict[str, Method]:
         ("permakey-peaks", "PKey peaks", "permakey", "peaks"),
         ("transporter", "Transporter", "transporter", "pointnet"),
     )
-    encoders: tuple[Encoder, ...] = ("gnn", "cnn")
+    encoders: tuple[KeypointEncoder, ...] = ("gnn", "cnn")
     return {
         f"{name}-{encoder}": Method(
             f"{label} + {encoder.upper()}", "recurrent-dqn", "keypoints", checkpoint, readout, encoder
@@ -114,14 +116,12 @@ MEMORYLESS = {name for name, method in METHODS.items() if method.agent not in OW
 """Methods to which the presets mean nothing."""
 
 
-def preset_of(method_name: str, preset_name: str) -> str | None:
+def preset_of(method_name: str, preset_name: PresetName) -> PresetName | None:
     """A method's preset: the one wished for, where it is one of its algorithm, else its algorithm's first; or none."""
     if method_name in MEMORYLESS:
         return None
-    agent = METHODS[method_name].agent
-    if PRESETS[preset_name].algorithm == agent:
-        return preset_name
-    return next(name for name, preset in PRESETS.items() if preset.algorithm == agent)
+    agent: Any = METHODS[method_name].agent
+    return preset_name if agent in PRESETS[preset_name].algorithms else choose_agent(agent, None)[1]
 
 
 def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[str, ...] = ()) -> Settings:

@@ -31,6 +31,7 @@ from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, wi
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.results import Result, read_result, write_result
 from benchmarks.keypoints import NUM_KEYPOINTS
+from sb3_permakey.agent_presets import PRESETS
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
@@ -39,8 +40,8 @@ from sb3_permakey.evaluation import FIRST_TEST_SEED
 from sb3_permakey.files import atomic_file, locked_folder, write_json
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
+from sb3_permakey.run_folder import RUN
 from sb3_permakey.saved_agents import load_agent
-from sb3_permakey.training import PRESETS, RUN
 from sb3_permakey.validation import (
     BEST_MODEL,
     FIRST_VALIDATION_SEED,
