@@ -357,6 +357,26 @@ def test_an_agent_that_does_not_say_what_made_its_keypoints_plays_with_any(check
     assert RecurrentDQN.load(tmp_path / "agent.zip", env=PermaKeyObservation(MovingSquare(), other_checkpoint))
 
 
+def test_observations_of_other_entries_or_shapes_are_named(checkpoint, tmp_path):
+    agent = keypoint_agent(checkpoint, tmp_path / "agent.zip")
+    for settings, message in (
+        ({"readout": "peaks"}, "observes features, keypoints, but the observation has confidence, features, keypoints"),
+        ({"history": 2}, "observes features, keypoints, but the observation has features, keypoints, motion"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            agent.predict(PermaKeyObservation(MovingSquare(), checkpoint, **settings).reset()[0])
+    observation = PermaKeyObservation(MovingSquare(), checkpoint).reset()[0]
+    agent.predict(observation)
+    for key in observation:
+        other = {**observation, key: np.concatenate([observation[key]] * 2)}
+        stacked = {name: np.stack([part] * 3) for name, part in other.items()}
+        for one in (other, stacked):
+            with pytest.raises(ValueError, match=rf"observes {key} of shape \(4, .*but the observation has .*8, "):
+                agent.predict(one)
+    with pytest.raises(ValueError, match="observes Box.*, but the observation has features, keypoints"):
+        RecurrentDQN("CnnLstmPolicy", MovingSquare(), buffer_size=20).predict(observation)
+
+
 def test_the_previous_step_does_not_hide_what_made_the_keypoints(checkpoint, other_checkpoint):
     spaces_of = [
         PreviousActionReward(PermaKeyObservation(MovingSquare(), source)).observation_space

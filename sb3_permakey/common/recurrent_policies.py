@@ -211,8 +211,10 @@ class RecurrentQPolicy(BasePolicy):
 
         :param observation: one observation, or one of each of N environments
         :return: (N, *observation shape), or a dict of these, and whether it was one of each
+        :raises ValueError: for other entries than those that the agent learned from
         """
         if isinstance(observation, dict):
+            _check_entries(self.observation_space, observation)
             return super().obs_to_tensor({key: _in_float32(part) for key, part in observation.items()})
         return super().obs_to_tensor(_in_float32(observation))
 
@@ -315,6 +317,21 @@ def hidden_units(net_arch: Any) -> list[int]:
             "of a policy and a value function apart."
         )
     return [int(number) for number in units]
+
+
+def _check_entries(space: spaces.Space, observation: dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless a dict of observations has the space's entries, of its shapes but for images' layout."""
+    entries = space.spaces if isinstance(space, spaces.Dict) else {}
+    if entries.keys() != observation.keys():
+        raise ValueError(
+            f"The agent observes {', '.join(sorted(entries)) or space}, but the observation has "
+            f"{', '.join(sorted(observation))}."
+        )
+    for key, part in entries.items():
+        shape = part.shape or ()
+        found = np.shape(observation[key])
+        if isinstance(part, spaces.Box) and not is_image_space(part) and found[len(found) - len(shape) :] != shape:
+            raise ValueError(f"The agent observes {key} of shape {shape}, but the observation has {found}.")
 
 
 def _in_float32(observation: np.ndarray) -> np.ndarray:
