@@ -28,7 +28,8 @@ class EnvironmentWatch:
         # None of VecEnv's constructor is run at each step: it asks the environments' processes.
         self.stepped = _NotedSteps(venv, self)
         innermost = venv.unwrapped
-        environments = [getattr(env, "unwrapped", env) for env in getattr(innermost, "envs", [])]
+        held = getattr(innermost, "envs", [])
+        environments = [getattr(env, "unwrapped", env) for env in held] if isinstance(held, list | tuple) else []
         self._watched = [env for env in (innermost, *environments) if _count_calls(env)]
         self.note()
 
