@@ -28,22 +28,6 @@ CODE = ("*.py", "*.toml", "*.safetensors")
 """Files that make results."""
 
 
-def provenance() -> dict[str, Any]:
-    """Command line, commit of the source tree, package versions and kind of machine."""
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": source_commit(Path(__file__).parent),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "machine": {
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "system": platform.system(),
-            "python": platform.python_version(),
-        },
-    }
-
-
 def source_commit(folder: Path) -> str | None:
     """Commit of a source tree, marked "-dirty" when code or checkpoints differ from it; None without a repository.
 
@@ -61,6 +45,26 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
     ).stdout.strip()
+
+
+COMMIT = source_commit(Path(__file__).parent)
+"""Of the code that runs: read when it is loaded, since the source tree may move on while it runs for hours."""
+
+
+def provenance() -> dict[str, Any]:
+    """Command line, commit of the source tree when the process began, package versions and kind of machine."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": COMMIT,
+        "versions": {package: _version(package) for package in PACKAGES},
+        "machine": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+    }
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 
-from sb3_permakey.provenance import provenance, source_commit
+from sb3_permakey.provenance import COMMIT, provenance, source_commit
 
 
 @pytest.fixture
@@ -33,6 +33,11 @@ def test_only_code_makes_a_commit_dirty(repository):
 def test_there_is_no_commit_without_a_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert source_commit(tmp_path) is None
+
+
+def test_the_commit_is_that_of_the_code_that_was_loaded(monkeypatch):
+    monkeypatch.setattr("sb3_permakey.provenance.source_commit", lambda folder: "a later one")
+    assert provenance()["commit"] == COMMIT != "a later one"
 
 
 def test_provenance_names_command_versions_and_machine():
