@@ -143,7 +143,7 @@ def test_episodes_in_the_statistics(agent, stats_window_size):
 def test_deterministic_training(agent):
     results = []
     for _ in range(2):
-        kwargs = {"learning_starts": 100, "target_update_interval": 100, "learning_rate": 1e-3, "seed": 0, "tau": 1.0}
+        kwargs = {"learning_starts": 200, "target_update_interval": 20, "learning_rate": 1e-3, "seed": 0, "tau": 1.0}
         model = agent(named(agent, "MlpLstmPolicy"), "CartPole-v1", policy_kwargs={"net_arch": [16]}, **kwargs).learn(
             256
         )
@@ -176,7 +176,7 @@ def test_parameters_are_got_set_saved_and_loaded(agent, tmp_path):
     model = agent(
         named(agent, "MlpLstmPolicy"), env, policy_kwargs={"net_arch": [16], **QUANTILES[agent]}, learning_starts=100
     )
-    model.learn(total_timesteps=300)
+    model.learn(total_timesteps=130)
     observations = some_observations(env)
     original = deepcopy(model.get_parameters())
     assert set(original) == {"policy", "policy.optimizer"}
@@ -202,7 +202,7 @@ def test_parameters_are_got_set_saved_and_loaded(agent, tmp_path):
         loaded = agent.load(str(tmp_path / "model.zip"), env=env, device=device)
         assert all(torch.equal(loaded.get_parameters()["policy"][name], part) for name, part in parameters.items())
         np.testing.assert_array_equal(loaded.predict(observations, deterministic=True)[0], actions)
-        loaded.learn(total_timesteps=300)
+        loaded.learn(total_timesteps=130)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -212,7 +212,7 @@ def test_other_environments(agent):
     for env in (None, DummyVecEnv([lambda: IdentityEnv(10)]), IdentityEnv(10)):
         if env is not None:
             model.set_env(env)
-        model.learn(total_timesteps=150)
+        model.learn(total_timesteps=120)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -228,7 +228,7 @@ def test_what_is_saved_is_chosen(agent, tmp_path):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_replay_buffers_are_saved_loaded_and_extended(agent, tmp_path):
-    model = agent(named(agent, "MlpLstmPolicy"), IdentityEnv(10), buffer_size=1000, learning_starts=100).learn(300)
+    model = agent(named(agent, "MlpLstmPolicy"), IdentityEnv(10), buffer_size=1000, learning_starts=260).learn(300)
     before = deepcopy(model.replay_buffer)
     model.save_replay_buffer(tmp_path / "logs" / "replay_buffer.pkl")
     model.replay_buffer = None
@@ -303,7 +303,7 @@ def test_the_target_network_follows_as_told(agent):
 
     model = agent(named(agent, "CnnLstmPolicy"), env, **kwargs)
     assert all(equal(model.q_net.parameters(), model.q_net_target.parameters()))
-    model.learn(200)
+    model.learn(120)
     assert not any(equal(model.q_net.parameters(), model.q_net_target.parameters()))
     model.target_update_interval = 1
     model._on_step()
