@@ -18,7 +18,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_permakey.atari import atari_env_id, plain_game_name
 from sb3_permakey.common.numpy_versions import newer_numpy_named
-from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
 from sb3_permakey.keypoints.detector import ReadoutConfig
 from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver, KeypointSpace
@@ -49,7 +48,7 @@ GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114])
 def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
     """Load a model that SB3's `save` wrote, to play.
 
-    What only learning needs is left out: schedules, the last observations, and the replay buffer of SB3's own agents.
+    What only learning needs is left out: schedules, the last observations, and the replay buffer.
     So RL Zoo's older files open too, whose schedules another Python pickled and whose spaces are gym's.
 
     SB3's files hold pickles: load only those that you trust.
@@ -72,7 +71,7 @@ def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
         module = data.get("policy_class", {}).get("__module__", "no module")
         raise AgentFileError(f"{path} was saved by an algorithm that is not known here (policy in {module})")
     with newer_numpy_named(path):
-        return algorithm.load(path, custom_objects=_objects_to_play_with(data, algorithm), **load_kwargs)
+        return algorithm.load(path, custom_objects=_objects_to_play_with(data), **load_kwargs)
 
 
 def _algorithm(data: dict[str, Any]) -> type[BaseAlgorithm] | None:
@@ -82,13 +81,12 @@ def _algorithm(data: dict[str, Any]) -> type[BaseAlgorithm] | None:
     return next((algorithm for prefix, algorithm in ALGORITHMS.items() if module.startswith(prefix)), None)
 
 
-def _objects_to_play_with(data: dict[str, Any], algorithm: type[BaseAlgorithm]) -> dict[str, Any]:
+def _objects_to_play_with(data: dict[str, Any]) -> dict[str, Any]:
     """What takes the place of the file's own entries; SB3 replaces those that the file has."""
     schedules = ("learning_rate", "lr_schedule", "clip_range", "exploration_schedule")
     objects: dict[str, Any] = {name: _zero for name in schedules}
     objects |= {"clip_range_vf": None, "_last_obs": None, "_last_original_obs": None, "_last_episode_starts": None}
-    if not issubclass(algorithm, RecurrentQLearning):
-        objects |= {"buffer_size": 1, "optimize_memory_usage": False}
+    objects |= {"buffer_size": 1, "optimize_memory_usage": False}
     for name in ("observation_space", "action_space"):
         if data[name][":type:"].startswith("<class 'gym."):
             objects[name] = _space_of_gym(data[name])

@@ -172,14 +172,16 @@ def test_the_algorithm_is_found_in_the_file(tmp_path, algorithm):
     ("algorithm", "settings"),
     [
         (RecurrentPPO, {"n_steps": 2, "batch_size": 2}),
-        (RecurrentDQN, {"buffer_size": 20}),
-        (RecurrentQRDQN, {"buffer_size": 20}),
+        (RecurrentDQN, {"buffer_size": 200}),
+        (RecurrentQRDQN, {"buffer_size": 200}),
     ],
 )
 def test_recurrent_algorithms_are_found_in_the_file(tmp_path, algorithm, settings):
     algorithm("CnnLstmPolicy", StillImage((84, 84, 3)), **settings, **SMALL).save(tmp_path / "a.zip")
     agent = FrameAgent(tmp_path / "a.zip", None)
     assert type(agent.agent) is algorithm
+    if "buffer_size" in settings:
+        assert len(agent.agent.replay_buffer.actions[0]) == 11, "no larger than a window: it plays"
     assert agent.act(square_frames(2), np.ones(2, bool)).shape == (2,)
 
 
