@@ -10,6 +10,7 @@ env = PermaKeyObservation(make_atari_env("MsPacman", seed=0), CHECKPOINT)
 model = RecurrentDQN("PermaKeyPolicy", env, learning_starts=500, verbose=1, seed=0)
 model.learn(2_000, progress_bar=True)
 
-games = PermaKeyObservation(make_atari_env("MsPacman", seed=1_000_000, training=False), CHECKPOINT)
+# Each life is an episode, as in training; SB3's Monitor counts whole games and their own scores.
+games = PermaKeyObservation(make_atari_env("MsPacman", seed=1_000_000), CHECKPOINT)
 mean, std = evaluate_policy(model, games, n_eval_episodes=3)
 print(f"score over 3 games: {mean:.0f} +- {std:.0f}")
