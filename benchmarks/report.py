@@ -83,6 +83,8 @@ def report(results: Sequence[Result], trials: Sequence[Result], pictures: dict[s
         "each of 10 unseen environment seeds, no exploration. Tables 1 to 3 show the statistic of the paper's released",
         "code: of the environment seeds the median one, its mean over the runs' policies, and in brackets the root",
         "mean square of the policies' stds over that seed's games. Bold: measured here.",
+        "Since games without exploration repeat themselves, newer runs are tested a second time with actions random",
+        "at .001, which the table of everything measured has.",
         "Runs at commits up to aa76460 carried memory and tracker on over lost lives in validation and test; since",
         "then each life begins anew there too, as in training, and validation's actions are random at .001.",
         "",

@@ -32,13 +32,14 @@ class RandomActions(VecEnvWrapper):
 
     :param venv: environments with Discrete actions
     :param epsilon: probability of a random action
+    :param first_seed: of the choices, until `seed` is called; None for any
     """
 
-    def __init__(self, venv: VecEnv, epsilon: float) -> None:
+    def __init__(self, venv: VecEnv, epsilon: float, first_seed: int | None = None) -> None:
         super().__init__(venv)
         assert isinstance(venv.action_space, spaces.Discrete)
         self.count, self.epsilon = int(venv.action_space.n), epsilon
-        self.random = np.random.default_rng()
+        self.random = np.random.default_rng(first_seed)
 
     def seed(self, seed: int | None = None) -> Any:
         """Seed the choices and the environments."""

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.results import read_results as read_atari_results
 from benchmarks.atari100k.tables import Kind, group_runs, late_games
-from benchmarks.atari100k.tables import test_scores as scores_of_tests
+from benchmarks.atari100k.tables import scores_of as scores_of_tests
 from benchmarks.keypoints_report import guide_tables, read_results, read_stability, readme_tables, report
 from benchmarks.memory_report import read_results as read_memory_results
 from benchmarks.memory_report import short_table as short_memory_table

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.atari100k.results import Result
 from benchmarks.atari100k.statistics import performance_profiles
-from benchmarks.atari100k.tables import PUBLISHED, Groups, hours, normalised_scores, test_scores, validation_means
+from benchmarks.atari100k.tables import PUBLISHED, Groups, hours, normalised_scores, scores_of, validation_means
 
 PANEL_SIZE, LEGEND_ROW = (4.2, 3.6), 0.2
 """Inches."""
@@ -78,7 +78,7 @@ def scores_against_time(groups: Groups) -> Figure:
     figure, panels = _panels(groups)
     colors = _colors(groups)
     for kind, runs in groups.items():
-        scores = test_scores(runs)
+        scores = scores_of(runs)
         spent = hours(runs)
         if scores is None or spent == 0 or kind.noise != "clean":
             continue

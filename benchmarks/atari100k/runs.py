@@ -48,9 +48,11 @@ from sb3_permakey.validation import (
     VALIDATION_ENVS,
     VALIDATION_STEPS,
     VALIDATIONS,
+    RandomActions,
     Validation,
 )
 
+TEST_EPSILON = 0.001
 SECONDS, GAMES, DESCRIPTION, TRAINED = "seconds.json", "training_games.json", "description.json", "trained.json"
 
 
@@ -335,13 +337,17 @@ def _numbers(values: Sequence[float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def test(task: Task) -> dict[str, Any]:
-    """The final test of the best model, or of the random policy: seeds and every game's score."""
+def test(task: Task, epsilon: float) -> dict[str, Any]:
+    """A test of the best model, or of the random policy: seeds and every game's score.
+
+    :param task: what was trained
+    :param epsilon: probability that an action is random
+    """
     schedule = task.schedule
     seeds = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + schedule.test_seeds))
     if not schedule.test_episodes:
         return {"seeds": [], "scores": [], "episode_steps": []}
-    with closing(make_envs(task, seeds)) as envs:
+    with closing(RandomActions(make_envs(task, seeds), epsilon, task.run.seed)) as envs:
         player: Any = (
             RandomPlayer(envs.action_space, task.run.seed)
             if METHODS[task.run.method].agent == "random"
@@ -375,13 +381,16 @@ def _train_and_test(task: Task) -> str:
     else:
         trained = train(task)
     started = time.monotonic()
-    tested = test(task)
+    tested = test(task, 0.0)
+    # Games without exploration repeat themselves; BBF's authors test with so much of it.
+    tested_noisily = {"epsilon": TEST_EPSILON, **test(task, TEST_EPSILON)}
     minutes = task.checkpoint.minutes if task.checkpoint else None
     result = {
         **described,
         "validation": trained["validation"],
         "training_games": trained["training_games"],
         "test": tested,
+        "test_with_exploration": tested_noisily,
         "seconds": {
             "pretraining": None if minutes is None else 60 * minutes,
             **trained["seconds"],

@@ -43,6 +43,13 @@ PAPER_METHODS = {
 """The paper's columns that are methods here."""
 
 
+OWN_AGENTS = {
+    "PKey peaks + GNN (strong)": ("permakey-peaks-gnn", "strong"),
+    "PKey peaks + Rainbow": ("permakey-peaks-rainbow", "rainbow"),
+}
+"""Methods with their presets that the paper does not have."""
+
+
 class Kind(NamedTuple):
     """What runs of different seeds have in common."""
 
@@ -82,9 +89,13 @@ def group_runs(results: Sequence[Result]) -> Groups:
     return dict(groups)
 
 
-def test_scores(runs: Sequence[Result]) -> np.ndarray | None:
-    """Scores (runs, environment seeds, episodes) of the tested ones; None where there are none."""
-    scores = [run["test"]["scores"] for run in runs if run["test"]["scores"]]
+def scores_of(runs: Sequence[Result], test: str = "test") -> np.ndarray | None:
+    """Scores (runs, environment seeds, episodes) of the tested ones; None where there are none.
+
+    :param runs: of one kind
+    :param test: "test", or "test_with_exploration", which older runs lack
+    """
+    scores = [run[test]["scores"] for run in runs if run.get(test, {}).get("scores")]
     return np.array(scores) if scores else None
 
 
@@ -95,7 +106,7 @@ def spread_cell(spread: Spread | Sequence[float] | None) -> str:
 
 def measured(groups: Groups, kind: Kind) -> str:
     """The paper's statistic of n runs made here."""
-    scores = test_scores(groups.get(kind, ()))
+    scores = scores_of(groups.get(kind, ()))
     return "-" if scores is None else f"**{spread_cell(median_of_seeds(scores))}**, n={len(scores)}"
 
 
@@ -108,16 +119,16 @@ def table1(groups: Groups) -> list[str]:
     """Table 1 of the paper, with a line for what was measured here under each of its own."""
     rows = []
     for game, published in PUBLISHED["table1"].items():
-        rows.append([game, "paper", *(spread_cell(published[column]) for column in TABLE1_COLUMNS), "-"])
+        rows.append([game, "paper", *(spread_cell(published[column]) for column in TABLE1_COLUMNS), "-", "-"])
         here = [
             measured(groups, Kind(game, PAPER_METHODS[column], "paper", "clean", NUM_KEYPOINTS[game]))
             if column in PAPER_METHODS
             else "-"
             for column in TABLE1_COLUMNS
         ]
-        strong = measured(groups, Kind(game, "permakey-peaks-gnn", "strong", "clean", NUM_KEYPOINTS[game]))
-        rows.append(["", "here", *here, strong])
-    return table(["game", "", *TABLE1_COLUMNS.values(), "PKey peaks + GNN (strong)"], rows)
+        ours = [measured(groups, Kind(game, *name, "clean", NUM_KEYPOINTS[game])) for name in OWN_AGENTS.values()]
+        rows.append(["", "here", *here, *ours])
+    return table(["game", "", *TABLE1_COLUMNS.values(), *OWN_AGENTS], rows)
 
 
 def short_table(groups: Groups) -> list[str]:
@@ -125,7 +136,7 @@ def short_table(groups: Groups) -> list[str]:
 
     def here(game: str, method: str, preset: str | None) -> str:
         count = None if preset is None else NUM_KEYPOINTS[game]
-        scores = test_scores(groups.get(Kind(game, method, preset, "clean", count), ()))
+        scores = scores_of(groups.get(Kind(game, method, preset, "clean", count), ()))
         if scores is None:
             return "-"
         each = "" if preset is None else f" ({', '.join(f'{run.mean():.0f}' for run in scores)})"
@@ -136,13 +147,13 @@ def short_table(groups: Groups) -> list[str]:
             game,
             here(game, "random", None),
             here(game, "permakey-gnn", "paper"),
-            here(game, "permakey-peaks-gnn", "strong"),
+            *(here(game, *name) for name in OWN_AGENTS.values()),
             spread_cell(published["permakey_gnn"]),
             *(f"{PUBLISHED['other_100k_agents'][game][agent]:.0f}" for agent in ("spr", "dreamerv3")),
         ]
         for game, published in PUBLISHED["table1"].items()
     ]
-    here_titles = ["random policy", "PKey + GNN", "PKey peaks + GNN (strong)"]
+    here_titles = ["random policy", "PKey + GNN", *OWN_AGENTS]
     return table(["game", *here_titles, "the paper's PKey + GNN", "SPR", "DreamerV3"], rows)
 
 
@@ -181,22 +192,25 @@ def all_runs_table(groups: Groups) -> list[str]:
         cells = [*test_cells(kind.game, runs), late_games(*runs), *validation_cells(runs)]
         rows.append([kind.game, kind.label, str(len(runs)), *cells])
     titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "different scores"]
+    titles += ["each run with epsilon .001"]
     titles += ["IQM of games", "human-normalised", LATE_GAMES, "best validation", "last validation", "hours of a run"]
     return table(titles, rows)
 
 
 def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
     """Statistics of the final test."""
-    scores = test_scores(runs)
+    scores = scores_of(runs)
     if scores is None:
-        return ["-"] * 6
+        return ["-"] * 7
     mean, std = between_runs(scores)
     share = normalised(game, mean)
+    noisily = scores_of(runs, "test_with_exploration")
     return [
         spread_cell(median_of_seeds(scores)),
         f"{mean:.0f}" if std is None else spread_cell((mean, std)),
         ", ".join(f"{run.mean():.0f}" for run in scores),
         ", ".join(str(len(np.unique(run))) for run in scores),
+        "-" if noisily is None else ", ".join(f"{run.mean():.0f}" for run in noisily),
         f"{interquartile_mean(scores):.0f}",
         "-" if share is None else f"{share:.3f}",
     ]
@@ -267,7 +281,7 @@ def normalised_scores(groups: Groups) -> dict[str, tuple[tuple[str, ...], np.nda
     """
     by_label: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for kind, runs in groups.items():
-        scores = test_scores(runs)
+        scores = scores_of(runs)
         usual = kind.noise == "clean" and kind.num_keypoints in (None, NUM_KEYPOINTS.get(kind.game))
         if scores is not None and usual and kind.game in PUBLISHED["random_human"]:
             ends = PUBLISHED["random_human"][kind.game]

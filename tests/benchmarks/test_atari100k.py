@@ -99,6 +99,10 @@ def test_a_run_keeps_every_score(method, preset, task_of, squares):
     assert result["test"]["seeds"] == [FIRST_TEST_SEED, FIRST_TEST_SEED + 1, FIRST_TEST_SEED + 2]
     assert np.shape(result["test"]["scores"]) == np.shape(result["test"]["episode_steps"]) == (3, 2)
     assert np.unique(result["test"]["episode_steps"]).tolist() == [5]
+    explored = result["test_with_exploration"]
+    assert explored["epsilon"] == 0.001
+    assert explored["seeds"] == result["test"]["seeds"]
+    assert np.shape(explored["scores"]) == (3, 2)
     assert result["training_games"]["steps"] == list(range(5, 41, 5))
     assert len(result["training_games"]["scores"]) == 8
     assert result["settings"]["learning_starts"] == 10
@@ -157,7 +161,7 @@ def test_a_killed_run_goes_on(task_of, squares, monkeypatch):
 def test_a_run_killed_in_its_test_does_not_train_again(task_of, squares, monkeypatch):
     task = task_of("recurrent-dqn-pixels", steps=20)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "test", lambda task: 1 / 0)
+        patch.setattr(runs, "test", lambda task, epsilon: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             do_task(task)
     monkeypatch.setattr(runs, "train", lambda task: pytest.fail("trained again"))
