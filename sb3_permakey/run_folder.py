@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from sb3_permakey.atari import plain_game_name
 from sb3_permakey.common.run_checkpoint import has_run, saved_steps
 from sb3_permakey.files import write_json
 from sb3_permakey.provenance import provenance
@@ -73,8 +74,11 @@ def go_on(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _require_same(folder: Path, settings: dict[str, Any], compared: tuple[str, ...]) -> None:
-    """Settings that an older release did not write down cannot differ."""
+    """What an older release wrote down in another way, or not at all, does not count as different."""
     found = json.loads((folder / SETTINGS).read_text())
+    found["game"] = plain_game_name(str(found.get("game")))
+    if settings["encoder"] is None and "checkpoint_sha256" not in found:
+        found.pop("encoder", None)
     other = [
         f"{name} {found[name]!s:.24}, not {settings[name]!s:.24}"
         for name in compared

@@ -123,6 +123,16 @@ def test_changed_settings_are_named_and_nothing_is_touched(run, killed, tmp_path
     assert run(checkpoint=moved, resume=True, learning_rate=2e-4) == 60
 
 
+def test_a_run_of_an_older_release_goes_on(run, killed, tmp_path):
+    killed(at=50)
+    path = tmp_path / "run" / "config.json"
+    written = json.loads(path.read_text())
+    for name in ("checkpoint_sha256", "algo", "history"):
+        del written[name]
+    path.write_text(json.dumps({**written, "game": "ALE/MsPacman-v5", "encoder": "gnn"}))
+    assert run(resume=True) == 60
+
+
 def test_a_run_that_died_early_leaves_nothing_to_the_next(run, killed, tmp_path, monkeypatch):
     killed(at=25, save_every=1000)
     assert validated_after(tmp_path / "run") == [20]
