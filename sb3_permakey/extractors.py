@@ -28,12 +28,18 @@ def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dic
 
     :param space: an observation space
     :param image: True when the pixels are needed too
-    :raises ValueError: when the space has no keypoints, or no image where it is needed
+    :raises ValueError: when the space has no keypoints, those of several frames, or no image where it is needed
     """
     if not isinstance(space, spaces.Dict) or not {"keypoints", "features"} <= set(space.spaces):
         raise ValueError(
             "keypoint encoders need observations with keypoints and features: wrap the environment with "
             f"PermaKeyObservation first (it has {space})"
+        )
+    places, features = (space[name].shape or () for name in ("keypoints", "features"))
+    if len(places) != 2 or places[-1] != 2 or len(features) != 2 or places[0] != features[0]:
+        raise ValueError(
+            f"keypoint encoders read one frame's keypoints (K, 2) and features (K, C), not {places} and {features}: "
+            "leave VecFrameStack out; PermaKeyObservation(..., history=n) gives motion, and recurrent agents remember"
         )
     if image and "image" not in space.spaces:
         raise ValueError("the CNN encoder needs the pixels too: wrap with PermaKeyObservation(..., keep_image=True)")

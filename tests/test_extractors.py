@@ -7,8 +7,16 @@ from conftest import NUM_KEYPOINTS, MovingSquare
 from gymnasium import spaces
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, RecurrentDQN
+from sb3_permakey import (
+    KeypointCNN,
+    KeypointGNN,
+    KeypointPairs,
+    PermaKeyObservation,
+    RecurrentDQN,
+    VecPermaKeyObservation,
+)
 from sb3_permakey.extractors import with_waves
 from sb3_permakey.keypoints import save_checkpoint
 from sb3_permakey.keypoints.layers import gaussian_windows
@@ -255,3 +263,50 @@ def test_an_agent_with_the_cnn_loads_where_its_checkpoint_is_gone(
     before, after = (one.policy.state_dict() for one in (model, loaded))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
+
+
+@pytest.mark.parametrize("encoder", [KeypointGNN, KeypointPairs, KeypointCNN])
+def test_stacked_keypoints_are_refused_in_a_sentence(encoder, checkpoint):
+    env = VecFrameStack(
+        VecPermaKeyObservation(DummyVecEnv([MovingSquare]), checkpoint, keep_image=True), 4, channels_order="last"
+    )
+    with pytest.raises(ValueError, match=r"one frame's keypoints \(K, 2\).*leave VecFrameStack out"):
+        encoder(env.observation_space)
+
+
+def pairs_written_out(encoder: KeypointPairs, observations: dict[str, torch.Tensor]) -> torch.Tensor:
+    """KeypointPairs' features, node by node and message by message."""
+    rows = []
+    for b in range(len(observations["keypoints"])):
+        nodes = []
+        for k in range(observations["keypoints"].shape[1]):
+            place = with_waves(observations["keypoints"][b, k], encoder.position_frequencies)
+            parts = [encoder.normalise_features(observations["features"][b, k]), place]
+            if encoder.has_confidence:
+                parts.append(observations["confidence"][b, k : k + 1])
+            if encoder.has_motion:
+                parts.append(10 * observations["motion"][b, k])
+            nodes.append(encoder.encode_nodes(torch.cat(parts)))
+        both = []
+        for receiver in nodes:
+            messages = [(encoder.as_receiver(receiver) + encoder.as_sender(sender)).relu() for sender in nodes]
+            both.append(torch.cat([receiver, torch.stack(messages).mean(dim=0)]))
+        stacked = torch.stack(both)
+        rows.append(encoder.normalise_pooled(torch.cat([stacked.mean(dim=0), stacked.max(dim=0).values])))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("confidence", "history"), [(False, 0), (True, 0), (True, 2)])
+def test_pairs_equal_messages_written_out(confidence, history):
+    torch.manual_seed(0)
+    space, observations = keypoint_space(5, confidence=confidence), observations_of(5, confidence=confidence)
+    if history:
+        space = spaces.Dict({**space.spaces, "motion": spaces.Box(-0.3, 0.3, (5, 2 * history), np.float32)})
+        observations["motion"] = torch.rand(3, 5, 2 * history) * 0.6 - 0.3
+    encoder = KeypointPairs(space, units=8)
+    found = encoder(observations)
+    assert found.shape == (3, encoder.features_dim) == (3, 32)
+    torch.testing.assert_close(found, pairs_written_out(encoder, observations))
+    order = torch.tensor([3, 0, 4, 1, 2])
+    permuted = {name: values[:, order] for name, values in observations.items()}
+    torch.testing.assert_close(encoder(permuted), found)

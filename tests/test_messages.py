@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from sb3_permakey import messages
-from sb3_permakey.messages import incoming_messages
+from sb3_permakey.messages import incoming_messages, mean_messages
 
 
 def inputs(graphs=5, count=4, units=3, dtype=torch.float64):
@@ -37,3 +37,12 @@ def test_graphs_larger_than_a_group_are_taken_one_by_one(monkeypatch):
     expected = incoming_messages(*tensors)
     monkeypatch.setattr(messages, "VALUES_AT_ONCE", 1)
     torch.testing.assert_close(incoming_messages(*tensors), expected)
+
+
+@pytest.mark.parametrize("graphs_at_once", [1, 2, 5])
+def test_means_over_all_nodes_and_their_gradients(graphs_at_once, monkeypatch):
+    monkeypatch.setattr(messages, "VALUES_AT_ONCE", graphs_at_once * 4**2 * 3)
+    receivers, senders, *_ = inputs()
+    expected = F.relu(receivers.unsqueeze(2) + senders.unsqueeze(1)).mean(dim=2)
+    torch.testing.assert_close(mean_messages(receivers, senders), expected)
+    assert torch.autograd.gradcheck(mean_messages, (receivers, senders))
