@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -35,22 +35,9 @@ from sb3_permakey.common.targets import (
     unscale_values,
     values_of,
 )
-from sb3_permakey.common.windows import SequenceSamples
+from sb3_permakey.common.windows import SequenceSamples, StepErrors
 
 SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
-
-
-class StepErrors(NamedTuple):
-    """What an update learns from, for each step of each window (L, B).
-
-    :param losses: with gradient
-    :param td_errors: target minus value, without
-    :param q_values: of the actions taken, without
-    """
-
-    losses: torch.Tensor
-    td_errors: torch.Tensor
-    q_values: torch.Tensor
 
 
 class RecurrentQLearning(RecurrentActing):

@@ -43,3 +43,16 @@ class SequenceSamples(NamedTuple):
     states: torch.Tensor | None
     weights: torch.Tensor
     indices: np.ndarray
+
+
+class StepErrors(NamedTuple):
+    """What an update learns from, for each step of each window (L, B).
+
+    :param losses: with gradient
+    :param td_errors: target minus value, without
+    :param q_values: of the actions taken, without
+    """
+
+    losses: torch.Tensor
+    td_errors: torch.Tensor
+    q_values: torch.Tensor

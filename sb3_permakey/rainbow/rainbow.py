@@ -14,12 +14,13 @@ from sb3_permakey.common.arguments import TargetUpdateInterval
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_networks import RnnType
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
-from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning, StepErrors
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.resets import shrink_and_perturb
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.targets import values_of
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer, Transitions
 from sb3_permakey.common.value_heads import ValueHeadName
+from sb3_permakey.common.windows import StepErrors
 from sb3_permakey.rainbow.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PermaKeyPolicy
 
 
