@@ -23,8 +23,8 @@ ROUNDING = {"permakey": 0.01, "transporter": 0.04}
 """What the processor may change. Keypoints that stand still all cross the edge of the 3 pixels that count at once, in
 every frame, which no interval over episodes tells. PermaKey is read in float32 everywhere, the Transporter in bfloat16
 where the processor multiplies in it, as the index was: MontezumaRevenge's then scores .379, and .344 in float32, for
-one of its twelve keypoints; the others' figures differ by .005 at most, and PermaKey's would by .006. Among
-instruction sets (AVX-512, AVX2, SSE4.1) and numbers of threads no figure's fourth digit differed."""
+one of its twelve keypoints; the others' figures differ by .005 at most, and PermaKey's would by .006. Between AVX-512
+and AVX2, and between one thread and two, no figure's fourth digit differed where they were compared."""
 NEXT_TO_NOTHING, SLACK = 0.2, 0.04
 """Keypoints below the first figure hit as much as random points, and chance takes a share of it: it may differ by this
 much either way."""

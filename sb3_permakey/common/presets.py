@@ -49,7 +49,9 @@ STRONG: dict[str, Any] = {
     },
 }
 """More and larger updates than the paper's agent makes, which is `RecurrentDQN`'s defaults, and a GNN that learns
-sooner, for peaks on Atari; chosen by the runs under "Settings tried" in benchmarks/results/atari100k.md.
+sooner, for peaks on Atari; chosen by the runs under "Settings tried" in benchmarks/results/atari100k.md. A burn-in of 8
+would leave a third fewer windows with another first action than the whole episode gives, for a fifth more time
+(benchmarks/results/stale_states.md); 4 stays until scores say so too.
 
     env = PermaKeyObservation(make_atari_env("MsPacman"), "mspacman", readout="peaks")
     RecurrentDQN("PermaKeyPolicy", env, **STRONG)
