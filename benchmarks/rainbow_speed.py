@@ -105,7 +105,7 @@ def main(config: RainbowSpeed) -> None:
     lines = table(games)
     print("\n".join([*lines, str(config.out)]))
     if config.guide is not None:
-        write_atomically(config.guide, renewed(config.guide, **{"rainbow-speed": "\n".join(lines)}))
+        write_atomically(config.guide, renewed(config.guide, **{"rainbow-speed": "\n".join(lines)}).encode())
 
 
 if __name__ == "__main__":
