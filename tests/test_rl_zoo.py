@@ -15,6 +15,7 @@ optuna, yaml = pytest.importorskip("optuna"), pytest.importorskip("yaml")
 SCRIPTS = Path(__file__).parents[1] / "examples" / "rl_zoo"
 ENV = "CartPoleNoVel-v1"
 QUICK = ["--env", ENV, "--seed", "0", "--eval-freq", "60", "--eval-episodes", "1", "-f", "logs"]
+ALGOS = ["recurrent_dqn", "recurrent_qrdqn", "rainbow"]
 FEW_STEPS = ["-n", "120", "-params", "learning_starts:100", "buffer_size:2000"]
 
 
@@ -34,9 +35,9 @@ def run(folder, script, *arguments):
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """A folder in which both agents are trained."""
+    """A folder in which the agents are trained."""
     folder = tmp_path_factory.mktemp("zoo")
-    for algo in ("recurrent_dqn", "recurrent_qrdqn"):
+    for algo in ALGOS:
         run(folder, "train.py", "--algo", algo, *QUICK, *FEW_STEPS)
     return folder
 
@@ -49,10 +50,11 @@ def recurrent_agents(monkeypatch):
     return recurrent_agents
 
 
-@pytest.mark.parametrize("algo", ["recurrent_dqn", "recurrent_qrdqn"])
+@pytest.mark.parametrize("algo", ALGOS)
 def test_trains_with_our_hyperparameters_and_enjoys(algo, logs):
     config = (logs / "logs" / algo / f"{ENV}_1" / ENV / "config.yml").read_text()
-    assert "sequence_length" in config
+    assert ("sequence_length" in config) == (algo != "rainbow")
+    assert ("v_max" in config) == (algo == "rainbow")
     assert ("n_quantiles" in config) == (algo == "recurrent_qrdqn")
     out = run(logs, "enjoy.py", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "200", "--load-best")
     assert "Mean reward:" in out
@@ -98,7 +100,7 @@ def test_sampled_hyperparameters_are_the_agents_arguments(recurrent_agents):
     }
 
 
-@pytest.mark.parametrize("algo", ["recurrent_dqn", "recurrent_qrdqn"])
+@pytest.mark.parametrize("algo", ALGOS)
 def test_samples_make_agents(algo, recurrent_agents):
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
@@ -106,11 +108,12 @@ def test_samples_make_agents(algo, recurrent_agents):
     for _ in range(5):
         trial = study.ask()
         arguments = HYPERPARAMS_SAMPLER[algo](trial, 0, 1, {})
-        recurrent_agents.AGENTS[algo]("MlpLstmPolicy", "CartPole-v1", device="cpu", **arguments)
+        policy = "MlpPolicy" if algo == "rainbow" else "MlpLstmPolicy"
+        recurrent_agents.AGENTS[algo](policy, "CartPole-v1", device="cpu", **arguments)
         assert HYPERPARAMS_CONVERTER[algo](trial.params) == arguments
 
 
-@pytest.mark.parametrize("algo", ["recurrent_dqn", "recurrent_qrdqn"])
+@pytest.mark.parametrize("algo", ALGOS)
 def test_hyperparameter_files_name_arguments_that_exist(algo, recurrent_agents):
     content = yaml.safe_load((recurrent_agents.HYPERPARAMETERS / f"{algo}.yml").read_text())
     known = {*inspect.signature(recurrent_agents.AGENTS[algo]).parameters, "n_timesteps", "env_wrapper"}

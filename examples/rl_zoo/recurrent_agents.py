@@ -1,4 +1,4 @@
-"""Makes RecurrentDQN and RecurrentQRDQN known to RL Zoo: as algorithms, with hyperparameters, for its optimisation."""
+"""Makes our agents known to RL Zoo: as algorithms, with hyperparameters, for its optimisation."""
 
 import argparse
 import sys
@@ -11,10 +11,15 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_permakey import RecurrentDQN, RecurrentQRDQN, make_atari_env
+from sb3_permakey import Rainbow, RecurrentDQN, RecurrentQRDQN, make_atari_env
 
-AGENTS: dict[str, type[BaseAlgorithm]] = {"recurrent_dqn": RecurrentDQN, "recurrent_qrdqn": RecurrentQRDQN}
+AGENTS: dict[str, type[BaseAlgorithm]] = {
+    "recurrent_dqn": RecurrentDQN,
+    "recurrent_qrdqn": RecurrentQRDQN,
+    "rainbow": Rainbow,
+}
 HYPERPARAMETERS = Path(__file__).with_name("hyperparameters")
+POWERS = ("batch_size", "sequence_length")
 POLICY_ARGUMENTS = ("lstm_hidden_size", "rnn_type", "dueling", "n_quantiles")
 
 
@@ -26,6 +31,24 @@ def sample_recurrent_dqn(trial: optuna.Trial, n_actions: int, n_envs: int, addit
 def sample_recurrent_qrdqn(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict) -> dict[str, Any]:
     """Draw RecurrentQRDQN's hyperparameters, as RL Zoo's samplers do."""
     return to_arguments({**_suggest(trial), "n_quantiles": trial.suggest_int("n_quantiles", 5, 200)})
+
+
+def sample_rainbow(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict) -> dict[str, Any]:
+    """Draw Rainbow's hyperparameters, as RL Zoo's samplers do."""
+    sampled = {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 5e-3, log=True),
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-3, 0.1, log=True),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 4, 7),
+        "n_steps": trial.suggest_int("n_steps", 1, 10),
+        "gradient_steps": trial.suggest_int("gradient_steps", 1, 4),
+        "reset_interval": trial.suggest_categorical("reset_interval", [0, 20_000, 40_000]),
+        "weight_decay": trial.suggest_categorical("weight_decay", [0.0, 0.1]),
+        "tau": trial.suggest_float("tau", 1e-3, 0.1, log=True),
+        "exploration_fraction": trial.suggest_float("exploration_fraction", 0.02, 0.5),
+        "exploration_final_eps": trial.suggest_float("exploration_final_eps", 0.0, 0.1),
+        "value_head": trial.suggest_categorical("value_head", ["scalar", "quantile", "categorical"]),
+    }
+    return to_arguments(sampled)
 
 
 def _suggest(trial: optuna.Trial) -> dict[str, Any]:
@@ -50,13 +73,10 @@ def _suggest(trial: optuna.Trial) -> dict[str, Any]:
 def to_arguments(sampled: dict[str, Any]) -> dict[str, Any]:
     """The agent's arguments of sampled hyperparameters; RL Zoo also calls it for those of a stored trial."""
     sampled = dict(sampled)
-    arguments = {
-        "gamma": 1 - sampled.pop("one_minus_gamma"),
-        "batch_size": 2 ** sampled.pop("batch_size_pow"),
-        "sequence_length": 2 ** sampled.pop("sequence_length_pow"),
-        "policy_kwargs": {name: sampled.pop(name) for name in POLICY_ARGUMENTS if name in sampled},
-    }
-    return {**arguments, **sampled}
+    powers = {name: 2 ** sampled.pop(f"{name}_pow") for name in POWERS if f"{name}_pow" in sampled}
+    policy = {name: sampled.pop(name) for name in POLICY_ARGUMENTS if name in sampled}
+    arguments = {"gamma": 1 - sampled.pop("one_minus_gamma"), **powers, **sampled}
+    return {**arguments, "policy_kwargs": policy} if policy else arguments
 
 
 def prefer_our_hyperparameters() -> None:
@@ -70,7 +90,9 @@ def prefer_our_hyperparameters() -> None:
 
 
 ALGOS.update(AGENTS)
-HYPERPARAMS_SAMPLER.update(recurrent_dqn=sample_recurrent_dqn, recurrent_qrdqn=sample_recurrent_qrdqn)
+HYPERPARAMS_SAMPLER.update(
+    recurrent_dqn=sample_recurrent_dqn, recurrent_qrdqn=sample_recurrent_qrdqn, rainbow=sample_rainbow
+)
 HYPERPARAMS_CONVERTER.update(dict.fromkeys(AGENTS, to_arguments))
 # RGB frames 84x84; RL Zoo wraps whole ids, its own Atari ids end in gray frames.
 gym.register("MsPacmanFrames-v0", make_atari_env, kwargs={"game": "MsPacman"}, disable_env_checker=True)
