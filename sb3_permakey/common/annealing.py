@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def annealed_steps(steps: int | Sequence[int], updates: int) -> int:
 
     :param steps: n, or (from, to, over how many updates), a list too: as a saved agent's file keeps it
     """
-    return round(Annealing(*steps).value(updates)) if isinstance(steps, Sequence) else steps
+    return round(Annealing(*_three("n_steps", steps)).value(updates)) if isinstance(steps, Sequence) else steps
 
 
 def most_steps(steps: int | Sequence[int]) -> int:
@@ -56,5 +57,11 @@ def annealed_discount(gamma: float | Sequence[float], updates: int) -> float:
     """
     if not isinstance(gamma, Sequence):
         return gamma
-    start, end, over = gamma
+    start, end, over = _three("gamma", gamma)
     return 1 - Annealing(1 - start, 1 - end, int(over)).value(updates)
+
+
+def _three(name: str, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+    if isinstance(values, str) or len(values) != 3:
+        raise ValueError(f"{name} must be a number or (from, to, over how many updates), got {values!r}.")
+    return values[0], values[1], values[2]

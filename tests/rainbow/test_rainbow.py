@@ -269,6 +269,8 @@ def test_logs_say_how_features_spread(make):
         ({"reset_shrink": 1.5}, "reset_shrink must be from 0 to 1, got 1.5"),
         ({"n_steps": (10, 0, 100)}, "positive"),
         ({"n_steps": 0}, "n_steps"),
+        ({"n_steps": (10, 3)}, r"n_steps must be a number or \(from, to, over how many updates\), got \(10, 3\)"),
+        ({"gamma": [0.9]}, "gamma must be a number or"),
         ({"gamma": 1.2}, "gamma must be from 0 to 1, not 1.2"),
         ({"gamma": (0.9, 1.0, 100)}, "positive"),
         ({"value_head": "noisy"}, "value_head must be"),
