@@ -46,6 +46,12 @@ def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dic
     return space
 
 
+def motion_size_of(keypoints: spaces.Dict) -> int:
+    """How many numbers tell a keypoint's last displacements; 0 where the observations have none."""
+    motion = keypoints.spaces.get("motion")
+    return 0 if motion is None else motion.shape[-1]  # type: ignore[index]
+
+
 def mlp(in_features: int, units: int) -> nn.Sequential:
     """The paper's building block: two layers of ReLU units (appendix A.2.3)."""
     return nn.Sequential(nn.Linear(in_features, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU())
@@ -101,15 +107,16 @@ class KeypointGNN(BaseFeaturesExtractor):
     """Keypoints as the nodes of a fully connected graph (section 3, appendix A.2.3).
 
     A node is the mean feature inside the keypoint's window beside a learned embedding of its position, and its
-    confidence where the observations have one; edges start at zero. Encode, one step of an Interaction Network, decode;
-    the decoded nodes are concatenated, or their mean and maximum are, into an MLP.
+    confidence and last displacements where the observations have them; edges start at zero. Encode, one step of an
+    Interaction Network, decode; the decoded nodes are concatenated, or their mean and maximum are, into an MLP.
 
     Two additions to the paper, off by default, let it fit returns in fewer updates (benchmarks/results/encoders.md).
     Positions as they are tell an MLP little about small differences, so that `position_frequencies` adds their sines
     and cosines (Tancik et al. 2020, https://arxiv.org/abs/2006.10739). `layer_norm` normalises each keypoint's
     features, whose channels have a large mean in common, and what goes into the output MLP (Ba et al. 2016).
 
-    :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,)
+    :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,) and "motion"
+        (K, 2n)
     :param features_dim: units of the output MLP's two layers
     :param units: units of all other layers
     :param aggregate: "concat", as in the paper, or "pool", whose result does not depend on the keypoints' order
@@ -139,7 +146,8 @@ class KeypointGNN(BaseFeaturesExtractor):
         self.position_frequencies = position_frequencies
         position_size = 2 + 4 * position_frequencies
         self.embed_position = nn.Sequential(nn.Linear(position_size, units), nn.ReLU(), nn.Linear(units, units))
-        self.encode_nodes = mlp(channels + units + self.has_confidence, units)
+        self.has_motion, motion_size = "motion" in keypoints.spaces, motion_size_of(keypoints)
+        self.encode_nodes = mlp(channels + units + self.has_confidence + motion_size, units)
         self.encode_edges = mlp(units, units)
         self.process = InteractionNetwork(units)
         self.decode_nodes = mlp(units, units)
@@ -158,6 +166,8 @@ class KeypointGNN(BaseFeaturesExtractor):
         parts = [self.normalise_features(observations["features"]), self.embed_position(positions)]
         if self.has_confidence:
             parts.append(observations["confidence"].unsqueeze(-1))
+        if self.has_motion:
+            parts.append(observations["motion"] * MOTION_SCALE)
         nodes = self.encode_nodes(torch.cat(parts, dim=-1))
         edge = self.encode_edges(self.get_buffer("initial_edge"))
         nodes = self.decode_nodes(self.process(nodes, edge))
@@ -189,9 +199,7 @@ class KeypointPairs(BaseFeaturesExtractor):
         _, channels = keypoints["features"].shape  # type: ignore[misc]
         self.position_frequencies = position_frequencies
         self.has_confidence = "confidence" in keypoints.spaces
-        motion = keypoints.spaces.get("motion")
-        motion_size = 0 if motion is None else motion.shape[-1]  # type: ignore[index]
-        self.has_motion = motion is not None
+        self.has_motion, motion_size = "motion" in keypoints.spaces, motion_size_of(keypoints)
         self.normalise_features = nn.LayerNorm(channels)
         width = channels + 2 + 4 * position_frequencies + self.has_confidence + motion_size
         self.encode_nodes = mlp(width, units)
@@ -219,6 +227,8 @@ class KeypointPairs(BaseFeaturesExtractor):
 
 class KeypointCNN(BaseFeaturesExtractor):
     """The frozen trunk's features, masked by the keypoints' windows, through convolutions (appendix A.2.3).
+
+    Of the keypoints it reads the places alone: neither confidence nor displacements.
 
     The trunk is the one that made the keypoints: of the checkpoint named, or else the one that the observation space of
     `PermaKeyObservation` carries, through which a saved agent holds it in its file.

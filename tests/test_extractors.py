@@ -310,3 +310,11 @@ def test_pairs_equal_messages_written_out(confidence, history):
     order = torch.tensor([3, 0, 4, 1, 2])
     permuted = {name: values[:, order] for name, values in observations.items()}
     torch.testing.assert_close(encoder(permuted), found)
+
+
+def test_the_gnn_reads_displacements_where_there_are_any():
+    torch.manual_seed(0)
+    space = spaces.Dict({**keypoint_space(3).spaces, "motion": spaces.Box(-0.3, 0.3, (3, 4), np.float32)})
+    gnn, observations = KeypointGNN(space), observations_of(3)
+    still, moved = (gnn({**observations, "motion": torch.full((3, 3, 4), size)}) for size in (0.0, 0.1))
+    assert (still - moved).abs().max() > 1e-3
