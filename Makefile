@@ -47,8 +47,8 @@ test: $(INSTALLED)
 # OCAtari, which scores keypoints, holds numpy below 2; everything else is tested with numpy 2 as well.
 test-numpy2: $(VENV_NUMPY2)/.installed
 	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest -q -n 2 tests/keypoints tests/common tests/rainbow \
-		tests/test_previous_step.py tests/test_initialisation.py tests/test_atari.py tests/test_distractors.py tests/test_observation.py tests/test_extractors.py \
-		tests/pretraining/test_frames.py tests/pretraining/test_collect.py
+		tests/test_previous_step.py tests/test_initialisation.py tests/test_atari.py tests/test_distractors.py \
+		tests/test_observation.py tests/test_extractors.py tests/pretraining/test_frames.py tests/pretraining/test_collect.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
