@@ -140,6 +140,19 @@ def entered_igloo(scores: Iterable[float]) -> int:
     return sum(score >= 680 for score in scores)
 
 
+def test_atari_scores_of_rainbow():
+    groups = group_runs(atari_results())
+    rainbow = groups[Kind("MsPacman", "permakey-peaks-rainbow", "rainbow", "clean", 7)]
+    strong = groups[Kind("MsPacman", "permakey-peaks-gnn", "strong", "clean", 7)]
+    assert (len(rainbow), len(strong)) == (1, 3)
+    assert len(np.unique(scores_of_tests(rainbow))) == 4
+    mean, error = late(rainbow)
+    text = " ".join(README.split())
+    assert f"it makes {mean} (standard error {error})," in text
+    mean, error = late(strong)
+    assert f"the strong agent's three runs {mean} ({error})." in text
+
+
 def test_atari_scores_on_other_points():
     groups = group_runs(atari_results())
     grid, true, transporter, permakey = (
