@@ -238,10 +238,10 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
         later = curve[len(curve) // 2 :]
         settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
         figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", late_games(trial)]
-        figures.append(f"{hours([trial]):.1f}")
+        figures += [f"{hours([trial]):.1f}", trial["commit"][:7]]
         rows.append([trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), f"`{settings}`", *figures])
     titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best"]
-    return table([*titles, LATE_GAMES, "hours"], rows)
+    return table([*titles, LATE_GAMES, "hours", "commit"], rows)
 
 
 def late_games(*runs: Result) -> str:
