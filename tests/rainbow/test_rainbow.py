@@ -57,8 +57,10 @@ def test_other_heads(value_head, kind, dueling):
     assert (model.q_net.head.state_value is not None) == dueling
 
 
-@pytest.mark.parametrize("value_head", ["scalar", "quantile", "categorical"])
-@pytest.mark.parametrize("memory", ["none", "gru"])
+@pytest.mark.parametrize(
+    ("value_head", "memory"),
+    [("scalar", "none"), ("quantile", "none"), ("categorical", "none"), ("categorical", "gru")],
+)
 def test_identity_task(value_head, memory):
     """The action that names the observation brings the reward."""
     env = DummyVecEnv([lambda: IdentityEnv(dim=3, ep_length=20)])
@@ -74,14 +76,14 @@ def test_identity_task(value_head, memory):
         memory=memory,
         reset_interval=0,
         gradient_steps=1,
-    ).learn(1500)
+    ).learn(1000)
     score, _ = evaluate_policy(model, make_vec_env(lambda: IdentityEnv(dim=3, ep_length=20)), n_eval_episodes=5)
     assert score >= 19
 
 
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
 def test_same_seed_same_run(memory):
-    runs = [make_model(make_vec_env("CartPole-v1", 2), memory=memory, seed=seed).learn(150) for seed in (3, 3, 4)]
+    runs = [make_model(make_vec_env("CartPole-v1", 2), memory=memory, seed=seed).learn(80) for seed in (3, 3, 4)]
     assert torch.equal(parameters(runs[0]), parameters(runs[1]))
     assert not torch.equal(parameters(runs[0]), parameters(runs[2]))
 
@@ -101,7 +103,7 @@ def test_same_seed_same_run(memory):
     ],
 )
 def test_every_option_makes_a_difference(option, changed):
-    runs = [make_model(learning_rate=3e-3, **kwargs).learn(200) for kwargs in ({}, {option: changed})]
+    runs = [make_model(learning_rate=3e-3, **kwargs).learn(100) for kwargs in ({}, {option: changed})]
     assert not torch.equal(parameters(runs[0]), parameters(runs[1]))
 
 
