@@ -281,7 +281,9 @@ class MultiInputLstmMixin(RecurrentQPolicy):
 
 
 class PermaKeyMixin(MultiInputLstmMixin):
-    """Keypoint observations of PermaKeyObservation: KeypointGNN or KeypointCNN unless another extractor is given."""
+    """Keypoint observations of PermaKeyObservation: one of `KEYPOINT_ENCODERS` unless another extractor is given."""
+
+    default_keypoint_encoder: ClassVar[KeypointEncoder] = "gnn"
 
     def __init__(
         self,
@@ -289,10 +291,11 @@ class PermaKeyMixin(MultiInputLstmMixin):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         *,
-        keypoint_encoder: KeypointEncoder = "gnn",
+        keypoint_encoder: KeypointEncoder | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         **kwargs: Any,
     ) -> None:
+        keypoint_encoder = keypoint_encoder or self.default_keypoint_encoder
         if keypoint_encoder not in KEYPOINT_ENCODERS:
             raise ValueError(f"keypoint_encoder must be one of {sorted(KEYPOINT_ENCODERS)}, got {keypoint_encoder!r}.")
         super().__init__(

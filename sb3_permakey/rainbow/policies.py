@@ -3,7 +3,6 @@
 from typing import Any, ClassVar
 
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_permakey.common.recurrent_networks import RnnType
@@ -66,30 +65,8 @@ class MultiInputPolicy(MultiInputLstmMixin, RainbowPolicy):
 class PermaKeyPolicy(PermaKeyMixin, RainbowPolicy):
     """RainbowPolicy for the keypoints of PermaKeyObservation.
 
-    :param observation_space: observation space
-    :param action_space: action space
-    :param lr_schedule: learning rate schedule
-    :param keypoint_encoder: "pairs" (KeypointPairs), "gnn" (KeypointGNN) or "cnn" (KeypointCNN, which needs
-        ``keep_image=True`` in the wrapper), unless another features extractor is given
-    :param features_extractor_class: another features extractor
-    :param kwargs: the other arguments of RainbowPolicy
+    ``keypoint_encoder="pairs"`` (KeypointPairs, the default), ``"gnn"`` (KeypointGNN) or ``"cnn"`` (KeypointCNN, which
+    needs ``keep_image=True`` in the wrapper), unless another features extractor is given.
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        *,
-        keypoint_encoder: KeypointEncoder = "pairs",
-        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            keypoint_encoder=keypoint_encoder,
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
+    default_keypoint_encoder: ClassVar[KeypointEncoder] = "pairs"

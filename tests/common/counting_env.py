@@ -63,3 +63,20 @@ def check_counting_windows(model):
     last = np.take_along_axis(steps, (samples.acted.numpy().sum(axis=0)[None] - 1).clip(0), axis=0)
     ends = samples.terminated.numpy().any(axis=0)
     assert set(last[0, ends]) <= {4.0}  # only the environment with 5 steps ends truly
+
+
+class Noise(gym.Env):
+    """Random observations of any space; episodes of 6 steps."""
+
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, observation_space):
+        self.observation_space = observation_space
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation_space.sample(), 1.0, False, self.steps == 6, {}

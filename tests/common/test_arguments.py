@@ -7,7 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from counting_env import IMAGE, SMALL, VECTOR, CountingEnv, make_vec_env
+from counting_env import IMAGE, SMALL, VECTOR, CountingEnv, Noise, make_vec_env
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -27,23 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", agent=RecurrentDQN, **kwargs):
     return agent(policy, make_vec_env(n_envs, space), **{**SMALL, **kwargs})
-
-
-class Noise(gym.Env):
-    """Random observations of any space; episodes of 6 steps."""
-
-    action_space = spaces.Discrete(3)
-
-    def __init__(self, observation_space):
-        self.observation_space = observation_space
-
-    def reset(self, *, seed=None, options=None):
-        self.steps = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        self.steps += 1
-        return self.observation_space.sample(), 1.0, False, self.steps == 6, {}
 
 
 def test_names_and_ranges_are_told_in_one_sentence():

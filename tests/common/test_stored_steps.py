@@ -1,9 +1,8 @@
 """Replay gives learning what acting saw, whatever wrappers there are, or says which order it needs."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from counting_env import MIXED, SMALL, VECTOR, make_vec_env
+from counting_env import MIXED, SMALL, VECTOR, Noise, make_vec_env
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import (
@@ -18,23 +17,6 @@ from sb3_permakey import RecurrentDQN
 from sb3_permakey.previous_step import VecPreviousActionReward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Noise(gym.Env):
-    """Random observations, no two alike; episodes of 6 steps."""
-
-    action_space = spaces.Discrete(3)
-
-    def __init__(self, observation_space):
-        self.observation_space = observation_space
-
-    def reset(self, *, seed=None, options=None):
-        self.steps = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        self.steps += 1
-        return self.observation_space.sample(), 1.0, False, self.steps == 6, {}
 
 
 class Seen(BaseCallback):
