@@ -152,6 +152,15 @@ def test_atari_scores_of_rainbow():
     mean, error = late(strong)
     assert f"the strong agent's three runs {mean} ({error})." in text
 
+    trial = json.loads((ROOT / "benchmarks/results/atari100k_trials/frostbite-rainbow-40k.json").read_text())
+    games = trial["training_games"]
+    later = [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > 20_000]
+    mean, error = late([trial])
+    assert f"makes {mean} ({error}) between 20,000 and 40,000, at best {max(later):.0f}, and enters" in text
+    assert f"enters the igloo in {entered_igloo(later)} of these {len(later)} games;" in text
+    mean, error = late(groups[Kind("Frostbite", "permakey-peaks-gnn", "strong", "clean", 20)])
+    assert f"the strong agent makes {mean} ({error}) in its later games" in text
+
 
 def test_atari_scores_on_other_points():
     groups = group_runs(atari_results())

@@ -239,8 +239,9 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
         settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
         figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", late_games(trial)]
         figures += [f"{hours([trial]):.1f}", trial["commit"][:7]]
-        rows.append([trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), f"`{settings}`", *figures])
-    titles = ["game", "method", "seed", "settings", "validations of the second half", "their std", "best"]
+        run = [trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), str(trial["schedule"]["steps"])]
+        rows.append([*run, f"`{settings}`", *figures])
+    titles = ["game", "method", "seed", "steps", "settings", "validations of the second half", "their std", "best"]
     return table([*titles, LATE_GAMES, "hours", "commit"], rows)
 
 

@@ -198,7 +198,7 @@ def test_a_report_of_however_few_runs(tmp_path, count):
     assert (" and test 1.02 hours.\n" in text) == (count == 1)
     assert (" 1.02 to 1.02 hours each, " in text) == (count == 4)
     # Validations 12 and 10 of seed 0, 512 and 510 of seed 100: the second is the later half.
-    assert ("| 100 | `gamma=0.9 dueling=True` | 510 | 0 | 512 | - | 1.0 | abc1234 |" in text) == (count == 4)
+    assert ("| 100 | 20000 | `gamma=0.9 dueling=True` | 510 | 0 | 512 | - | 1.0 | abc1234 |" in text) == (count == 4)
     assert ("None yet." in text) == (count < 4)
     if count == 4:
         assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
