@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sb3_permakey.frame_context import FrameContext
 from sb3_permakey.initialisation import initialise_layers
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
 from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
@@ -186,16 +187,27 @@ class KeypointPairs(BaseFeaturesExtractor):
     nodes j; nodes beside these messages are pooled by mean and maximum, so that their order means nothing, and
     normalised. It costs a fraction of `KeypointGNN`, since pairs go through no matrix product.
 
-    :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,) and "motion"
-        (K, 2n)
+    :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,), "motion"
+        (K, 2n) and "image" uint8, channels first or last
     :param units: width of nodes and messages; the pooled features are 4 times as many
     :param position_frequencies: number of frequencies pi, 2 pi, 4 pi, ... of sines and cosines beside the position
-    :raises ValueError: when the space has no keypoints
+    :param context: what else is read: "image", the whole frame through a small CNN; None: nothing
+    :raises ValueError: when the space has no keypoints, no image where it is needed, or the context is unknown
     """
 
-    def __init__(self, observation_space: spaces.Dict, units: int = 64, position_frequencies: int = 4) -> None:
-        super().__init__(observation_space, 4 * units)
-        keypoints = require_keypoints(observation_space)
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        units: int = 64,
+        position_frequencies: int = 4,
+        context: Literal["image"] | None = None,
+    ) -> None:
+        if context not in (None, "image"):
+            raise ValueError(f"context must be 'image' or None, not {context!r}")
+        keypoints = require_keypoints(observation_space, image=context == "image")
+        frames = FrameContext(keypoints["image"]) if context == "image" else None  # type: ignore[arg-type]
+        super().__init__(observation_space, 4 * units + (frames.features_dim if frames else 0))
+        self.frames = frames
         _, channels = keypoints["features"].shape  # type: ignore[misc]
         self.position_frequencies = position_frequencies
         self.has_confidence = "confidence" in keypoints.spaces
@@ -210,7 +222,7 @@ class KeypointPairs(BaseFeaturesExtractor):
         initialise_layers(self.encode_nodes[0], centred=False)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features (B, 4 units)."""
+        """Features (B, 4 units), with a context more; "image" comes as floats in [0, 1]."""
         parts = [
             self.normalise_features(observations["features"]),
             with_waves(observations["keypoints"], self.position_frequencies),
@@ -222,7 +234,10 @@ class KeypointPairs(BaseFeaturesExtractor):
         nodes = self.encode_nodes(torch.cat(parts, dim=-1))
         messages = mean_messages(self.as_receiver(nodes), self.as_sender(nodes))
         nodes = torch.cat([nodes, messages], dim=-1)
-        return self.normalise_pooled(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
+        pooled = self.normalise_pooled(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
+        if self.frames is None:
+            return pooled
+        return torch.cat([pooled, self.frames(observations["image"])], dim=-1)
 
 
 class KeypointCNN(BaseFeaturesExtractor):

@@ -199,6 +199,12 @@ def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> 
         raise ValueError(f"{path} holds a run with other {', '.join(other)}; move it away or use other folders")
 
 
+def keeps_image(task: Task) -> bool:
+    """Whether the run's encoder of keypoints reads the frames too."""
+    encoder = task.settings.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
+    return METHODS[task.run.method].encoder == "cnn" or encoder.get("context") == "image"
+
+
 def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) -> VecEnv:
     """Environments with these seeds, as the run's agent sees them, their games cut after `max_steps` agent steps."""
     run, method = task.run, METHODS[task.run.method]
@@ -224,7 +230,7 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
         envs = VecPermaKeyObservation(
             envs,
             task.checkpoint.path,
-            keep_image=method.encoder == "cnn",
+            keep_image=keeps_image(task),
             history=PRESETS[run.preset].history if run.preset else 0,
             device=task.device,
             readout=readout,

@@ -1,0 +1,43 @@
+"""The whole frame as context of its keypoints, through a CNN that is small enough for many updates."""
+
+from __future__ import annotations
+
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from sb3_permakey.initialisation import initialise_layers
+
+PATCH_PX = 4
+"""Side of the patches that the first layer sees."""
+
+
+class FrameContext(nn.Module):
+    """A frame in patches of 4x4 pixels, then two convolutions of stride 2, normalised.
+
+    A ninth of the products of SB3's NatureCNN, whose first layer sees every place four times.
+
+    :param space: frames uint8, channels first or last
+    :param filters: of the patches' layer; the other two have twice as many
+    """
+
+    def __init__(self, space: spaces.Box, filters: int = 16) -> None:
+        super().__init__()
+        self.channels_last = space.shape[-1] < space.shape[0]
+        height, width, channels = space.shape if self.channels_last else (*space.shape[1:], space.shape[0])
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, filters, PATCH_PX, PATCH_PX),
+            nn.ReLU(),
+            nn.Conv2d(filters, 2 * filters, 3, 2),
+            nn.ReLU(),
+            nn.Conv2d(2 * filters, 2 * filters, 3, 2),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        across, down = (((size // PATCH_PX - 1) // 2 - 1) // 2 for size in (width, height))
+        self.features_dim = 2 * filters * across * down
+        self.normalise = nn.LayerNorm(self.features_dim)
+        initialise_layers(self.layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, features_dim) of floats in [0, 1]."""
+        return self.normalise(self.layers(images.permute(0, 3, 1, 2) if self.channels_last else images))
