@@ -22,7 +22,7 @@ import tyro
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from benchmarks.atari100k.tables import table
+from benchmarks.harness.tables import table
 from sb3_permakey import KeypointGNN, PermaKeyObservation, make_atari_env
 from sb3_permakey.extractors import require_keypoints
 from sb3_permakey.files import write_atomically, write_json

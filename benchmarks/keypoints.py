@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from benchmarks.backends import in_processes, in_this_process, print_outcomes
+from benchmarks.harness.pool import in_processes, in_this_process, print_outcomes
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKeyConfig, checkpoint_exists

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.harness.markdown_blocks import renewed
 from benchmarks.keypoints import NUM_KEYPOINTS, RESULTS
-from benchmarks.renewal import renewed
 from sb3_permakey.files import write_atomically
 
 ROWS = {

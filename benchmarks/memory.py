@@ -28,7 +28,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
-from benchmarks.backends import in_processes, print_outcomes
+from benchmarks.harness.pool import in_processes, print_outcomes
 from benchmarks.memory_agents import AGENTS, RECURRENT, STEPS, Agent
 from benchmarks.memory_report import PICTURE, RESULTS, ReportConfig, write_report
 from benchmarks.memory_tasks import TASKS, Task

@@ -20,7 +20,7 @@ import torch
 import tyro
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks.renewal import renewed
+from benchmarks.harness.markdown_blocks import renewed
 from sb3_permakey import Rainbow, VecPermaKeyObservation, make_atari_env
 from sb3_permakey.common.presets import RAINBOW_PEAKS
 from sb3_permakey.files import write_atomically, write_json

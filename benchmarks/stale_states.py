@@ -22,7 +22,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.atari100k.tables import table
+from benchmarks.harness.tables import table
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork

@@ -4,7 +4,7 @@ import sys
 
 import tyro
 
-from benchmarks.atari100k.benchmark import Atari100kBenchmark, main
+from benchmarks.atari100k.run import Atari100kBenchmark, main
 
 if __name__ == "__main__":
     try:

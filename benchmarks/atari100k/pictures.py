@@ -1,4 +1,4 @@
-"""The pictures of `benchmarks.report`."""
+"""The pictures of `benchmarks.atari100k.report`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.atari100k.results import Result
 from benchmarks.atari100k.statistics import performance_profiles
 from benchmarks.atari100k.tables import PUBLISHED, Groups, hours, normalised_scores, scores_of, validation_means
+from benchmarks.harness.results import Result
 
 PANEL_SIZE, LEGEND_ROW = (4.2, 3.6), 0.2
 """Inches."""

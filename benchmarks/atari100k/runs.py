@@ -15,9 +15,9 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
+from benchmarks.atari100k.callbacks import GAMES, SECONDS, TimedValidation, TrainingGames
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, paper_keypoints
 from benchmarks.atari100k.methods import (
     METHODS,
@@ -29,7 +29,7 @@ from benchmarks.atari100k.methods import (
 )
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
-from benchmarks.atari100k.results import Result, read_result, write_result
+from benchmarks.harness.results import Result, read_result, write_result
 from benchmarks.keypoints import NUM_KEYPOINTS
 from sb3_permakey.agent_presets import PRESETS
 from sb3_permakey.atari import make_atari_env
@@ -49,11 +49,10 @@ from sb3_permakey.validation import (
     VALIDATION_STEPS,
     VALIDATIONS,
     RandomActions,
-    Validation,
 )
 
 TEST_EPSILON = 0.001
-SECONDS, GAMES, DESCRIPTION, TRAINED = "seconds.json", "training_games.json", "description.json", "trained.json"
+DESCRIPTION, TRAINED = "description.json", "trained.json"
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,6 @@ class Task:
     """Where runs keep their models and checkpoints while they last."""
     results: Path
     device: str = "auto"
-    threads: int | None = None
-    """CPU threads; None: as many as torch takes."""
     save_every: int = 10_000
     """Agent steps between two checkpoints of the run."""
     command: str = ""
@@ -239,54 +236,6 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
     return VecTransposeImage(envs) if method.stores_images else envs
 
 
-class TimedValidation(Validation):
-    """Validation that writes the seconds of learning and of validation into the run's folder."""
-
-    def _init_callback(self) -> None:
-        super()._init_callback()
-        path = self.folder / SECONDS
-        self.seconds = json.loads(path.read_text()) if path.exists() else {"training": 0.0, "validation": 0.0}
-        self.since = time.monotonic()
-
-    def lap(self, phase: str) -> None:
-        """Count the time since the last call for a phase."""
-        now = time.monotonic()
-        self.seconds[phase] += now - self.since
-        self.since = now
-
-    def validate(self) -> float:
-        """Play the games of a validation; their mean score."""
-        self.lap("training")
-        score = super().validate()
-        self.lap("validation")
-        write_json(self.folder / SECONDS, self.seconds)
-        minutes = sum(self.seconds.values()) / 60
-        print(f"{self.folder.name}: {self.num_timesteps} steps, {minutes:.1f} min, validation {score:.0f}", flush=True)
-        return score
-
-
-class TrainingGames(BaseCallback):
-    """Writes after which agent step each whole game of the training ended, and its score.
-
-    :param path: JSON file; one that is there goes on
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    def _init_callback(self) -> None:
-        self.games = json.loads(self.path.read_text()) if self.path.exists() else {"steps": [], "scores": []}
-
-    def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                self.games["steps"].append(self.num_timesteps)
-                self.games["scores"].append(float(info["episode"]["r"]))
-                write_json(self.path, self.games)
-        return True
-
-
 def train(task: Task) -> dict[str, Any]:
     """Train, or go on with a run that was killed; the best model stays in the run's folder.
 
@@ -367,8 +316,6 @@ def do_task(task: Task) -> str:
 
     :raises InUseError: when another process is doing it
     """
-    if task.threads:
-        torch.set_num_threads(task.threads)
     if finished(task) is not None:
         return f"{task.run.name}: done before"
     with locked_folder(task.place):

@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.report`, as lines of Markdown."""
+"""The tables of `benchmarks.atari100k.report`, as lines of Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.atari100k.methods import METHODS
-from benchmarks.atari100k.results import Result
 from benchmarks.atari100k.statistics import (
     Spread,
     between_runs,
@@ -20,6 +19,8 @@ from benchmarks.atari100k.statistics import (
     iqm_intervals,
     median_of_seeds,
 )
+from benchmarks.harness.results import Result
+from benchmarks.harness.tables import table
 from benchmarks.keypoints import NUM_KEYPOINTS
 
 PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("published_scores.json").read_text())
@@ -108,11 +109,6 @@ def measured(groups: Groups, kind: Kind) -> str:
     """The paper's statistic of n runs made here."""
     scores = scores_of(groups.get(kind, ()))
     return "-" if scores is None else f"**{spread_cell(median_of_seeds(scores))}**, n={len(scores)}"
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of Markdown."""
-    return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def table1(groups: Groups) -> list[str]:

@@ -13,17 +13,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_tasks import tiny_task
 
 from benchmarks.atari100k import runs
-from benchmarks.atari100k.benchmark import (
-    Atari100kBenchmark,
-    main,
-    make_tasks,
-    run_tasks,
-    threads_of,
-    workers_of,
-)
 from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, readout_of
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
-from benchmarks.atari100k.results import CorruptResultWarning, read_result
+from benchmarks.atari100k.run import Atari100kBenchmark, main, make_tasks, memory_of
 from benchmarks.atari100k.runs import (
     Run,
     Schedule,
@@ -32,6 +24,8 @@ from benchmarks.atari100k.runs import (
     make_envs,
     make_run,
 )
+from benchmarks.harness.pool import Pool
+from benchmarks.harness.results import CorruptResultWarning, read_result
 from sb3_permakey import RecurrentQRDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.evaluation import FIRST_TEST_SEED
@@ -322,7 +316,7 @@ def test_the_command_ends_with_the_table_and_does_nothing_twice(squares, tmp_pat
         folder=tmp_path / "runs",
         results=tmp_path / "atari100k",
         pictures=tmp_path,
-        workers=1,
+        pool=Pool(workers=1),
         device="cpu",
     )
     main(config)
@@ -350,7 +344,7 @@ def test_failed_runs_are_named_at_the_end_and_the_others_done(squares, tmp_path,
         folder=tmp_path / "runs",
         results=tmp_path / "atari100k",
         pictures=tmp_path,
-        workers=1,
+        pool=Pool(workers=1),
     )
     with pytest.raises(SystemExit, match="1 of 2 runs failed: mspacman-permakey-gnn-paper-k7-clean-0"):
         main(config)
@@ -358,26 +352,12 @@ def test_failed_runs_are_named_at_the_end_and_the_others_done(squares, tmp_path,
     assert "| MsPacman | random policy | 1 |" in (tmp_path / "atari100k.md").read_text()
 
 
-def test_cores_and_memory_are_shared_out(monkeypatch):
-    def workers(methods, seeds, gigabytes, **settings):
-        config = Atari100kBenchmark(games=("MsPacman",), methods=methods, seeds=seeds, **settings)
-        sizes = {"SC_PHYS_PAGES": gigabytes * 10**6, "SC_PAGE_SIZE": 1000}
-        monkeypatch.setattr("os.sysconf", sizes.__getitem__)
-        return workers_of(config, make_tasks(config))
+def test_images_in_the_buffer_take_more_memory():
+    def memory(*methods):
+        return memory_of(make_tasks(Atari100kBenchmark(games=("MsPacman",), methods=methods, seeds=1)))
 
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert workers(("grid-gnn",), 3, 64, device="cpu") == 3
-    assert workers(("grid-gnn",), 20, 64, device="cpu") == 8
-    assert workers(("grid-gnn",), 20, 9, device="cpu") == 4
-    assert workers(("grid-gnn", "recurrent-dqn-pixels"), 20, 16, device="cpu") == 3
-    assert workers(("grid-gnn",), 20, 1, device="cpu") == 1
-    assert workers(("grid-gnn",), 20, 1, device="cpu", workers=5) == 5
-    assert workers(("grid-gnn",), 3, 64, device="meta") == 1
-
-    assert threads_of(Atari100kBenchmark(), 1) is None
-    assert threads_of(Atari100kBenchmark(), 3) == 2
-    assert threads_of(Atari100kBenchmark(), 16) == 1
-    assert threads_of(Atari100kBenchmark(threads=4), 16) == 4
+    assert memory("grid-gnn") == 2 * 10**9
+    assert memory("grid-gnn", "recurrent-dqn-pixels") == 5 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -413,17 +393,3 @@ def test_bad_input_ends_the_command_with_a_sentence(flags, sentence, monkeypatch
         runpy.run_module("benchmarks.atari100k", run_name="__main__")
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith(f"atari100k: {sentence}")
-
-
-def test_a_run_on_ray_has_one_thread_unless_told_otherwise(monkeypatch):
-    def submit(do_task, tasks, *, threads, **resources):
-        return [(threads, task.threads) for task in tasks]
-
-    monkeypatch.setattr("benchmarks.atari100k.benchmark.on_ray", submit)
-
-    def threads(**settings):
-        config = Atari100kBenchmark(games=("MsPacman",), methods=("random",), seeds=2, backend="ray", **settings)
-        return run_tasks(make_tasks(config), config)
-
-    assert threads() == [(1, 1), (1, 1)]
-    assert threads(threads=4) == [(4, 4), (4, 4)]

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.atari100k import benchmark
-from benchmarks.atari100k.benchmark import Atari100kBenchmark, make_tasks
+from benchmarks.atari100k import run as benchmark
 from benchmarks.atari100k.checkpoints import (
     Checkpoint,
     WantedCheckpoint,
@@ -12,6 +11,7 @@ from benchmarks.atari100k.checkpoints import (
     pretraining,
     require_checkpoint,
 )
+from benchmarks.atari100k.run import Atari100kBenchmark, make_tasks
 from benchmarks.atari100k.runs import make_run
 from sb3_permakey.keypoints.shipped import CheckpointError
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import rainbow_speed
+from benchmarks.harness.markdown_blocks import renewed
 from benchmarks.rainbow_speed import PARTS, measure, table
-from benchmarks.renewal import renewed
 
 ROOT = Path(__file__).parents[2]
 

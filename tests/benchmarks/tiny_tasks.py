@@ -34,6 +34,5 @@ def tiny_task(
         folder=folder / "runs",
         results=folder / "results",
         device="cpu",
-        threads=1,
         save_every=20,
     )

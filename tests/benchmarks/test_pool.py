@@ -4,9 +4,10 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import backends
-from benchmarks.backends import in_processes, in_this_process, on_ray, print_outcomes
+from benchmarks.harness import pool
+from benchmarks.harness.pool import Pool, in_processes, in_this_process, on_ray, print_outcomes
 
 
 def die_once(marker: Path) -> str:
@@ -30,7 +31,7 @@ def always_die(_: int) -> str:
 
 def test_a_task_that_fails_does_not_stop_the_others():
     outcomes = list(in_this_process(fail_on_one, [0, 1, 2]))
-    assert [outcome.line for outcome in outcomes] == ["0", None, "2"]
+    assert [outcome.result for outcome in outcomes] == ["0", None, "2"]
     assert str(outcomes[1].error) == "one is not wanted"
 
 
@@ -48,14 +49,14 @@ def test_failures_are_named_after_all_tasks(capsys):
 def test_processes_that_die_are_tried_again(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     outcomes = list(in_processes(die_once, [tmp_path / "a", tmp_path / "b"], 1, 1))
-    assert sorted(outcome.line for outcome in outcomes) == ["a with 1 threads", "b with 1 threads"]
+    assert sorted(outcome.result for outcome in outcomes) == ["a with 1 threads", "b with 1 threads"]
 
 
 def test_a_process_that_always_dies_is_given_up(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(backends, "ATTEMPTS", 2)
+    monkeypatch.setattr(pool, "ATTEMPTS", 2)
     [outcome] = in_processes(always_die, [7], 1, 1)
-    assert (outcome.task, outcome.line) == (7, None)
+    assert (outcome.task, outcome.result) == (7, None)
     assert "terminated abruptly" in str(outcome.error)
 
 
@@ -74,7 +75,7 @@ def test_ray_takes_failures_and_dead_workers(tmp_path):
 
     tasks = [(tmp_path / "a", False), (tmp_path / "b", True)]
     outcomes = {outcome.task[0].name: outcome for outcome in on_ray(work, tasks, threads=1, memory_bytes=10**8)}
-    assert outcomes["a"].line == "1"
+    assert outcomes["a"].result == "1"
     assert outcomes["a"].error is None
     assert "not wanted" in str(outcomes["b"].error)
 
@@ -118,3 +119,57 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, 
     assert sorted(path.name for path in tmp_path.glob("start-*")) == ["start-0", "start-40"]
     result = json.loads(task.result_path.read_text())
     assert [one["steps"] for one in result["validation"]] == [20, 40, 60]
+
+
+def test_cores_and_memory_are_shared_out(monkeypatch):
+    def workers(count, memory_gb, gigabytes, device="cpu", **settings):
+        sizes = {"SC_PHYS_PAGES": gigabytes * 10**6, "SC_PAGE_SIZE": 1000}
+        monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+        return Pool(**settings).workers_for(count, memory_gb * 10**9, device)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert workers(3, 2, 64) == 3
+    assert workers(20, 2, 64) == 8
+    assert workers(20, 2, 9) == 4
+    assert workers(20, 5, 16) == 3
+    assert workers(20, 2, 1) == 1
+    assert workers(20, 0, 1) == 8
+    assert workers(20, 2, 1, workers=5) == 5
+    assert workers(3, 2, 64, device="meta") == 1
+
+    assert Pool().threads_for(1) is None
+    assert Pool().threads_for(3) == 2
+    assert Pool().threads_for(16) == 1
+    assert Pool(threads=4).threads_for(16) == 4
+
+
+def test_a_pool_of_one_worker_is_this_process(keep_threads):
+    torch.set_num_threads(2)
+    outcomes = Pool(workers=1, threads=1).run(lambda task: (task, os.getpid(), torch.get_num_threads()), ["a"])
+    assert [outcome.result for outcome in outcomes] == [("a", os.getpid(), 1)]
+
+
+def test_a_pool_of_two_has_processes_of_half_the_cores(monkeypatch, tmp_path):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    outcomes = Pool(workers=2).run(die_once, [tmp_path / "a"])
+    assert [outcome.result for outcome in outcomes] == ["a with 3 threads"]
+
+
+def test_a_run_on_ray_has_one_thread_unless_told_otherwise(monkeypatch, keep_threads):
+    def submit(function, tasks, *, threads, **resources):
+        return [(threads, function(task), resources["gpus"]) for task in tasks]
+
+    monkeypatch.setattr(pool, "on_ray", submit)
+
+    def threads(**settings):
+        return Pool(backend="ray", gpus=0.5, **settings).run(lambda _: torch.get_num_threads(), ["a", "b"])
+
+    assert threads() == [(1, 1, 0.5), (1, 1, 0.5)]
+    assert threads(threads=4) == [(4, 4, 0.5), (4, 4, 0.5)]
+
+
+@pytest.mark.parametrize("name", ["workers", "threads"])
+def test_a_pool_has_at_least_one_worker_and_thread(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        Pool(**{name: 0})

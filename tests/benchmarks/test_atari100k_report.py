@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
-from benchmarks.atari100k.results import CorruptResultWarning, read_result, read_results, write_result
+from benchmarks.atari100k.report import ReportConfig, write_report
 from benchmarks.atari100k.statistics import (
     between_runs,
     human_normalised,
@@ -26,7 +26,7 @@ from benchmarks.atari100k.tables import (
     table2,
     table3,
 )
-from benchmarks.report import ReportConfig, write_report
+from benchmarks.harness.results import CorruptResultWarning, read_result, read_results, write_result
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "gpu": None, "system": "Linux", "python": "3.11"}
 

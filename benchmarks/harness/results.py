@@ -1,4 +1,4 @@
-"""Result files of `benchmarks.atari100k`: one JSON a run, with a digest by which a damaged one is found."""
+"""Result files with a digest, by which a damaged one is found: one JSON a run."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python -m benchmarks.atari100k --games MsPacman --methods permakey-gnn --seeds 3 --preset paper
     python -m benchmarks.atari100k --methods permakey-peaks-gnn --preset strong
     python -m benchmarks.atari100k --methods grid-gnn true-positions-gnn --games MsPacman --backend ray --address auto
-    python -m benchmarks.report
+    python -m benchmarks.atari100k.report
 
 A run trains one agent for 100,000 steps (400,000 frames), validates it every 10,000 on 10 games (cut after 4,500 steps:
 an early policy can be stuck at a safe place for half an hour), and tests the checkpoint that was best there: 10 whole
@@ -19,23 +19,21 @@ paper's statistic needs it. Settings are chosen by validation alone: `--test-epi
 from __future__ import annotations
 
 import itertools
-import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from stable_baselines3.common.utils import get_device
 
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, find_checkpoint, pretrain, require_checkpoint
 from benchmarks.atari100k.methods import METHODS, PRESETS
+from benchmarks.atari100k.report import RESULTS, ReportConfig, write_report
 from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run
 from benchmarks.atari100k.tables import all_runs_table, group_runs
-from benchmarks.backends import Outcome, in_processes, in_this_process, on_ray, print_outcomes
-from benchmarks.report import RESULTS, ReportConfig, write_report
+from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.atari import atari_env_id, plain_game_name
 
 GAMES = ("BattleZone", "MsPacman", "Seaquest", "Frostbite")
@@ -73,16 +71,8 @@ class Atari100kBenchmark:
     """Where the JSON files go, shared like the other folder; the tables are beside it."""
     pictures: Path = Path("docs")
     """Folder of the pictures."""
-    backend: Literal["local", "ray"] = "local"
-    """local: on this machine. ray: a task of Ray for each run."""
-    workers: int | None = None
-    """Local runs at once, each in its own process; empty: on a CPU one for each core, if memory allows; else 1."""
-    threads: int | None = None
-    """CPU threads of a run; empty: the cores shared out among the workers; on Ray 1."""
-    address: str | None = None
-    """Address of the Ray cluster; empty: a local Ray."""
-    gpus: float = 0.0
-    """GPUs of a run on Ray, may be a part of one."""
+    pool: Annotated[Pool, tyro.conf.arg(name="")] = field(default_factory=Pool)
+    """Where runs run, and how many at once."""
     device: str = "auto"
     """Where to train."""
 
@@ -91,9 +81,8 @@ class Atari100kBenchmark:
             unknown = [name for name in names if name not in known]
             if unknown:
                 raise ValueError(f"unknown {kind} {unknown[0]!r}; there are {', '.join(known)}")
-        for name, number in (("seeds", self.seeds), ("workers", self.workers)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, not {number}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, not {self.seeds}")
 
 
 def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
@@ -141,43 +130,6 @@ def memory_of(tasks: Sequence[Task]) -> int:
     return MEMORY_BYTES[any(METHODS[task.run.method].stores_images for task in tasks)]
 
 
-def workers_of(benchmark: Atari100kBenchmark, tasks: Sequence[Task]) -> int:
-    """Local processes for these runs: two of one thread are faster than one of two."""
-    if benchmark.workers is not None:
-        return benchmark.workers
-    if get_device(benchmark.device).type != "cpu":
-        return 1
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-    return max(min(len(tasks), os.cpu_count() or 1, memory // memory_of(tasks)), 1)
-
-
-def threads_of(benchmark: Atari100kBenchmark, workers: int) -> int | None:
-    """CPU threads of a run, of which `workers` run at once; None: as many as torch takes."""
-    if benchmark.threads is not None:
-        return benchmark.threads
-    return None if workers == 1 else max((os.cpu_count() or 1) // workers, 1)
-
-
-def run_tasks(tasks: Sequence[Task], benchmark: Atari100kBenchmark) -> Iterator[Outcome]:
-    """Do runs where the settings say."""
-    if benchmark.backend == "ray":
-        threads = benchmark.threads or 1
-        return on_ray(
-            do_task,
-            [replace(task, threads=threads) for task in tasks],
-            address=benchmark.address,
-            threads=threads,
-            gpus=benchmark.gpus,
-            memory_bytes=memory_of(tasks),
-        )
-    workers = workers_of(benchmark, tasks)
-    threads = threads_of(benchmark, workers)
-    tasks = [replace(task, threads=threads) for task in tasks]
-    if workers == 1:
-        return in_this_process(do_task, tasks)
-    return in_processes(do_task, tasks, workers, threads or 1)
-
-
 def main(benchmark: Atari100kBenchmark) -> None:
     """Do the runs that are not done, then write tables and pictures, and print the table of these runs.
 
@@ -186,7 +138,8 @@ def main(benchmark: Atari100kBenchmark) -> None:
     tasks = make_tasks(benchmark)
     todo = [task for task in tasks if finished(task) is None]
     try:
-        print_outcomes(run_tasks(todo, benchmark) if todo else (), lambda task: task.run.name)
+        outcomes = benchmark.pool.run(do_task, todo, memory_bytes=memory_of(tasks), device=benchmark.device)
+        print_outcomes(outcomes if todo else (), lambda task: task.run.name)
     finally:
         write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.pictures))
         done = [result for result in map(finished, tasks) if result is not None]

@@ -1,4 +1,4 @@
-"""Where the benchmarks' runs run: in this process, in several local ones, or on a Ray cluster.
+"""The one pool of the benchmarks' runs: in this process, in several local ones, or on a Ray cluster.
 
 A run that fails does not stop the others. One whose process dies is tried again; where runs keep checkpoints, it goes
 on where it was. On a cluster that takes a folder which all machines share.
@@ -10,9 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import torch
+from stable_baselines3.common.utils import get_device
 
 from sb3_permakey.extras import missing_package
 
@@ -24,16 +29,91 @@ class Outcome(NamedTuple):
     """How a task ended.
 
     :param task: the task
-    :param line: what its function returned; None when it failed
+    :param result: what its function returned, of a run a line to print; None when it failed
     :param error: why it failed; None when it did not
     """
 
     task: Any
-    line: str | None
+    result: Any
     error: BaseException | None
 
 
-Function = Callable[[Any], str]
+Function = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where a benchmark's runs run, and how many at once."""
+
+    backend: Literal["local", "ray"] = "local"
+    """local: on this machine. ray: a task of Ray for each run."""
+    workers: int | None = None
+    """Local runs at once, each in its own process; empty: on a CPU one for each core, if memory allows; else 1."""
+    threads: int | None = None
+    """CPU threads of a run; empty: the cores shared out among the workers; on Ray 1."""
+    address: str | None = None
+    """Address of the Ray cluster; empty: a local Ray."""
+    gpus: float = 0.0
+    """GPUs of a run on Ray, may be a part of one."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+
+    def workers_for(self, count: int, memory_bytes: int, device: str) -> int:
+        """Local processes for so many runs: two of one thread are faster than one of two.
+
+        :param count: runs
+        :param memory_bytes: what the largest run takes
+        :param device: where they compute
+        """
+        if self.workers is not None:
+            return self.workers
+        if get_device(device).type != "cpu":
+            return 1
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        return max(min(count, os.cpu_count() or 1, memory // max(memory_bytes, 1)), 1)
+
+    def threads_for(self, workers: int) -> int | None:
+        """CPU threads of a run, of which `workers` run at once; None: as many as torch takes."""
+        if self.threads is not None:
+            return self.threads
+        return None if workers == 1 else max((os.cpu_count() or 1) // workers, 1)
+
+    def run(
+        self, function: Function, tasks: Sequence[Any], *, memory_bytes: int = 0, device: str = "auto"
+    ) -> Iterator[Outcome]:
+        """Do tasks; their outcomes as they end.
+
+        :param function: importable by name
+        :param tasks: its arguments
+        :param memory_bytes: what the largest task takes
+        :param device: where they compute
+        """
+        if self.backend == "ray":
+            threads = self.threads or 1
+            return on_ray(
+                partial(_with_threads, function, threads),
+                tasks,
+                address=self.address,
+                threads=threads,
+                gpus=self.gpus,
+                memory_bytes=memory_bytes,
+            )
+        workers = self.workers_for(len(tasks), memory_bytes, device)
+        own_threads = self.threads_for(workers)
+        work = partial(_with_threads, function, own_threads)
+        if workers == 1:
+            return in_this_process(work, tasks)
+        return in_processes(work, tasks, workers, own_threads or 1)
+
+
+def _with_threads(function: Function, threads: int | None, task: Any) -> Any:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return function(task)
 
 
 def print_outcomes(outcomes: Iterable[Outcome], name: Callable[[Any], str]) -> None:
@@ -47,7 +127,7 @@ def print_outcomes(outcomes: Iterable[Outcome], name: Callable[[Any], str]) -> N
     for outcome in outcomes:
         count += 1
         if outcome.error is None:
-            print(outcome.line, flush=True)
+            print(outcome.result, flush=True)
         else:
             failed.append(name(outcome.task))
             print(f"{failed[-1]} failed: {outcome.error!r}", flush=True)
@@ -113,7 +193,7 @@ def on_ray(
         import ray
     except ImportError as error:
         raise missing_package("the backend ray needs Ray", "benchmarks") from error
-    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     variables = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False)
     try:
