@@ -20,7 +20,7 @@ from sb3_permakey.keypoints.detector import Readout
 
 Settings = dict[str, Any]
 AgentName = AlgorithmName | Literal["dqn", "qrdqn", "random"]
-Observed = Literal["keypoints", "points", "pixels", "gray"]
+Observed = Literal["keypoints", "points", "objects", "pixels", "gray"]
 
 ALGORITHMS: dict[AgentName, type[BaseAlgorithm]] = {
     **OWN_ALGORITHMS,
@@ -50,7 +50,8 @@ class Method:
 
     :param label: its name in tables and pictures
     :param agent: who learns; "random" does not
-    :param observes: keypoints; "points": features at other places; RGB pixels; or a stack of gray frames
+    :param observes: keypoints; "points": features at other places; "objects": what OCAtari tells of them; RGB pixels;
+        or a stack of gray frames
     :param checkpoint: the keypoint method whose checkpoint makes the features
     :param readout: of the keypoints; None for those who take the preset's
     :param encoder: of keypoints
@@ -107,6 +108,7 @@ METHODS: dict[str, Method] = {
     "random-points-gnn": Method(
         "random points + GNN", "recurrent-dqn", "points", "permakey", encoder="gnn", points="random"
     ),
+    "true-objects-rainbow": Method("true objects + Rainbow", "rainbow", "objects", encoder="pairs"),
     "recurrent-dqn-pixels": Method("RecurrentDQN on pixels", "recurrent-dqn", "pixels"),
     "dqn-pixels": Method("DQN on pixels", "dqn", "gray"),
     "qrdqn-pixels": Method("QRDQN on pixels", "qrdqn", "gray"),

@@ -27,6 +27,7 @@ from benchmarks.atari100k.methods import (
     preset_of,
     readout_of,
 )
+from benchmarks.atari100k.objects import ObjectObservation
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.harness.results import Result, read_result, write_result
@@ -205,6 +206,7 @@ def keeps_image(task: Task) -> bool:
 def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) -> VecEnv:
     """Environments with these seeds, as the run's agent sees them, their games cut after `max_steps` agent steps."""
     run, method = task.run, METHODS[task.run.method]
+    history = PRESETS[run.preset].history if run.preset else 0
 
     def maker(seed: int) -> Callable[[], gym.Env]:
         def make() -> gym.Env:
@@ -212,6 +214,8 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
             if method.points is not None:
                 assert run.num_keypoints is not None
                 return with_points(env, method.points, run.game, run.num_keypoints, seed)
+            if method.observes == "objects":
+                return ObjectObservation(env, run.game, history=history)
             return GrayFrame(env) if method.observes == "gray" else env
 
         return make
@@ -228,7 +232,7 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
             envs,
             task.checkpoint.path,
             keep_image=keeps_image(task),
-            history=PRESETS[run.preset].history if run.preset else 0,
+            history=history,
             device=task.device,
             readout=readout,
             num_keypoints=run.num_keypoints,

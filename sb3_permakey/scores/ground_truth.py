@@ -127,12 +127,14 @@ class GroundTruth:
 
     :param env: an environment of `make_atari_env`
     :param game: the same game's name
+    :param also: categories of `NOT_OBJECTS` that are wanted all the same
     :raises ImportError: when OCAtari is not installed
     :raises GroundTruthError: when OCAtari does not know the game
     """
 
-    def __init__(self, env: gym.Env, game: str) -> None:
+    def __init__(self, env: gym.Env, game: str, also: frozenset[str] = frozenset()) -> None:
         self.env = env
+        self.left_out = NOT_OBJECTS - also
         self.game = plain_game_name(atari_env_id(game))
         self.ale = env.unwrapped.ale  # type: ignore[attr-defined]
         self.vision = _extraction(self.game, "vision") if self.game in VISION_GAMES else None
@@ -203,10 +205,10 @@ class GroundTruth:
         """OCAtari's objects and their places in its list."""
         by_ram = RAM_CATEGORIES.get(self.game, frozenset())
         for index, slot in enumerate(self.in_ram):
-            if slot and slot.category not in NOT_OBJECTS and (not self.vision or slot.category in by_ram):
+            if slot and slot.category not in self.left_out and (not self.vision or slot.category in by_ram):
                 yield index, slot
         for index, slot in enumerate(self.on_screen):
-            if slot and slot.category not in NOT_OBJECTS and slot.category not in by_ram:
+            if slot and slot.category not in self.left_out and slot.category not in by_ram:
                 yield index, slot
 
     def _identified(self, found: FrameObjects) -> FrameObjects:
