@@ -68,7 +68,7 @@ class ObjectObservation(gym.ObservationWrapper):
     :param env: an environment of `make_atari_env`
     :param game: its game
     :param count: K
-    :param history: how many displacements of each object are in "motion"
+    :param history: how many displacements of each object are in "motion"; 0: no such entry
     """
 
     def __init__(self, env: gym.Env, game: str, count: int = OBJECT_SLOTS, history: int = 3) -> None:
@@ -77,20 +77,21 @@ class ObjectObservation(gym.ObservationWrapper):
         self.truth = GroundTruth(env, game, also=STATIC_OBJECTS.get(game, frozenset()))
         self.kinds = kinds_of(game)
         self.count, self.history = count, history
-        self.observation_space = spaces.Dict(
-            {
-                "keypoints": spaces.Box(-1.0, 1.0, (count, 2), np.float32),
-                "features": spaces.Box(0.0, 1.0, (count, len(self.kinds) + 5), np.float32),
-                "confidence": spaces.Box(0.0, 1.0, (count,), np.float32),
-                "motion": spaces.Box(-JUMP, JUMP, (count, 2 * history), np.float32),
-            }
-        )
+        entries: dict[str, spaces.Space] = {
+            "keypoints": spaces.Box(-1.0, 1.0, (count, 2), np.float32),
+            "features": spaces.Box(0.0, 1.0, (count, len(self.kinds) + 5), np.float32),
+            "confidence": spaces.Box(0.0, 1.0, (count,), np.float32),
+        }
+        if history:
+            entries["motion"] = spaces.Box(-JUMP, JUMP, (count, 2 * history), np.float32)
+        self.observation_space = spaces.Dict(entries)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset; objects of the first frame."""
         frame, info = self.env.reset(**kwargs)
         self.truth.reset()
-        self.slots, self.motion = ObjectSlots(self.count), KeypointMotion(self.history)
+        self.slots = ObjectSlots(self.count)
+        self.motion = KeypointMotion(self.history) if self.history else None
         self.nodes = self._nothing()
         return self._observe(frame, start=True), info
 
@@ -120,5 +121,6 @@ class ObjectObservation(gym.ObservationWrapper):
                     self.nodes["keypoints"][slot] = centers[index]
                     self.nodes["features"][slot] = features[index]
                     self.nodes["confidence"][slot] = 1
-        motion = self.motion.observe(self.nodes["keypoints"][None], [start])[0]
-        return {**self.nodes, "motion": motion}
+        if self.motion is None:
+            return dict(self.nodes)
+        return {**self.nodes, "motion": self.motion.observe(self.nodes["keypoints"][None], [start])[0]}

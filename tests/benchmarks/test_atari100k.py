@@ -14,6 +14,7 @@ from tiny_tasks import tiny_task
 
 from benchmarks.atari100k import runs
 from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, readout_of
+from benchmarks.atari100k.objects import OBJECT_SLOTS
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.run import Atari100kBenchmark, main, make_tasks, memory_of
 from benchmarks.atari100k.runs import (
@@ -58,7 +59,8 @@ def squares(monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_sees_atari_as_its_agent_needs_it(method, task_of):
-    if METHODS[method].points == "true":
+    of_objects = METHODS[method].observes == "objects"
+    if METHODS[method].points == "true" or of_objects:
         pytest.importorskip("ocatari")
     envs = make_envs(task_of(method), [0, 1])
     observations = envs.reset()
@@ -66,8 +68,8 @@ def test_every_method_sees_atari_as_its_agent_needs_it(method, task_of):
     if isinstance(space, spaces.Dict):
         assert {"keypoints", "features"} <= set(space.spaces)
         assert ("image" in space.spaces) == method.endswith("-cnn")
-        assert ("confidence" in space.spaces) == ("peaks" in method)
-        assert observations["keypoints"].shape == (2, 4, 2)
+        assert ("confidence" in space.spaces) == ("peaks" in method or of_objects)
+        assert observations["keypoints"].shape == (2, OBJECT_SLOTS if of_objects else 4, 2)
     else:
         assert space.shape == ((4, 84, 84) if METHODS[method].observes == "gray" else (3, 84, 84))
     observations, *_ = envs.step([0, 0])
