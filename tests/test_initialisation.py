@@ -54,14 +54,14 @@ def test_a_fresh_cnn_tells_states_apart(played, training):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"policy_kwargs": STRONG["policy_kwargs"]}])
-@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn_type", ["lstm", "gru", "mingru"])
 def test_a_fresh_recurrent_network_tells_states_apart(played, arguments, rnn_type):
     env, batch = played
     policy = {**arguments.get("policy_kwargs", {}), "rnn_type": rnn_type}
     model = RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=100, policy_kwargs=policy)
     starts = torch.ones(STATES, dtype=torch.bool)
     with torch.no_grad():
-        values, states = model.q_net(batch, model.q_net.zero_states(STATES), starts)
+        values, states = model.q_net(batch, model.q_net.initial_states(STATES), starts)
     assert relative_spread(states[0][0]) > 0.25
     assert relative_spread(values[..., 0]) > 0.25
 

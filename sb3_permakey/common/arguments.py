@@ -145,9 +145,9 @@ def misfit(buffer: Any, agent: RecurrentQLearning) -> str:
     draws_by_priority = issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer)
     if isinstance(buffer, PrioritizedSequenceReplayBuffer) and not draws_by_priority:
         return "it has priorities, and the agent draws uniformly (prioritized_replay=False)"
-    if agent.recurrent_state == "stored" and buffer.state_shape != agent.q_net.state_shape:
+    if agent.recurrent_state == "stored" and buffer.state_shape != agent.q_net.rnn.state_shape:
         held = "it has no recurrent states" if buffer.state_shape is None else f"its states are {buffer.state_shape}"
-        return f'{held}, needed are {agent.q_net.state_shape} (recurrent_state="stored")'
+        return f'{held}, needed are {agent.q_net.rnn.state_shape} (recurrent_state="stored")'
     window = agent.sequence_length + agent.n_steps
     if buffer.buffer_size < window:
         return f"it has {buffer.buffer_size} places an environment, a window needs {window} (sequence_length + n_steps)"

@@ -4,7 +4,6 @@ import warnings
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -15,7 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_permakey.common.arguments import require_known_observations
 from sb3_permakey.common.environment_watch import EnvironmentWatch
 from sb3_permakey.common.feature_statistics import dead_units, effective_rank
-from sb3_permakey.common.recurrent_networks import RecurrentQNetwork, RecurrentStates
+from sb3_permakey.common.memory import States, stacked
+from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.stored_steps import (
@@ -36,8 +36,8 @@ class RecurrentActing(OffPolicyAlgorithm):
     recurrent_state: Literal["zero", "stored"]
     exploration_schedule: Schedule
     exploration_rate = 0.0
-    # The recurrent states of the training environments; None is the zero state.
-    _last_lstm_states: RecurrentStates | None = None
+    # The memory's states of the training environments; None where all begin.
+    _last_lstm_states: States | None = None
     _watch: EnvironmentWatch | None = None
     # What the last update learned from.
     _last_observations: PyTorchObs | None = None
@@ -129,7 +129,7 @@ class RecurrentActing(OffPolicyAlgorithm):
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
         if self._last_lstm_states is None:
-            self._last_lstm_states = self.q_net.zero_states(self.n_envs)
+            self._last_lstm_states = self.q_net.initial_states(self.n_envs)
         obs, _ = self.policy.obs_to_tensor(self._last_obs)
         # During the warm-up too, so that the LSTM has seen all of an episode that outlasts it.
         greedy_actions, self._last_lstm_states = self.policy.act(obs, self._last_lstm_states, self._last_episode_starts)
@@ -155,9 +155,10 @@ class RecurrentActing(OffPolicyAlgorithm):
         if self._compares_replay:
             require_same_observations(new_obs, self.env, normalizer)
             self._compares_replay = False
+        states = {}
         if self.recurrent_state == "stored":
             assert self._last_lstm_states is not None
-            self.replay_buffer.next_states = torch.stack(self._last_lstm_states).permute(2, 0, 1, 3).cpu().numpy()
+            states["next_states"] = stacked(self._last_lstm_states).cpu().numpy()
         originals = before_normalization(new_obs, normalizer)
         replay_buffer.add(
             self._last_original_obs,  # type: ignore[arg-type]
@@ -166,6 +167,7 @@ class RecurrentActing(OffPolicyAlgorithm):
             rewards_before_normalization(reward, self.env, normalizer),
             dones,
             infos,
+            **states,
         )
         self._last_obs, self._last_original_obs = new_obs, originals
         self._last_episode_starts = dones
@@ -197,9 +199,9 @@ class RecurrentActing(OffPolicyAlgorithm):
         The state moves on at random actions too.
 
         :param observation: one observation, or one of each of n_envs environments
-        :param state: hidden and cell state (of a GRU: the hidden state alone), (n_lstm_layers, n_envs,
-            lstm_hidden_size) each; None for zeros
-        :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
+        :param state: the memory's, such as hidden and cell state of an LSTM, (n_lstm_layers, n_envs,
+            lstm_hidden_size) each; None where episodes begin
+        :param episode_start: (n_envs,) where the memory begins anew; None for nowhere
         :param deterministic: whether to do without exploration (epsilon-greedy, for each environment on its own)
         :return: the actions, and the new state
         :raises ValueError: if the state is not of that shape, or a (observation, info) pair is given

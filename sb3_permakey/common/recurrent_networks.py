@@ -1,6 +1,6 @@
-"""Networks of the agents: features extractor -> LSTM, GRU or no memory -> values of the actions."""
+"""Networks of the agents: features extractor -> memory -> values of the actions."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -9,19 +9,12 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
+from sb3_permakey.common.memory import Memory, MemoryCell, States, memory_cell, unstacked
 from sb3_permakey.common.value_heads import ScalarValues, Values
 from sb3_permakey.common.windows import BurnIn
-from sb3_permakey.initialisation import initialise_head, initialise_layers, initialise_recurrent
+from sb3_permakey.initialisation import initialise_head, initialise_layers
 from sb3_permakey.previous_step import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
-
-RNN_TYPES: dict[str, type[nn.LSTM] | type[nn.GRU] | None] = {"lstm": nn.LSTM, "gru": nn.GRU, "none": None}
-
-RnnType = Literal["lstm", "gru", "none"]
-
-RecurrentStates = tuple[torch.Tensor, ...]
-"""Hidden and cell state of an LSTM, or the hidden state of a GRU: (layers, N, units) each; without a memory nothing."""
 
 
 class ValueHead(nn.Module):
@@ -74,7 +67,7 @@ class ValueHead(nn.Module):
 
 
 class RecurrentQNetwork(BaseModel):
-    """Values of the actions from a history of observations: features extractor, LSTM or GRU, head.
+    """Values of the actions from a history of observations: features extractor, memory, head.
 
     :param observation_space: observation space
     :param action_space: action space, whose actions are counted from 0
@@ -83,9 +76,9 @@ class RecurrentQNetwork(BaseModel):
     :param net_arch: units of the hidden layers between the recurrent layers and the values; none in the paper
     :param activation_fn: activation of these layers
     :param normalize_images: whether images are divided by 255
-    :param lstm_hidden_size: units of each recurrent layer
-    :param n_lstm_layers: number of recurrent layers
-    :param rnn_type: "lstm", "gru" or "none"
+    :param lstm_hidden_size: units of each layer of the memory
+    :param n_lstm_layers: number of these layers
+    :param rnn_type: a memory's name ("lstm", "gru", "mingru", "none") or class
     :param dueling: whether state value and advantages have layers of their own
     :param shared_layers: whether these have the hidden layers in common
     :param values: what the outputs for an action mean; None for one value
@@ -107,7 +100,7 @@ class RecurrentQNetwork(BaseModel):
         normalize_images: bool = True,
         lstm_hidden_size: int = 128,
         n_lstm_layers: int = 1,
-        rnn_type: RnnType = "lstm",
+        rnn_type: Memory = "lstm",
         dueling: bool = False,
         shared_layers: bool = False,
         values: Values | None = None,
@@ -121,45 +114,35 @@ class RecurrentQNetwork(BaseModel):
         previous_step = previous_step_size(observation_space)
         self.knows_previous_step = previous_step > 0
         width = int(features_dim) + previous_step
-        cell = RNN_TYPES[rnn_type]
-        self.rnn = None if cell is None else cell(width, lstm_hidden_size, n_lstm_layers)
-        if self.rnn is not None:
-            initialise_recurrent(self.rnn)
-            width = lstm_hidden_size
+        self.rnn: MemoryCell = memory_cell(rnn_type)(width, lstm_hidden_size, n_lstm_layers)
         self.values = values or ScalarValues()
         self.head = ValueHead(
-            width, int(action_space.n), self.values.outputs, net_arch or [], activation_fn, dueling, shared_layers
+            self.rnn.outputs,
+            int(action_space.n),
+            self.values.outputs,
+            net_arch or [],
+            activation_fn,
+            dueling,
+            shared_layers,
         )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self.made_with}
 
-    @property
-    def state_shape(self) -> tuple[int, int, int]:
-        """Shape of one environment's recurrent state: (parts, layers, units), of 2, 1 or no parts (LSTM, GRU, none)."""
-        if self.rnn is None:
-            return 0, 0, 0
-        return 2 if isinstance(self.rnn, nn.LSTM) else 1, self.rnn.num_layers, self.rnn.hidden_size
+    def initial_states(self, count: int) -> States:
+        """States of the memory of ``count`` episodes that begin, (layers, count, units) each."""
+        return self.rnn.initial_states(count, self.device)
 
-    def zero_states(self, count: int) -> RecurrentStates:
-        """Recurrent states of ``count`` episodes that begin."""
-        parts, layers, units = self.state_shape
-        return tuple(torch.zeros(layers, count, units, device=self.device) for _ in range(parts))
-
-    def forward(
-        self, obs: PyTorchObs, states: RecurrentStates, episode_starts: torch.Tensor
-    ) -> tuple[torch.Tensor, RecurrentStates]:
-        """Values of one step of N environments, and the recurrent states after it.
+    def forward(self, obs: PyTorchObs, states: States, episode_starts: torch.Tensor) -> tuple[torch.Tensor, States]:
+        """Values of one step of N environments, and the memory's states after it.
 
         :param obs: (N, *observation shape), or a dict of these
         :param states: (layers, N, units) each
-        :param episode_starts: (N,) bool, where the state is set to zero first
+        :param episode_starts: (N,) bool, where the memory begins anew
         :return: (N, actions, outputs), and the new states
         """
-        features = self.recurrent_inputs(obs)
-        keep = (~episode_starts).to(features.dtype).reshape(1, -1, 1)
-        output, new_states = self._recur(features.unsqueeze(0), tuple(part * keep for part in states))
-        return self.head(output.squeeze(0)), new_states
+        output, new_states = self.rnn.step(self.recurrent_inputs(obs), states, episode_starts)
+        return self.head(output), new_states
 
     @torch.no_grad()
     def features_of(self, obs: PyTorchObs, at_most: int = 256) -> torch.Tensor:
@@ -186,12 +169,12 @@ class RecurrentQNetwork(BaseModel):
         return self.head(self.recurrent_inputs(obs))
 
     def window_values(
-        self, obs: PyTorchObs, states: RecurrentStates | None = None, learned_steps: int | None = None
+        self, obs: PyTorchObs, states: States | None = None, learned_steps: int | None = None
     ) -> torch.Tensor:
         """Values of every state of B windows of T steps.
 
         :param obs: (T, B, *observation shape), or a dict of these
-        :param states: recurrent states before them, (layers, B, units) each; None for zeros
+        :param states: of the memory before them, (layers, B, units) each; None for the initial ones
         :param learned_steps: gradients reach the features of so many first steps alone; None for all. The states after
             them only choose actions, and need no backward pass through the features extractor
         :return: (T, B, actions, outputs)
@@ -203,33 +186,34 @@ class RecurrentQNetwork(BaseModel):
             with torch.no_grad():
                 inputs_of_rest = self._window_inputs(rest)
             inputs = torch.cat([self._window_inputs(learned), inputs_of_rest])
-        output, _ = self._recur(inputs, states)
+        output, _ = self.rnn.window(inputs, states)
         return self.head(output)
 
     @torch.no_grad()
-    def warmed_up_states(self, burn_in: BurnIn | None, stored: torch.Tensor | None) -> RecurrentStates | None:
-        """Recurrent states before a batch of windows, from the states before them; no gradient reaches back.
+    def warmed_up_states(self, burn_in: BurnIn | None, stored: torch.Tensor | None) -> States | None:
+        """States of the memory before a batch of windows, from what came before them; no gradient reaches back.
 
         :param burn_in: observations before the windows; None without burn-in
-        :param stored: (B, parts, layers, units), recurrent states before these; None for zeros
-        :return: (layers, B, units) each; None for zeros
+        :param stored: (B, parts, layers, units), states before these; None for the initial ones
+        :return: (layers, B, units) each; None for the initial ones
         """
-        states = None if stored is None else tuple(stored.permute(1, 2, 0, 3).contiguous().unbind(0))
+        states = None if stored is None else unstacked(stored)
         if burn_in is None or not burn_in.lengths.any():
             return states
         if states is None:
-            states = self.zero_states(len(burn_in.lengths))
-        # Windows at their episode's start have no burn-in, which a packed sequence cannot hold.
+            states = self.initial_states(len(burn_in.lengths))
+        # Windows at their episode's start have no burn-in.
         some = torch.nonzero(burn_in.lengths).squeeze(1)
         rows = some.to(self.device)
-        packed = pack_padded_sequence(
-            self._window_inputs(burn_in.observations)[:, rows], burn_in.lengths[some], enforce_sorted=False
+        _, after = self.rnn.window(
+            self._window_inputs(burn_in.observations)[:, rows],
+            tuple(part[:, rows].contiguous() for part in states),
+            lengths=burn_in.lengths[some],
         )
-        _, after = self._recur(packed, tuple(part[:, rows].contiguous() for part in states))
         return tuple(part.index_copy(1, rows, new) for part, new in zip(states, after, strict=True))
 
     def recurrent_inputs(self, obs: PyTorchObs) -> torch.Tensor:
-        """What the recurrent layers see of observations (N, ...): features, and the previous step where known."""
+        """What the memory sees of observations (N, ...): features, and the previous step where known."""
         prepared = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
         if not self.knows_previous_step:
             return self.features_extractor(prepared)
@@ -243,15 +227,6 @@ class RecurrentQNetwork(BaseModel):
             shape = next(iter(obs.values())).shape[:2]
             return self.recurrent_inputs({key: value.flatten(0, 1) for key, value in obs.items()}).unflatten(0, shape)
         return self.recurrent_inputs(obs.flatten(0, 1)).unflatten(0, obs.shape[:2])
-
-    def _recur(self, inputs: Any, states: RecurrentStates | None) -> tuple[Any, RecurrentStates]:
-        """One call of the recurrent layers, with states as a tuple for LSTM and GRU alike."""
-        if self.rnn is None:
-            return inputs, ()
-        if isinstance(self.rnn, nn.LSTM):
-            return self.rnn(inputs, states)
-        output, hidden = self.rnn(inputs, None if states is None else states[0])
-        return output, (hidden,)
 
 
 def _split_steps(obs: PyTorchObs, steps: int) -> tuple[PyTorchObs, PyTorchObs]:

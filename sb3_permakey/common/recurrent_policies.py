@@ -12,7 +12,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_permakey.common.recurrent_networks import RNN_TYPES, RecurrentQNetwork, RecurrentStates, RnnType
+from sb3_permakey.common.memory import Memory, States, memory_cell
+from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.value_heads import ValueHeadName, make_values
 from sb3_permakey.extractors import KEYPOINT_ENCODERS, KeypointEncoder
 from sb3_permakey.previous_step import without_previous_step
@@ -37,9 +38,9 @@ class RecurrentQPolicy(BasePolicy):
     :param normalize_images: whether images are divided by 255
     :param optimizer_class: optimizer, Adam by default
     :param optimizer_kwargs: its arguments besides the learning rate
-    :param lstm_hidden_size: units of each recurrent layer
-    :param n_lstm_layers: number of recurrent layers
-    :param rnn_type: "lstm", "gru" or "none"
+    :param lstm_hidden_size: units of each layer of the memory
+    :param n_lstm_layers: number of these layers
+    :param rnn_type: the memory: "lstm", "gru", "mingru", "none", or a class, see `sb3_permakey.common.memory`
     :param dueling: whether state value and advantages have layers of their own (Wang et al. 2016)
     :param shared_layers: whether these have the hidden layers in common
     :param value_head: "scalar", "quantile" or "categorical"
@@ -74,7 +75,7 @@ class RecurrentQPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         lstm_hidden_size: int = 128,
         n_lstm_layers: int = 1,
-        rnn_type: RnnType = "lstm",
+        rnn_type: Memory = "lstm",
         dueling: bool = False,
         shared_layers: bool = False,
         value_head: ValueHeadName = "scalar",
@@ -86,9 +87,8 @@ class RecurrentQPolicy(BasePolicy):
         weight_decay: float = 0.0,
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
-        _check_extractor(observation_space, features_extractor_class, "" if rnn_type == "none" else "Lstm")
-        if rnn_type not in RNN_TYPES:
-            raise ValueError(f"rnn_type must be one of {sorted(RNN_TYPES)}, got {rnn_type!r}.")
+        remembers = memory_cell(rnn_type).remembers
+        _check_extractor(observation_space, features_extractor_class, "Lstm" if remembers else "")
         super().__init__(
             observation_space,
             action_space,
@@ -156,21 +156,19 @@ class RecurrentQPolicy(BasePolicy):
         q_net.made_with = arguments
         return q_net.to(self.device)
 
-    def forward(
-        self, obs: PyTorchObs, states: RecurrentStates, episode_starts: torch.Tensor
-    ) -> tuple[torch.Tensor, RecurrentStates]:
+    def forward(self, obs: PyTorchObs, states: States, episode_starts: torch.Tensor) -> tuple[torch.Tensor, States]:
         """Greedy actions of one step of N environments, and the recurrent states after it.
 
         :param obs: (N, *observation shape), or a dict of these
         :param states: (layers, N, units) each
-        :param episode_starts: (N,) bool, where the state is set to zero first
+        :param episode_starts: (N,) bool, where the memory begins anew
         :return: (N,) int64, and the new states
         """
         net = self.q_net_target if self.act_with_target else self.q_net
         values, new_states = net(obs, states, episode_starts)
         return net.values.expected(values).argmax(dim=1), new_states
 
-    # BasePolicy's abstract method; here it also takes and returns LSTM states.
+    # BasePolicy's abstract method; here it also takes and returns the memory's states.
     _predict = forward  # type: ignore[assignment]
 
     def predict(
@@ -183,9 +181,9 @@ class RecurrentQPolicy(BasePolicy):
         """Greedy actions and the recurrent state after them, called as RecurrentPPO's.
 
         :param observation: one observation, or one of each of n_envs environments
-        :param state: hidden and cell state (of a GRU: the hidden state alone), (n_lstm_layers, n_envs,
-            lstm_hidden_size) each; None for zeros
-        :param episode_start: (n_envs,) where the state is set to zero first; None for nowhere
+        :param state: the memory's, such as hidden and cell state of an LSTM, (n_lstm_layers, n_envs,
+            lstm_hidden_size) each; None where episodes begin
+        :param episode_start: (n_envs,) where the memory begins anew; None for nowhere
         :param deterministic: without effect, exploration is the agent's
         :return: the actions, and the new state
         :raises ValueError: if state or episode_start is not of that shape, or a (observation, info) pair is given
@@ -195,7 +193,7 @@ class RecurrentQPolicy(BasePolicy):
         obs, is_vectorized = self.obs_to_tensor(observation)
         n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         if state is None:
-            states = self.q_net.zero_states(n_envs)
+            states = self.q_net.initial_states(n_envs)
         else:
             self._check_states(state, n_envs)
             states = tuple(torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
@@ -218,14 +216,12 @@ class RecurrentQPolicy(BasePolicy):
             return super().obs_to_tensor({key: _in_float32(part) for key, part in observation.items()})
         return super().obs_to_tensor(_in_float32(observation))
 
-    def act(
-        self, obs: PyTorchObs, states: RecurrentStates, episode_starts: np.ndarray
-    ) -> tuple[np.ndarray, RecurrentStates]:
+    def act(self, obs: PyTorchObs, states: States, episode_starts: np.ndarray) -> tuple[np.ndarray, States]:
         """Greedy actions in evaluation mode, with states that stay on the device.
 
         :param obs: (N, *observation shape), or a dict of these
         :param states: (layers, N, units) each
-        :param episode_starts: (N,) bool, where the state is set to zero first
+        :param episode_starts: (N,) bool, where the memory begins anew
         :return: (N,) int64, and the new states
         """
         # Evaluation mode, for BatchNorm and dropout.
@@ -235,7 +231,7 @@ class RecurrentQPolicy(BasePolicy):
         return actions.cpu().numpy(), new_states
 
     def _check_states(self, states: tuple[np.ndarray, ...], n_envs: int) -> None:
-        parts, layers, units = self.q_net.state_shape
+        parts, layers, units = self.q_net.rnn.state_shape
         expected = [(layers, n_envs, units)] * parts
         if [part.shape for part in states] != expected:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import warnings
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from sb3_permakey.common.arguments import (
     policy_named,
     updates_between_targets,
 )
+from sb3_permakey.common.memory import stacked
 from sb3_permakey.common.numpy_versions import newer_numpy_named
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_acting import RecurrentActing
@@ -211,13 +213,15 @@ class RecurrentQLearning(RecurrentActing):
             **priorities,
             **self.replay_buffer_kwargs,
         )
-        # The base class would warn that a buffer of a class of its own gets no n_steps; this one just got it.
-        n_steps, self.n_steps = self.n_steps, 1
-        super()._setup_model()
-        self.n_steps = n_steps
+        with warnings.catch_warnings():
+            # That a buffer of another class than SB3's gets no n_steps; this one just got it.
+            warnings.filterwarnings("ignore", r"`n_steps=\d+` is ignored")
+            super()._setup_model()
         self.q_net, self.q_net_target = self.policy.q_net, self.policy.q_net_target
         if self.recurrent_state == "stored":
-            self.replay_buffer.store_states(self.q_net.state_shape)
+            if not self.q_net.rnn.remembers:
+                raise ValueError('recurrent_state="stored" needs a memory: choose another rnn_type, or "zero".')
+            self.replay_buffer.store_states(stacked(self.q_net.initial_states(1))[0].cpu().numpy())
         # What an update changes, and what follows it in the target network.
         self._parameters: list[torch.Tensor] = list(self.q_net.parameters())
         self._target_parameters: list[torch.Tensor] = list(self.q_net_target.parameters())

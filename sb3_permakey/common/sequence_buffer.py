@@ -37,6 +37,9 @@ class SequenceReplayBuffer(ReplayBuffer):
     :raises ValueError: if an argument is out of its range, or the ring is too short for one window
     """
 
+    # Of buffers that an older version saved, where episodes begin with zeros.
+    _initial_state: np.ndarray | float = 0.0
+
     def __init__(
         self,
         buffer_size: int,
@@ -98,17 +101,14 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._running_first = np.full(n_envs, _NONE)
         # Recurrent states before each slot's observation; None where they are not stored.
         self._states: np.ndarray | None = None
-        # (n_envs, *state shape), the recurrent states after the observations of the add() to come.
-        self.next_states: np.ndarray | None = None
 
-    def store_states(self, shape: tuple[int, ...]) -> None:
+    def store_states(self, initial: np.ndarray) -> None:
         """Keep the recurrent state of every slot; to be called before the first step is stored.
 
-        SB3's algorithms fix what ``add`` takes, so the states after its observations are set as ``next_states`` first.
-
-        :param shape: shape of one environment's state
+        :param initial: (*state shape), of an environment whose episode begins
         """
-        self._states = np.zeros((self.n_envs, self.buffer_size, *shape), dtype=np.float32)
+        self._initial_state = initial
+        self._states = np.zeros((self.n_envs, self.buffer_size, *initial.shape), dtype=np.float32)
 
     def forget_states(self) -> None:
         """Keep no recurrent states any more."""
@@ -137,6 +137,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         reward: np.ndarray,
         done: np.ndarray,
         infos: list[dict[str, Any]],
+        next_states: np.ndarray | None = None,
     ) -> None:
         """Store one step of every environment.
 
@@ -149,10 +150,11 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,)
         :param done: (n_envs,), whether the episode ended
         :param infos: per environment; ``TimeLimit.truncated`` tells a time limit from a true end
-        :raises ValueError: if states are stored and ``next_states`` is not set, or observations have another shape
+        :param next_states: (n_envs, *state shape), recurrent states after ``obs`` was seen, where states are stored
+        :raises ValueError: if states are stored and none are given, or observations have another shape
         """
-        if self._states is not None and self.next_states is None:
-            raise ValueError(f"{type(self).__name__} stores recurrent states: set next_states before add().")
+        if self._states is not None and next_states is None:
+            raise ValueError(f"{type(self).__name__} stores recurrent states: give add() its next_states.")
         self._close_where_others_follow(obs)
         starting = np.flatnonzero(self._running_first == _NONE)
         self._running_first[starting] = self._written[starting]
@@ -167,8 +169,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._terminated[every_env, slots] = done & ~timed_out if self.handle_timeout_termination else done
         self._acted[every_env, slots] = True
 
-        self._append(every_env, next_obs, self.next_states)
-        self.next_states = None
+        self._append(every_env, next_obs, next_states)
         self._close(np.flatnonzero(done))
 
     def close_episodes(self) -> None:
@@ -271,7 +272,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._terminated[envs, slots] = False
         self._acted[envs, slots] = False
         if self._states is not None:
-            self._states[envs, slots] = 0.0 if states is None else states[envs]
+            self._states[envs, slots] = self._initial_state if states is None else states[envs]
         self._episode_first[envs, slots] = self._running_first[envs]
         self._episode_last[envs, slots] = _RUNNING
         self._written[envs] += 1

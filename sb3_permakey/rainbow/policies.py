@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_permakey.common.recurrent_networks import RnnType
+from sb3_permakey.common.memory import Memory
 from sb3_permakey.common.recurrent_policies import CnnLstmMixin, MultiInputLstmMixin, PermaKeyMixin, RecurrentQPolicy
 from sb3_permakey.extractors import KeypointEncoder
 
@@ -18,7 +18,7 @@ class RainbowPolicy(RecurrentQPolicy):
     :param lr_schedule: learning rate schedule
     :param net_arch: units of the hidden layers between the features and the values; None for 256 on top of an encoder,
         and 256, 256 where features are the observations themselves
-    :param rnn_type: "none", "lstm" or "gru"
+    :param rnn_type: the memory: "none", "lstm", "gru", "mingru", or a class
     :param shared_layers: whether state value and advantages have the hidden layers in common
     :param kwargs: the other arguments of RecurrentQPolicy
     """
@@ -33,7 +33,7 @@ class RainbowPolicy(RecurrentQPolicy):
         lr_schedule: Schedule,
         *,
         net_arch: list[int] | None = None,
-        rnn_type: RnnType = "none",
+        rnn_type: Memory = "none",
         shared_layers: bool = True,
         **kwargs: Any,
     ) -> None:

@@ -11,8 +11,8 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_permakey.common.annealing import annealed_discount, annealed_steps, most_steps
 from sb3_permakey.common.arguments import TargetUpdateInterval
+from sb3_permakey.common.memory import Memory, memory_cell
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
-from sb3_permakey.common.recurrent_networks import RnnType
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.resets import shrink_and_perturb
@@ -74,8 +74,8 @@ class Rainbow(RecurrentQLearning):
     :param reset_shrink: share of the features extractor's weights that stays at a reset
     :param act_with_target: whether the target network acts, in training and in use
     :param weight_decay: of the weight matrices, decoupled from the loss (AdamW)
-    :param memory: "none", "lstm" or "gru": with a memory the agent learns from windows, as `RecurrentDQN` does, whose
-        are the three arguments that follow
+    :param memory: "none", "lstm", "gru", "mingru", or a class, see `sb3_permakey.common.memory`: with a memory the
+        agent learns from windows, as `RecurrentDQN` does, whose are the three arguments that follow
     :param sequence_length: steps to learn from in a window
     :param burn_in: steps before them that only warm the recurrent state up
     :param recurrent_state: what a window begins with: "zero", or "stored"
@@ -134,7 +134,7 @@ class Rainbow(RecurrentQLearning):
         reset_shrink: float = 0.5,
         act_with_target: bool = True,
         weight_decay: float = 0.1,
-        memory: RnnType = "none",
+        memory: Memory = "none",
         sequence_length: int = 8,
         burn_in: int = 0,
         recurrent_state: Literal["zero", "stored"] = "zero",
@@ -149,6 +149,7 @@ class Rainbow(RecurrentQLearning):
         self.reset_interval, self.last_reset, self.reset_shrink = reset_interval, last_reset, reset_shrink
         self._updates_at_reset = 0
         self.memory = memory
+        remembers = memory_cell(memory, "memory").remembers
         networks = {
             "rnn_type": memory,
             "dueling": dueling,
@@ -189,9 +190,9 @@ class Rainbow(RecurrentQLearning):
             seed,
             device,
             _init_setup_model,
-            sequence_length=1 if memory == "none" else sequence_length,
-            burn_in=0 if memory == "none" else burn_in,
-            recurrent_state="zero" if memory == "none" else recurrent_state,
+            sequence_length=sequence_length if remembers else 1,
+            burn_in=burn_in if remembers else 0,
+            recurrent_state=recurrent_state if remembers else "zero",
             double_q=double_q,
             prioritized_replay=True,
             priority_alpha=priority_alpha if prioritized_replay else 0.0,
@@ -200,7 +201,8 @@ class Rainbow(RecurrentQLearning):
 
     def needed_buffer(self) -> type[SequenceReplayBuffer]:
         """The class that replay_buffer_class is, or is derived from."""
-        return PrioritizedReplayBuffer if self.memory == "none" else PrioritizedSequenceReplayBuffer
+        remembers = memory_cell(self.memory).remembers
+        return PrioritizedSequenceReplayBuffer if remembers else PrioritizedReplayBuffer
 
     @property
     def _lookahead(self) -> int:
@@ -212,7 +214,7 @@ class Rainbow(RecurrentQLearning):
     def _sample_batch(self, batch_size: int) -> Any:
         """Transitions over the n of now, with the discount of now; windows where there is a memory."""
         self.gamma = annealed_discount(self.gamma_annealed, self._n_updates - self._updates_at_reset)
-        if self.memory != "none":
+        if memory_cell(self.memory).remembers:
             return super()._sample_batch(batch_size)
         return self.replay_buffer.sample_transitions(
             batch_size, self._present_n_steps(), self.gamma, self._vec_normalize_env

@@ -30,7 +30,7 @@ class NumberedEpisodes:
     def as_obs(self, numbers):
         return numbers[:, None]
 
-    def write(self, n_steps):
+    def write(self, n_steps, **given):
         for _ in range(n_steps):
             obs, next_obs = self.number(self.step), self.number(self.step + 1)
             done = np.array([self.step[e] + 1 == self.lengths[e][0] for e in range(self.buffer.n_envs)])
@@ -42,6 +42,7 @@ class NumberedEpisodes:
                 obs + 0.5,
                 done,
                 [{"TimeLimit.truncated": bool(flag)} for flag in timed_out],
+                **given,
             )
             for e in range(self.buffer.n_envs):
                 self.written[e].append(obs[e])

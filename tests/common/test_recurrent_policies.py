@@ -39,6 +39,7 @@ def at(obs, step):
 NETWORKS = [
     (MlpLstmPolicy, VECTOR, {}),
     (MlpLstmPolicy, VECTOR, {"rnn_type": "gru", "n_lstm_layers": 2}),
+    (MlpLstmPolicy, VECTOR, {"rnn_type": "mingru", "n_lstm_layers": 2}),
     (MlpLstmPolicy, VECTOR, {"dueling": True, "net_arch": [8]}),
     (MlpLstmPolicy, spaces.Discrete(5), {}),
     (CnnLstmPolicy, IMAGE, {"n_lstm_layers": 2}),
@@ -58,7 +59,7 @@ def test_a_window_at_once_equals_its_steps_one_by_one(policy_class, space, kwarg
     obs = draw(space, 5, 2)
     at_once = net.window_values(obs)
     assert at_once.shape[:3] == (5, 2, 3)
-    states = tuple(torch.full_like(part, 7.0) for part in net.zero_states(2))
+    states = tuple(torch.full_like(part, 7.0) for part in net.initial_states(2))
     for step in range(5):
         values, states = net(at(obs, step), states, torch.full((2,), step == 0))
         torch.testing.assert_close(values, at_once[step], atol=1e-5, rtol=1e-4)
@@ -70,11 +71,11 @@ def test_burn_in_equals_its_steps_one_by_one(policy_class, space, kwargs):
     net = make_policy(policy_class, space, **kwargs).q_net
     net.set_training_mode(False)
     obs, lengths = draw(space, 4, 4), torch.tensor([0, 1, 4, 3])
-    stored = torch.randn(4, *net.state_shape)
+    stored = torch.randn(4, *net.rnn.state_shape)
     for given in (stored, None):
         warm = net.warmed_up_states(BurnIn(obs, lengths), given)
         for window, length in enumerate(lengths):
-            before = torch.zeros(net.state_shape) if given is None else given[window]
+            before = torch.zeros(net.rnn.state_shape) if given is None else given[window]
             states = tuple(part.unsqueeze(1) for part in before)
             for step in range(length):
                 one = (
@@ -126,7 +127,7 @@ def test_the_network_that_is_asked_for_chooses_the_actions(with_target, tmp_path
     observations = draw(VECTOR, 64).numpy()
     chosen = {}
     for name, one in (("online", policy.q_net), ("target", policy.q_net_target)):
-        values, _ = one(torch.as_tensor(observations), one.zero_states(64), torch.zeros(64, dtype=torch.bool))
+        values, _ = one(torch.as_tensor(observations), one.initial_states(64), torch.zeros(64, dtype=torch.bool))
         chosen[name] = values.mean(dim=-1).argmax(dim=1).numpy()
     assert (chosen["online"] != chosen["target"]).any()
     for acting in (policy, type(policy).load(tmp_path / "policy.pt")):

@@ -360,7 +360,7 @@ def test_stored_states_are_those_that_acting_saw():
     buffer = model.replay_buffer
     model.policy.set_training_mode(False)
     for env in range(2):
-        states = model.q_net.zero_states(1)
+        states = model.q_net.initial_states(1)
         for slot in range(buffer._written[env]):
             starts = torch.tensor([slot == buffer._episode_first[env, slot]])
             got = torch.as_tensor(buffer._states[env, slot])

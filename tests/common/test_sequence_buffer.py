@@ -170,23 +170,22 @@ def test_burn_in_is_what_came_before_in_the_episode():
 
 
 def test_states_are_those_before_the_first_observation_of_burn_in():
-    """The state after an observation is that observation times (1, 10) here, and zero before an episode's first."""
+    """The state after an observation is it times (1, 10) here, and (-1, -10) before an episode's first."""
     np.random.seed(0)
     for burn_in in (0, 2):
         buffer = make_buffer(burn_in=burn_in)
-        buffer.store_states((1, 2))
-        with pytest.raises(ValueError, match="set next_states before add"):
+        buffer.store_states(np.array([[-1, -10]]))
+        with pytest.raises(ValueError, match="give add.. its next_states"):
             NumberedEpisodes(buffer, [[5]]).write(1)
         episodes = NumberedEpisodes(buffer, [[3, 6, 70]])
         for _ in range(60):
-            buffer.next_states = (episodes.number(episodes.step)[:, None] * [1, 10])[:, None]
-            episodes.write(1)
+            episodes.write(1, next_states=(episodes.number(episodes.step)[:, None] * [1, 10])[:, None])
         samples = buffer.sample(500)
         first = samples.observations[0].squeeze(-1)
         if burn_in:
             begins = samples.burn_in.observations[0].squeeze(-1)
             first = torch.where(samples.burn_in.lengths > 0, begins, first)
-        expected = torch.where(first % EPISODE == 0, 0, first - 1)
+        expected = torch.where(first % EPISODE == 0, -1, first - 1)
         torch.testing.assert_close(samples.states[:, 0, 0], expected.float())
         torch.testing.assert_close(samples.states[:, 0, 1], 10 * expected.float())
 

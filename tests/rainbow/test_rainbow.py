@@ -81,7 +81,7 @@ def test_identity_task(value_head, memory):
     assert score >= 19
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
+@pytest.mark.parametrize("memory", ["none", "lstm", "gru", "mingru"])
 def test_same_seed_same_run(memory):
     runs = [make_model(make_vec_env("CartPole-v1", 2), memory=memory, seed=seed).learn(80) for seed in (3, 3, 4)]
     assert torch.equal(parameters(runs[0]), parameters(runs[1]))
