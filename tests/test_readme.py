@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.agents_speed import table as speed_table
 from benchmarks.atari100k.report import short_report
 from benchmarks.atari100k.tables import Kind, group_runs, late_games
 from benchmarks.atari100k.tables import scores_of as scores_of_tests
 from benchmarks.harness.markdown_blocks import renewed
 from benchmarks.harness.results import read_results as read_atari_results
-from benchmarks.keypoints_report import guide_tables, read_results, read_stability, readme_tables, report
-from benchmarks.memory_report import read_results as read_memory_results
-from benchmarks.memory_report import short_table as short_memory_table
-from benchmarks.memory_report import table as memory_table
-from benchmarks.throughput import report as throughput_report
-from benchmarks.throughput import short_tables
+from benchmarks.keypoints.report import guide_tables, read_results, read_stability, readme_tables, report
+from benchmarks.memory.report import read_results as read_memory_results
+from benchmarks.memory.report import short_table as short_memory_table
+from benchmarks.memory.report import table as memory_table
+from benchmarks.speed.agents import table as speed_table
+from benchmarks.speed.throughput import report as throughput_report
+from benchmarks.speed.throughput import short_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "keypoints"

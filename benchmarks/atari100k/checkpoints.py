@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from benchmarks.keypoints import NUM_KEYPOINTS, KeypointsBenchmark, Run, pretrain_config, training_command
+from benchmarks.keypoints.run import NUM_KEYPOINTS, KeypointsBenchmark, Run, pretrain_config, training_command
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints.shipped import CheckpointError, shipped_checkpoints

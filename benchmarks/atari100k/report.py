@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.atari100k.pictures import learning_curves, profiles_picture, scores_against_time
@@ -24,6 +22,7 @@ from benchmarks.atari100k.tables import (
     table3,
     trials_table,
 )
+from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled, renewed
 from benchmarks.harness.results import Result, read_results
 from sb3_permakey.files import write_atomically
@@ -123,10 +122,7 @@ def write_report(config: ReportConfig) -> None:
 
 def command() -> None:
     """The command line."""
-    try:
-        write_report(tyro.cli(ReportConfig))
-    except (ValueError, OSError) as error:
-        sys.exit(f"report: {error}")
+    run_command("atari100k.report", ReportConfig, write_report)
 
 
 if __name__ == "__main__":

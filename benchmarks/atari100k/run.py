@@ -33,6 +33,7 @@ from benchmarks.atari100k.methods import METHODS, PRESETS
 from benchmarks.atari100k.report import RESULTS, ReportConfig, write_report
 from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run
 from benchmarks.atari100k.tables import all_runs_table, group_runs
+from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.atari import atari_env_id, plain_game_name
 
@@ -144,3 +145,12 @@ def main(benchmark: Atari100kBenchmark) -> None:
         write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.pictures))
         done = [result for result in map(finished, tasks) if result is not None]
         print("\n".join(all_runs_table(group_runs(done))))
+
+
+def command() -> None:
+    """The command line."""
+    run_command("atari100k", Atari100kBenchmark, main)
+
+
+if __name__ == "__main__":
+    command()

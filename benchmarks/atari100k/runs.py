@@ -31,7 +31,7 @@ from benchmarks.atari100k.objects import ObjectObservation
 from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, with_points
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.harness.results import Result, read_result, write_result
-from benchmarks.keypoints import NUM_KEYPOINTS
+from benchmarks.keypoints.run import NUM_KEYPOINTS
 from sb3_permakey.agent_presets import PRESETS
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning

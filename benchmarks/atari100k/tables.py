@@ -21,7 +21,7 @@ from benchmarks.atari100k.statistics import (
 )
 from benchmarks.harness.results import Result
 from benchmarks.harness.tables import table
-from benchmarks.keypoints import NUM_KEYPOINTS
+from benchmarks.keypoints.run import NUM_KEYPOINTS
 
 PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("published_scores.json").read_text())
 LATE_GAMES = "training games of the second half"

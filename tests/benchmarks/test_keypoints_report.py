@@ -2,10 +2,9 @@ import json
 
 import pytest
 
-from benchmarks import keypoints, keypoints_stability
-from benchmarks.keypoints import KeypointsBenchmark as Benchmark
-from benchmarks.keypoints import Run, do_run, is_left, pretrain_config, shipped_name, training_command
-from benchmarks.keypoints_report import (
+from benchmarks.keypoints import run as keypoints
+from benchmarks.keypoints import stability as keypoints_stability
+from benchmarks.keypoints.report import (
     ReportConfig,
     cell,
     read_results,
@@ -14,6 +13,8 @@ from benchmarks.keypoints_report import (
     report,
     write_report,
 )
+from benchmarks.keypoints.run import KeypointsBenchmark as Benchmark
+from benchmarks.keypoints.run import Run, do_run, is_left, pretrain_config, shipped_name, training_command
 from sb3_permakey.keypoints import PermaKeyConfig
 from sb3_permakey.pretraining import PretrainConfig, StrongPretrainConfig
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import memory
-from benchmarks.memory import MemoryBenchmark, Run, do_run, is_done, main, make_envs, wanted_runs
-from benchmarks.memory_agents import AGENTS, RECURRENT, STATES
-from benchmarks.memory_tasks import TASKS
+from benchmarks.memory import run as memory
+from benchmarks.memory.agents import AGENTS, RECURRENT, STATES
+from benchmarks.memory.run import MemoryBenchmark, Run, do_run, is_done, main, make_envs, wanted_runs
+from benchmarks.memory.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("keep_threads")
 

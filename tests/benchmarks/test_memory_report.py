@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.memory_report import ReportConfig, cell, draw_curves, read_results, short_table, table, write_report
+from benchmarks.memory.report import ReportConfig, cell, draw_curves, read_results, short_table, table, write_report
 
 
 def result(task, agent, seed, value, **changes):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from benchmarks.memory_tasks import TASKS, CartPoleWithoutVelocities, TMaze
+from benchmarks.memory.tasks import TASKS, CartPoleWithoutVelocities, TMaze
 
 
 def returns_of(task, choose, episodes, seed=0):
@@ -98,7 +98,7 @@ def test_episodes_have_the_stated_number_of_steps(name):
 
 
 def test_tasks_are_registered():
-    env = gym.make("benchmarks.memory_tasks:TMaze-v0", length=7)
+    env = gym.make("benchmarks.memory.tasks:TMaze-v0", length=7)
     assert env.unwrapped.length == 7
 
 

@@ -3,7 +3,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.variants_report import report
+from benchmarks.variants.report import report
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 

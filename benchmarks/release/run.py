@@ -1,0 +1,145 @@
+"""Put the checkpoints of `benchmarks.keypoints` into the package: python -m benchmarks.release
+
+Of every finished run with seed 0 it writes what detection needs, as float16, to sb3_permakey/checkpoints, scores what
+was written (rounding and all) on the benchmark's frames, and enters it in the index and in docs/checkpoints.md.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.command import run_command
+from benchmarks.keypoints.run import READINGS, RESULTS, SHIPPED_SEED, shipped_name
+from sb3_permakey.files import write_atomically, write_json
+from sb3_permakey.keypoints import ShippedCheckpoint, load_checkpoint, save_for_detection, shipped_checkpoints
+from sb3_permakey.keypoints.checkpoint import GAME
+from sb3_permakey.keypoints.shipped import FOLDER, INDEX_FORMAT, INDEX_VERSION
+from sb3_permakey.scores import ScoreConfig, score
+
+SHIPPED_SCORES = ("precision", "recall", "f1", "coverage", "distractor_rate")
+MOST_BYTES = 4_500_000
+
+
+@dataclass(frozen=True)
+class ShipConfig:
+    """Ship the checkpoints of finished runs."""
+
+    folder: Path = Path("runs/keypoints")
+    """Where the benchmark's checkpoints are."""
+    results: Path = RESULTS
+    """Where its JSON files are."""
+    docs: Path = Path("docs/checkpoints.md")
+    """Markdown file that lists the package's checkpoints."""
+
+
+def name_of(result: dict[str, Any]) -> str:
+    """Name of a run's checkpoint in the package."""
+    return shipped_name(result["game"], result["method"], result["noise"])
+
+
+def prefix(reading: str) -> str:
+    """What a reading's scores are called by in the index: those of the PointNet have their plain names."""
+    return "" if reading == "pointnet" else f"{reading}_"
+
+
+def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dict[str, float]:
+    """A shipped checkpoint's scores by the readings that the index does not have."""
+    scores = {}
+    for reading, settings in READINGS[result["method"]].items():
+        if f"{prefix(reading)}f1" in checkpoint.scores:
+            continue
+        scored = score(ScoreConfig((str(checkpoint.path),), result["game"], distractor=checkpoint.noise, **settings))
+        figures = scored["scores"]["keypoints"]
+        scores |= {
+            f"{prefix(reading)}{key}": round(figures[key]["value"], 3)
+            for key in SHIPPED_SCORES
+            if figures[key]["value"] is not None
+        }
+    return scores
+
+
+def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
+    """Write a run's checkpoint into the package; not scored yet."""
+    name = name_of(result)
+    training = result["training"]
+    metadata = {"command": training["command"], "commit": str(result["commit"]), GAME: result["game"]}
+    path = save_for_detection(load_checkpoint(trained), FOLDER / f"{name}.safetensors", metadata=metadata)
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")
+    return ShippedCheckpoint(
+        name=name,
+        path=path,
+        game=result["game"],
+        method=result["method"],
+        noise=None if result["noise"] == "clean" else result["noise"],
+        num_keypoints=result["num_keypoints"],
+        command=training["command"],
+        minutes=round(training["minutes"], 1),
+        scores={},
+    )
+
+
+def write_index(checkpoints: list[ShippedCheckpoint]) -> None:
+    """Write the package's index."""
+    entries = {}
+    for checkpoint in sorted(checkpoints, key=lambda one: one.name):
+        entry = asdict(checkpoint)
+        del entry["name"], entry["path"]
+        entries[checkpoint.name] = entry
+    write_json(FOLDER / "index.json", {"format": INDEX_FORMAT, "version": INDEX_VERSION, "checkpoints": entries})
+
+
+def document(checkpoints: list[ShippedCheckpoint]) -> str:
+    """The page of the documentation."""
+    lines = [
+        "# Checkpoints that come with the package",
+        "",
+        'Written by `python -m benchmarks.ship_checkpoints`. `PermaKeyObservation(env, "mspacman")` and every command',
+        "that takes a checkpoint find them by name; `sb3-permakey checkpoints` lists them. Precision, recall and F1 as",
+        "in [the comparison](../benchmarks/results/keypoints.md), of the file as it is shipped, read by the PointNet",
+        "and, for PermaKey, as peaks. Minutes are those of the clock, on one thread of a machine that did other work",
+        "too.",
+        "",
+        "| name | K | bars | precision | recall | F1 | peaks: precision | recall | F1 | contrast: F1 | minutes |",
+        "|" + "---|" * 11,
+    ]
+    for one in checkpoints:
+        names = ("precision", "recall", "f1", "peaks_precision", "peaks_recall", "peaks_f1", "contrast_f1")
+        cells = [f"{one.scores[name]:.2f}" if name in one.scores else "-" for name in names]
+        lines.append(
+            f"| {one.name} | {one.num_keypoints} | {one.noise or '-'} | {' | '.join(cells)} | {one.minutes:.0f} |"
+        )
+    lines += [
+        "",
+        "Trained with (frames: 16,000 of random play, `sb3-permakey collect --game GAME --frames 16000`):",
+        "",
+    ]
+    lines += [f"- {one.name}: `{one.command}`" for one in checkpoints]
+    return "\n".join(lines) + "\n"
+
+
+def main(config: ShipConfig) -> None:
+    """Ship what is finished and not shipped yet, score what is not scored yet."""
+    found = {checkpoint.name: checkpoint for checkpoint in shipped_checkpoints()}
+    for path in sorted(config.results.glob(f"*-{SHIPPED_SEED}.json")):
+        result = json.loads(path.read_text())
+        shipped = found.get(name_of(result))
+        if shipped is None or shipped.command != result["training"]["command"]:
+            shipped = ship(result, config.folder / path.with_suffix(".safetensors").name)
+        if scores := missing_scores(shipped, result):
+            found[shipped.name] = shipped = replace(shipped, scores={**shipped.scores, **scores})
+            write_index(list(found.values()))
+            print(f"{shipped.path.name}: {shipped.scores}", flush=True)
+    write_atomically(config.docs, document(shipped_checkpoints()).encode())
+
+
+def command() -> None:
+    """The command line."""
+    run_command("release", ShipConfig, main)
+
+
+if __name__ == "__main__":
+    command()

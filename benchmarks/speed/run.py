@@ -1,0 +1,21 @@
+"""How fast all is: python -m benchmarks.speed throughput, and parts of it alone."""
+
+from __future__ import annotations
+
+from benchmarks.harness.command import run_one_of
+from benchmarks.speed import agents, detectors, pretraining_step, rainbow, throughput
+
+
+def command() -> None:
+    """The command line."""
+    run_one_of(
+        "speed",
+        {
+            "throughput": (throughput.ThroughputBenchmark, throughput.main),
+            "agents": (agents.SpeedBenchmark, agents.main),
+            "detectors": (detectors.SpeedBenchmark, detectors.main),
+            "rainbow": (rainbow.RainbowSpeed, rainbow.main),
+            "pretraining-step": (pretraining_step.StepBenchmark, pretraining_step.main),
+        },
+        "How fast keypoints, agents and pretraining are.",
+    )
