@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from sb3_permakey.common.presets import RAINBOW_PEAKS, STRONG
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.extractors import KeypointEncoder
-from sb3_permakey.keypoints.detector import Readout
+from sb3_permakey.keypoints import ReadoutName
 from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
@@ -34,7 +34,7 @@ class Preset(NamedTuple):
     """
 
     agent: dict[str, Any]
-    readout: Readout
+    readout: ReadoutName
     algorithms: tuple[AlgorithmName, ...] = ("recurrent-dqn", "recurrent-qrdqn")
     encoder: KeypointEncoder = "gnn"
     history: int = 0

@@ -20,8 +20,7 @@ import tyro
 
 from sb3_permakey.atari import UnknownGameError, plain_game_name
 from sb3_permakey.evaluation import EvaluateConfig, evaluate, score_table
-from sb3_permakey.keypoints import checkpoint_table, shipped_checkpoints
-from sb3_permakey.keypoints.detector import Readout
+from sb3_permakey.keypoints import READOUTS, ReadoutConfig, checkpoint_table, load_checkpoint, shipped_checkpoints
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore
@@ -75,9 +74,9 @@ def _score_pretrained(checkpoint: Path, config: PretrainConfig, is_new: bool) ->
     if not store.is_atari:
         _say("not scored: true objects are known of Atari games alone")
         return
-    readouts: tuple[Readout, ...] = ("pointnet", "peaks") if config.method == "permakey" else ("pointnet",)
+    model = load_checkpoint(checkpoint)
     try:
-        for readout in readouts:
+        for readout in (kind.name for kind in READOUTS.values() if kind.reads(model)):
             picture = checkpoint.with_name(f"{checkpoint.stem}.{readout}.png")
             if is_new:
                 for path in (picture, picture.with_suffix(".json")):
@@ -90,7 +89,7 @@ def _score_pretrained(checkpoint: Path, config: PretrainConfig, is_new: bool) ->
                     picture=picture,
                     out=picture.with_suffix(".json"),
                     distractor=config.distractor or store.description.get("distractor"),
-                    readout=readout,
+                    readout=ReadoutConfig(readout),
                 )
             )
     except (ImportError, UnknownGameError, GroundTruthError) as error:
@@ -103,8 +102,7 @@ def run_show(config: ShowConfig) -> None:
     _say(f"{config.out}: keypoints and error maps on {columns} frames")
     if config.gif:
         _say(f"{config.gif}: keypoints over {gif_frames} consecutive frames")
-    readout = config.readout or ("peaks" if config.peaks else None)
-    settings = {**({"readout": readout} if readout else {}), **config.peaks}
+    settings = config.readout.as_flags()
     if store.is_atari:
         game = game_name(store)
         flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]

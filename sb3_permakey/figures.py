@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sb3_permakey.extras import missing_package
 from sb3_permakey.files import atomic_path, write_atomically
-from sb3_permakey.keypoints import KeypointDetector, PermaKey
+from sb3_permakey.keypoints import KeypointDetector
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.peaks import KeypointTracker
 
@@ -23,9 +23,6 @@ SCALE = 3
 GAP_PX = 6
 LABEL_PX = 110
 DOT_RADIUS_PX = 4
-KEYPOINTS_LABEL = {"pointnet": "keypoints", "peaks": "peaks"}
-"""Label of a row of keypoints, by how they are read."""
-
 
 Color = tuple[int, int, int]
 Row = tuple[str, Sequence[Image.Image]]
@@ -86,8 +83,8 @@ def keypoint_panel(detectors: Sequence[KeypointDetector], frames: np.ndarray) ->
     for detector in detectors:
         drawn = zip(frames, detector.detect(frames).centers, strict=True)
         overlays = [draw_keypoints(frame, centers, detector.config.window_std) for frame, centers in drawn]
-        rows.append((KEYPOINTS_LABEL[detector.readout.readout], overlays))
-    if isinstance(detectors[0].model, PermaKey):
+        rows.append((detector.readout.kind.label, overlays))
+    if detectors[0].model.error_map_layers:
         rows += error_map_rows(detectors[0], frames)
     return panel(rows)
 
@@ -98,10 +95,9 @@ def error_map_rows(detector: KeypointDetector, frames: np.ndarray) -> list[Row]:
     :raises ValueError: when the detector's model has none
     """
     maps = detector.error_maps(frames)
-    assert isinstance(detector.model, PermaKey)
     return [
         (f"error map\nof layer {layer}", [enlarge(heat(error_map)) for error_map in maps[:, index]])
-        for index, layer in enumerate(detector.model.config.layers)
+        for index, layer in enumerate(detector.model.error_map_layers)
     ]
 
 
@@ -132,7 +128,7 @@ def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_siz
     for first in range(0, len(frames), batch_size):
         batch = frames[first : first + batch_size]
         keypoints = detector.detect(batch)
-        if detector.readout.readout == "peaks":
+        if detector.readout.kind.needs_tracking:
             keypoints = tracker.track(keypoints, [False] * len(batch), rows=[0] * len(batch))
         pictures += [
             np.asarray(draw_keypoints(frame, points, detector.config.window_std))

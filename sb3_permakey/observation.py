@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -22,10 +21,14 @@ from sb3_permakey.keypoints import (
     model_fingerprint,
     warn_of_another_game,
 )
+from sb3_permakey.keypoints.detector import DetectorSettings
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.motion import JUMP, KeypointMotion
-from sb3_permakey.keypoints.peaks import CENTROID_PX, KeypointTracker
+from sb3_permakey.keypoints.peaks import KeypointTracker
 from sb3_permakey.wrapping import require_environment, require_vectorised
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FRAME_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
@@ -65,7 +68,7 @@ class KeypointSpace(spaces.Dict):
             "keypoints": spaces.Box(-1.0, 1.0, (count, 2), np.float32),
             "features": spaces.Box(0.0, np.inf, (count, channels), np.float32),
         }
-        if detector.readout.readout == "peaks":
+        if detector.readout.kind.gives_confidence:
             entries["confidence"] = spaces.Box(0.0, 1.0, (count,), np.float32)
         if history:
             entries["motion"] = spaces.Box(-JUMP, JUMP, (count, 2 * history), np.float32)
@@ -112,7 +115,7 @@ class KeypointObserver:
             raise ValueError(f"history must be a whole number of steps, 0 or more, not {history!r}")
         self.detector = detector
         self.keep_image = keep_image
-        self.tracker = KeypointTracker() if detector.readout.readout == "peaks" else None
+        self.tracker = KeypointTracker() if detector.readout.kind.needs_tracking else None
         self.motion = KeypointMotion(int(history)) if history else None
 
     def observe(
@@ -155,7 +158,8 @@ def make_observer(
     *,
     keep_image: bool,
     history: int,
-    **detector_settings: Any,
+    streaming: bool,
+    **detector: Unpack[DetectorSettings],
 ) -> KeypointObserver:
     """What makes an environment's observations.
 
@@ -163,15 +167,16 @@ def make_observer(
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: with an "image" entry
     :param history: how many displacements of each keypoint are in the entry "motion"; 0: no such entry
-    :param detector_settings: what `KeypointDetector` takes beside the model
+    :param streaming: whether the detector streams
+    :param detector: what `KeypointDetector` takes beside
     :raises ValueError: when the observations are not uint8 frames (84, 84, 3), the history is no number of steps, or
         the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
     require_frames(space)
-    detector = KeypointDetector(model_or_path, **detector_settings)
-    detector.check_channels(FRAME_SHAPE[-1])
-    return KeypointObserver(detector, keep_image=keep_image, history=history)
+    made_by = KeypointDetector(model_or_path, streaming=streaming, **detector)
+    made_by.check_channels(FRAME_SHAPE[-1])
+    return KeypointObserver(made_by, keep_image=keep_image, history=history)
 
 
 class PermaKeyObservation(gym.ObservationWrapper):
@@ -188,16 +193,9 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param history: how many of its last displacements each keypoint carries in "motion"; 0: no such entry
-    :param device: where keypoints are computed; "auto" takes a GPU when there is one
-    :param precision: "float32", "bfloat16" or "auto"
     :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
-    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
-    :param num_keypoints: K of the peaks; None takes the model's
-    :param min_distance_px: least distance between two peaks, in pixels
-    :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
-        peaks of the error map itself
-    :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
-        follows objects more steadily
+    :param detector: what `KeypointDetector` takes beside: device, precision, readout ("pointnet", "peaks" or a
+        `ReadoutConfig`) and, as keywords too, the fields of that
     :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
         cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
@@ -210,14 +208,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
         *,
         keep_image: bool = False,
         history: int = 0,
-        device: torch.device | str = "auto",
-        precision: str = "auto",
         streaming: bool = True,
-        readout: Literal["pointnet", "peaks"] | None = None,
-        num_keypoints: int | None = None,
-        min_distance_px: float = 5.0,
-        surround_px: float | None = None,
-        centroid_px: float = CENTROID_PX,
+        **detector: Unpack[DetectorSettings],
     ) -> None:
         require_environment(env, "PermaKeyObservation", "VecPermaKeyObservation")
         spec = env.unwrapped.spec
@@ -229,14 +221,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
             model_or_path,
             keep_image=keep_image,
             history=history,
-            device=device,
-            precision=precision,
             streaming=streaming,
-            readout=readout,
-            num_keypoints=num_keypoints,
-            min_distance_px=min_distance_px,
-            surround_px=surround_px,
-            centroid_px=centroid_px,
+            **detector,
         )
         self.detector = self.observer.detector
         self.observation_space = self.observer.space()
@@ -263,16 +249,9 @@ class VecPermaKeyObservation(VecEnvWrapper):
     :param model_or_path: a keypoint model or the path of a checkpoint
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param history: how many of its last displacements each keypoint carries in "motion"; 0: no such entry
-    :param device: where keypoints are computed; "auto" takes a GPU when there is one
-    :param precision: "float32", "bfloat16" or "auto"
     :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
-    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
-    :param num_keypoints: K of the peaks; None takes the model's
-    :param min_distance_px: least distance between two peaks, in pixels
-    :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
-        peaks of the error map itself
-    :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
-        follows objects more steadily
+    :param detector: what `KeypointDetector` takes beside: device, precision, readout ("pointnet", "peaks" or a
+        `ReadoutConfig`) and, as keywords too, the fields of that
     :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
         cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
@@ -285,14 +264,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
         *,
         keep_image: bool = False,
         history: int = 0,
-        device: torch.device | str = "auto",
-        precision: str = "auto",
         streaming: bool = True,
-        readout: Literal["pointnet", "peaks"] | None = None,
-        num_keypoints: int | None = None,
-        min_distance_px: float = 5.0,
-        surround_px: float | None = None,
-        centroid_px: float = CENTROID_PX,
+        **detector: Unpack[DetectorSettings],
     ) -> None:
         require_vectorised(venv, "VecPermaKeyObservation", "PermaKeyObservation")
         self.observer = make_observer(
@@ -300,14 +273,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
             model_or_path,
             keep_image=keep_image,
             history=history,
-            device=device,
-            precision=precision,
             streaming=streaming,
-            readout=readout,
-            num_keypoints=num_keypoints,
-            min_distance_px=min_distance_px,
-            surround_px=surround_px,
-            centroid_px=centroid_px,
+            **detector,
         )
         self.detector = self.observer.detector
         super().__init__(venv, observation_space=self.observer.space())

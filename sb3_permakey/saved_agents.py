@@ -18,8 +18,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_permakey.atari import atari_env_id, plain_game_name
 from sb3_permakey.common.numpy_versions import newer_numpy_named
-from sb3_permakey.keypoints import KeypointDetector, warn_of_another_game
-from sb3_permakey.keypoints.detector import ReadoutConfig
+from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, warn_of_another_game
 from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver, KeypointSpace
 from sb3_permakey.previous_step import OBSERVATION, PreviousSteps, previous_step_size, without_previous_step
 from sb3_permakey.rainbow import Rainbow
@@ -160,8 +159,8 @@ class FrameAgent:
         if isinstance(space, spaces.Dict) and "keypoints" in space.spaces:
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
-            readout = getattr(space, "readout", None) or ReadoutConfig()
-            self.detector = KeypointDetector(checkpoint, streaming=True, **readout.in_use())
+            read = getattr(space, "readout", None) or ReadoutConfig()
+            self.detector = KeypointDetector(checkpoint, streaming=True, readout=read.without_unused())
             made = KeypointSpace(self.detector, keep_image=False, history=getattr(space, "history", 0))
             if isinstance(space, KeypointSpace) and space.differences(made):
                 raise AgentFileError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -14,9 +14,7 @@ from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FRAMES_PER_SECOND
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
 from sb3_permakey.files import require_writable
-from sb3_permakey.keypoints import KeypointDetector, PermaKey, ReadoutConfig, warn_of_another_game
-from sb3_permakey.keypoints.detector import OF_PEAKS, Readout
-from sb3_permakey.keypoints.peaks import CENTROID_PX
+from sb3_permakey.keypoints import READOUTS, KeypointDetector, ReadoutConfig, load_checkpoint, warn_of_another_game
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.settings import require_at_least, require_range, require_suffix
@@ -47,17 +45,9 @@ class ShowConfig:
     """First test frame to show."""
     gif_frames: int = 150
     """Frames of the GIF at most."""
-    readout: Readout | None = None
-    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map. Empty: both,
-    one under the other in the PNG, side by side in the GIF."""
-    num_keypoints: int | None = None
-    """Number of peaks; None: the model's number of keypoints."""
-    min_distance_px: float = ReadoutConfig.min_distance_px
-    """Least distance between two peaks, in pixels."""
-    surround_px: float | None = None
-    """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
-    centroid_px: float = CENTROID_PX
-    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels."""
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    """How keypoints are read. Without --readout: in every way that the model allows, one under the other in the PNG,
+    side by side in the GIF."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, drawn on the frames."""
 
@@ -70,13 +60,6 @@ class ShowConfig:
         require_suffix(".gif", gif=self.gif)
         if self.gif is None and self.gif_frames != type(self).gif_frames:
             raise ValueError("gif_frames is of the GIF: give gif, the file to write")
-        ReadoutConfig(self.readout or "peaks", **self.peaks)
-
-    @property
-    def peaks(self) -> dict[str, Any]:
-        """The settings of peaks that are given."""
-        names = ("num_keypoints", *OF_PEAKS)
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
 
 
 def show(config: ShowConfig) -> tuple[FrameStore, int, int]:
@@ -112,9 +95,12 @@ def show(config: ShowConfig) -> tuple[FrameStore, int, int]:
 
 def _detectors(config: ShowConfig) -> list[KeypointDetector]:
     """One for each reading that is drawn."""
-    if config.readout is not None:
-        return [KeypointDetector(config.checkpoint, streaming=True, readout=config.readout, **config.peaks)]
-    detector = KeypointDetector(config.checkpoint, streaming=True)
-    if not isinstance(detector.model, PermaKey) and not config.peaks:
-        return [detector]
-    return [detector, KeypointDetector(config.checkpoint, streaming=True, readout="peaks", **config.peaks)]
+    readout = config.readout
+    model = load_checkpoint(config.checkpoint)
+    given = readout.given()
+    readings = [
+        readout.read_by(kind) for kind in READOUTS.values() if kind.reads(model) or (given and kind.takes(given))
+    ]
+    if readout.is_named:
+        readings = [readout]
+    return [KeypointDetector(config.checkpoint, streaming=True, readout=reading) for reading in readings]

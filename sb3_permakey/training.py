@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,9 +31,7 @@ from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.extractors import KeypointEncoder, KeypointGNN
 from sb3_permakey.files import atomic_file, locked_folder
-from sb3_permakey.keypoints import warn_of_another_game
-from sb3_permakey.keypoints.detector import Readout, ReadoutConfig
-from sb3_permakey.keypoints.peaks import CENTROID_PX
+from sb3_permakey.keypoints import ReadoutConfig, warn_of_another_game
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.precision import resolve_device
 from sb3_permakey.run_folder import FINAL_MODEL, MAY_CHANGE, RUN, begin, go_on, run_goes_on
@@ -72,6 +70,11 @@ def aggregate_of(preset: Preset) -> str:
     return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
 
 
+READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
+    f"{name} by {preset.readout}" for name, preset in PRESETS.items()
+)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train an agent on an Atari game."""
@@ -91,14 +94,8 @@ class TrainConfig:
     """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
     sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time. rainbow: RAINBOW_PEAKS, peaks with
     their motion; learns most from few steps."""
-    readout: Annotated[Readout | None, values_of_presets(lambda preset: preset.readout)] = None
-    """How keypoints are read: by the PointNet, or as the highest peaks of the first layer's error map."""
-    num_keypoints: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(the model's number of keypoints)")] = None
-    """Number of peaks."""
-    surround_px: float | None = None
-    """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
-    centroid_px: float = CENTROID_PX
-    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels."""
+    readout: Annotated[ReadoutConfig, tyro.conf.arg(help=READOUT_HELP)] = field(default_factory=ReadoutConfig)
+    """How keypoints are read; by the preset's readout where none is named."""
     history: Annotated[int | None, values_of_presets(lambda preset: preset.history)] = None
     """How many of its last displacements each keypoint carries."""
     encoder: Annotated[KeypointEncoder | None, values_of_presets(lambda preset: preset.encoder)] = None
@@ -171,19 +168,21 @@ class TrainConfig:
                 f"not {self.steps}"
             )
         if self.checkpoint:
-            ReadoutConfig(
-                readout_of(self), self.num_keypoints, surround_px=self.surround_px, centroid_px=self.centroid_px
-            )
+            wanted_readout(self)
         else:
-            for name in ("readout", "num_keypoints", "surround_px", "centroid_px", "history", "encoder", "aggregate"):
-                if getattr(self, name) != getattr(type(self), name):
-                    raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
+            others = [name for name in ("history", "encoder", "aggregate") if getattr(self, name) is not None]
+            for name in (*(("readout",) if self.readout.is_named else ()), *self.readout.given(), *others):
+                raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
         if self.aggregate and encoder_of(self) != "gnn":
             raise ValueError(f"aggregate is the GNN's: it needs the encoder gnn, not {encoder_of(self)}")
 
 
 COMPARED = (
-    *(field.name for field in fields(TrainConfig) if field.name not in (*MAY_CHANGE, "out", "resume", "checkpoint")),
+    *dict.fromkeys(
+        one.name
+        for one in (*fields(TrainConfig), *fields(ReadoutConfig))
+        if one.name not in (*MAY_CHANGE, "out", "resume", "checkpoint")
+    ),
     "checkpoint_sha256",
 )
 """Settings that a run keeps when it goes on; a checkpoint is compared by its content."""
@@ -236,7 +235,7 @@ def run_settings(config: TrainConfig, game: str, env: VecEnv) -> dict[str, Any]:
     """All settings of a run, as JSON gives them back: the agent's, and which model makes its keypoints."""
     model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
     chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
-    read = {"readout": readout_of(config), "history": history_of(config), "encoder": encoder_of(config)}
+    read = {**asdict(wanted_readout(config)), "history": history_of(config), "encoder": encoder_of(config)}
     settings = {**asdict(config), "game": game, **chosen, **read, **all_arguments(config)}
     return json.loads(json.dumps({**settings, **model}, default=str))
 
@@ -304,9 +303,9 @@ def validation_envs(config: TrainConfig) -> VecEnv:
     return make_envs(config, count, FIRST_VALIDATION_SEED, max_steps=VALIDATION_STEPS)
 
 
-def readout_of(config: TrainConfig) -> Readout:
+def wanted_readout(config: TrainConfig) -> ReadoutConfig:
     """How keypoints are read: as the settings say, or else the preset."""
-    return config.readout or _preset_of(config).readout
+    return config.readout.named(_preset_of(config).readout)
 
 
 def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int | None = None) -> VecEnv:
@@ -324,9 +323,6 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int |
             keep_image=keep_image,
             history=history_of(config),
             device=config.device,
-            readout=readout_of(config),
-            num_keypoints=config.num_keypoints,
-            surround_px=config.surround_px,
-            centroid_px=config.centroid_px,
+            readout=wanted_readout(config),
         )
     return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs

@@ -15,7 +15,14 @@ from sb3_permakey import cli
 from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.cli import COMMANDS, main
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, Transporter, load_checkpoint, save_checkpoint
+from sb3_permakey.keypoints import (
+    PermaKey,
+    PermaKeyConfig,
+    ReadoutConfig,
+    Transporter,
+    load_checkpoint,
+    save_checkpoint,
+)
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.frames import FrameStore, write_store
 from sb3_permakey.scores import GroundTruthError
@@ -163,7 +170,7 @@ def test_one_command_goes_from_a_game_to_its_scores(run, tmp_path, monkeypatch, 
     assert FrameStore(tmp_path / "pong.frames").description["game"] == "ALE/Pong-v5"
     (config,) = scored
     assert (config.game, config.checkpoints, config.distractor) == ("Pong", (str(checkpoint),), "both")
-    assert config.readout == "pointnet"
+    assert config.readout == ReadoutConfig("pointnet")
     assert "not scored: no objects today" in output
 
 
@@ -391,7 +398,7 @@ def test_a_finished_pretraining_says_so_goes_on_and_is_scored_anew(run, frame_st
     output = run(*pretrain, "--max-steps", 2)[1]
     assert "finished before" not in output
     assert out.read_bytes() != before
-    assert scored == ["pointnet"] * 2
+    assert scored == [ReadoutConfig("pointnet")] * 2
 
 
 def test_score(run, checkpoint, tmp_path):

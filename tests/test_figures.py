@@ -65,7 +65,7 @@ def test_panel_and_animation_of_peaks(keypoint_model):
 
 
 def test_panel_of_two_readouts_has_a_row_for_each(keypoint_model):
-    detectors = [KeypointDetector(keypoint_model, readout=readout) for readout in ("pointnet", "peaks")]
+    detectors = [KeypointDetector(keypoint_model, readout=name) for name in ("pointnet", "peaks")]
     frames = square_frames(2)
     both = keypoint_panel(detectors, frames)
     alone = [keypoint_panel([detector], frames) for detector in detectors]

@@ -18,8 +18,7 @@ from sb3_permakey import (
     VecPreviousActionReward,
     make_atari_env,
 )
-from sb3_permakey.keypoints import CheckpointError, Keypoints, PermaKey, PermaKeyConfig
-from sb3_permakey.keypoints.detector import ReadoutConfig
+from sb3_permakey.keypoints import CheckpointError, Keypoints, PermaKey, PermaKeyConfig, ReadoutConfig
 from sb3_permakey.saved_agents import FrameAgent
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.monitor import Monitor
 from sb3_permakey import RecurrentDQN, training
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.files import InUseError, locked_folder
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig, save_checkpoint
 from sb3_permakey.training import TrainConfig, train
 from sb3_permakey.validation import Validation, validation_scores
 
@@ -114,7 +114,7 @@ def test_changed_settings_are_named_and_nothing_is_touched(run, killed, tmp_path
         ({"validation_episodes": 2}, "validation_episodes 1, not 2"),
         ({"checkpoint": other}, "checkpoint_sha256 [0-9a-f]{24}, not [0-9a-f]{24}"),
         ({"checkpoint": None}, "encoder gnn, not None; checkpoint_sha256 [0-9a-f]{24}, not None"),
-        ({"readout": "peaks"}, "readout pointnet, not peaks"),
+        ({"readout": ReadoutConfig("peaks")}, "readout pointnet, not peaks"),
     ):
         with pytest.raises(ValueError, match=rf"holds a run with other settings \({message}\): go on with its own"):
             run(**{"checkpoint": checkpoint, "resume": True, **changed})

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from sb3_permakey.agent_presets import ALGORITHMS as OWN_ALGORITHMS
 from sb3_permakey.agent_presets import PRESETS, AlgorithmName, PresetName, choose_agent, preset_arguments
 from sb3_permakey.extractors import KeypointEncoder
-from sb3_permakey.keypoints.detector import Readout
+from sb3_permakey.keypoints import ReadoutName
 
 Settings = dict[str, Any]
 AgentName = AlgorithmName | Literal["dqn", "qrdqn", "random"]
@@ -62,7 +62,7 @@ class Method:
     agent: AgentName
     observes: Observed
     checkpoint: Literal["permakey", "transporter"] | None = None
-    readout: Readout | None = None
+    readout: ReadoutName | None = None
     encoder: KeypointEncoder | None = None
     points: Literal["grid", "random", "true"] | None = None
 
@@ -81,7 +81,7 @@ class Method:
 
 def keypoint_methods() -> dict[str, Method]:
     """Keypoint methods with both encoders."""
-    kinds: tuple[tuple[str, str, Literal["permakey", "transporter"], Readout], ...] = (
+    kinds: tuple[tuple[str, str, Literal["permakey", "transporter"], ReadoutName], ...] = (
         ("permakey", "PKey", "permakey", "pointnet"),
         ("permakey-peaks", "PKey peaks", "permakey", "peaks"),
         ("transporter", "Transporter", "transporter", "pointnet"),
@@ -191,7 +191,7 @@ def _schedule(rate: str) -> LinearSchedule:
         raise ValueError(f"learning_rate must be a number or like lin_2e-4, not {rate!r}") from None
 
 
-def readout_of(method: Method, preset_name: str | None) -> Readout:
+def readout_of(method: Method, preset_name: str | None) -> ReadoutName:
     """How the detector reads, or whose observations a control imitates."""
     if method.readout is not None or preset_name is None:
         return method.readout or "pointnet"

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig
 from sb3_permakey.keypoints.layers import IMAGE_SIZE, gaussian_windows, window_means
 from sb3_permakey.keypoints.trunk import FrozenTrunk
 from sb3_permakey.observation import KeypointSpace
@@ -198,17 +198,12 @@ class VecPointObservation(VecEnvWrapper):
 
     :param venv: environments with `PointsInInfo`
     :param checkpoint: whose trunk makes the features
-    :param readout: whose observations they are like: with "peaks" there is a "confidence"
-    :param count: K
+    :param like: whose observations they are like, in number too: those of peaks have a "confidence"
     :param device: where features are computed
     """
 
-    def __init__(
-        self, venv: VecEnv, checkpoint: str | Path, readout: Literal["pointnet", "peaks"], count: int, device: str
-    ) -> None:
-        detector = KeypointDetector(
-            checkpoint, device=device, precision="float32", readout=readout, num_keypoints=count
-        )
+    def __init__(self, venv: VecEnv, checkpoint: str | Path, like: ReadoutConfig, device: str) -> None:
+        detector = KeypointDetector(checkpoint, device=device, precision="float32", readout=like)
         self.weights, self.device = detector.trunk, resolve_device(device)
         self.trunk = place(FrozenTrunk(self.weights), self.device)
         super().__init__(venv, observation_space=KeypointSpace(detector, keep_image=False))

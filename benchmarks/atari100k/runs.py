@@ -39,6 +39,7 @@ from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.evaluation import FIRST_TEST_SEED
 from sb3_permakey.files import atomic_file, locked_folder, write_json
+from sb3_permakey.keypoints import READOUTS, ReadoutConfig
 from sb3_permakey.observation import VecPermaKeyObservation
 from sb3_permakey.provenance import provenance
 from sb3_permakey.run_folder import RUN
@@ -114,8 +115,8 @@ class Run:
         method = METHODS[self.method]
         if method.checkpoint is None or self.num_keypoints is None:
             return None
-        by_peaks = readout_of(method, self.preset) == "peaks"
-        count = NUM_KEYPOINTS.get(self.game, self.num_keypoints) if by_peaks else self.num_keypoints
+        any_number = READOUTS[readout_of(method, self.preset)].any_number
+        count = NUM_KEYPOINTS.get(self.game, self.num_keypoints) if any_number else self.num_keypoints
         return WantedCheckpoint(self.game, method.checkpoint, self.noise, count)
 
 
@@ -225,17 +226,16 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
         envs = VecFrameStack(envs, STACKED_FRAMES)
     if task.checkpoint is not None:
         assert run.num_keypoints is not None
-        readout = readout_of(method, run.preset)
+        read = ReadoutConfig(readout_of(method, run.preset), run.num_keypoints)
         if method.observes == "points":
-            return VecPointObservation(envs, task.checkpoint.path, readout, run.num_keypoints, task.device)
+            return VecPointObservation(envs, task.checkpoint.path, read, task.device)
         envs = VecPermaKeyObservation(
             envs,
             task.checkpoint.path,
             keep_image=keeps_image(task),
             history=history,
             device=task.device,
-            readout=readout,
-            num_keypoints=run.num_keypoints,
+            readout=read,
         )
     return VecTransposeImage(envs) if method.stores_images else envs
 

@@ -52,10 +52,10 @@ def rows(config: PictureConfig) -> list[Row]:
         "PermaKey,\npeaks": ("permakey", "peaks"),
     }
     rows: list[Row] = [("frame", [enlarge(frame) for frame in frames])]
-    for label, (method, readout) in readings.items():
+    for label, (method, name) in readings.items():
         pictures = []
         for game, frame in zip(config.games, frames, strict=True):
-            detector = KeypointDetector(shipped_name(game, method, "clean"), readout=readout, precision="float32")
+            detector = KeypointDetector(shipped_name(game, method, "clean"), readout=name, precision="float32")
             [centers] = detector.detect(frame[None]).centers
             pictures.append(draw_keypoints(frame, centers, None))
         rows.append((label, pictures))

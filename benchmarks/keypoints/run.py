@@ -27,7 +27,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import PermaKeyConfig, checkpoint_exists
+from sb3_permakey.keypoints import PermaKeyConfig, ReadoutConfig, checkpoint_exists
 from sb3_permakey.pretraining.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
@@ -59,16 +59,16 @@ MODELS: dict[str, dict[str, Any]] = {
     "transporter": {"softmax": "plane"},
 }
 """Model settings of each method beside the paper's; what they change is in benchmarks/results/variants.md."""
-READINGS: dict[str, dict[str, dict[str, Any]]] = {
+READINGS = {
     "permakey": {
-        "pointnet": {"readout": "pointnet"},
-        "peaks": {"readout": "peaks"},
-        "contrast": {"readout": "peaks", "surround_px": 18.0},
-        "steady": {"readout": "peaks", "surround_px": 18.0, "centroid_px": 10.0},
+        "pointnet": ReadoutConfig("pointnet"),
+        "peaks": ReadoutConfig("peaks"),
+        "contrast": ReadoutConfig("peaks", surround_px=18.0),
+        "steady": ReadoutConfig("peaks", surround_px=18.0, centroid_px=10.0),
     },
-    "transporter": {"pointnet": {"readout": "pointnet"}},
+    "transporter": {"pointnet": ReadoutConfig("pointnet")},
 }
-"""How each method's keypoints are read, as `ScoreConfig` takes it."""
+"""How each method's keypoints are read."""
 SHIPPED_SEED = 0
 """Seed of the checkpoints that come with the package."""
 RESULTS = Path("benchmarks/results/keypoints")
@@ -216,7 +216,7 @@ def do_run(run: Run, benchmark: KeypointsBenchmark) -> str:
                 game=run.game,
                 distractor=run.distractor,
                 picture=benchmark.folder / f"{run.name}-{name}.png",
-                **READINGS[run.method][name],
+                readout=READINGS[run.method][name],
             )
         )
         part = f"{name}, categories" if name in result["scores"] else name

@@ -42,7 +42,7 @@ def measure(runs: list[Run], benchmark: KeypointsBenchmark) -> str | None:
         return None
     stability = {}
     for name, reading in READINGS[first.method].items():
-        config = ScoreConfig(tuple(checkpoints.values()), first.game, distractor=first.distractor, **reading)
+        config = ScoreConfig(tuple(checkpoints.values()), first.game, distractor=first.distractor, readout=reading)
         scores = score(config)["scores"]
         stability[name] = {points: scores[points]["stability"] for points in ("keypoints", "random")}
     result = {

@@ -48,10 +48,12 @@ def prefix(reading: str) -> str:
 def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dict[str, float]:
     """A shipped checkpoint's scores by the readings that the index does not have."""
     scores = {}
-    for reading, settings in READINGS[result["method"]].items():
+    for reading, config in READINGS[result["method"]].items():
         if f"{prefix(reading)}f1" in checkpoint.scores:
             continue
-        scored = score(ScoreConfig((str(checkpoint.path),), result["game"], distractor=checkpoint.noise, **settings))
+        scored = score(
+            ScoreConfig((str(checkpoint.path),), result["game"], distractor=checkpoint.noise, readout=config)
+        )
         figures = scored["scores"]["keypoints"]
         scores |= {
             f"{prefix(reading)}{key}": round(figures[key]["value"], 3)

@@ -21,6 +21,7 @@ from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
 from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
+from sb3_permakey.keypoints.readouts import PeaksReadout, PointNetReadout
 from sb3_permakey.precision import keep_freed_memory
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.provenance import provenance
@@ -103,7 +104,7 @@ def network_of(detector: KeypointDetector) -> FoldedPermaKey:
 def needed_lspns(detector: KeypointDetector) -> list[FoldedLSPN]:
     """LSPN layers that the readout needs: peaks read the first error map alone."""
     lspns = [lspn for lspn in network_of(detector).lspns if isinstance(lspn, FoldedLSPN)]
-    return lspns[:1] if detector.readout.readout == "peaks" else lspns
+    return lspns[:1] if detector.readout.kind is PeaksReadout else lspns
 
 
 def all_of_a_frame(detector: KeypointDetector) -> Computed:
@@ -131,7 +132,7 @@ def flops_per_frame(detector: KeypointDetector, computed: Computed) -> float:
     network = network_of(detector)
     kernels = [kernel.numel() for kernel, _, _ in network.trunk.layers()]
     total = sum(cells * weights for cells, weights in zip(computed.cells, kernels, strict=True))
-    if detector.readout.readout == "pointnet":
+    if detector.readout.kind is PointNetReadout:
         for size, (kernel, _, _) in zip(ENCODER.map_sizes(), network.pointnet.layers(), strict=True):
             total += computed.frames * size**2 * kernel.numel()
     for patches, lspn in zip(computed.patches, needed_lspns(detector), strict=False):
@@ -147,7 +148,7 @@ def bytes_per_frame(detector: KeypointDetector, computed: Computed, batch_size: 
     :param computed: what is computed for a frame
     :param batch_size: frames in a call
     """
-    network, by_pointnet = network_of(detector), detector.readout.readout == "pointnet"
+    network, by_pointnet = network_of(detector), detector.readout.kind is PointNetReadout
     stacks = [network.trunk, network.pointnet] if by_pointnet else [network.trunk]
     weights = sum(tensor.nbytes for module in (*stacks, *needed_lspns(detector)) for tensor in module.buffers())
     values = sum(cells * filters for cells, filters in zip(computed.cells, ENCODER.filters, strict=False))

@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks.harness.command import run_command
 from benchmarks.keypoints.run import NUM_KEYPOINTS
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.players import RANDOM
 from sb3_permakey.pretraining.stages import Stage
@@ -137,7 +137,7 @@ def main(config: FeatureBenchmark) -> None:
     to_score = ScoreConfig(
         ("checkpoint",),
         config.game,
-        readout="peaks",
+        readout=ReadoutConfig("peaks"),
         policy=config.policy,
         agent_checkpoint=config.agent_checkpoint,
     )

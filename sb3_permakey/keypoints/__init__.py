@@ -10,21 +10,26 @@ from sb3_permakey.keypoints.checkpoint import (
     save_for_detection,
     warn_of_another_game,
 )
-from sb3_permakey.keypoints.detector import KeypointDetector, ReadoutConfig
-from sb3_permakey.keypoints.model import KeypointModel, Keypoints
+from sb3_permakey.keypoints.detector import KeypointDetector
+from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig, PermaKeyLosses
+from sb3_permakey.keypoints.readouts import READOUTS, Readout, ReadoutConfig, ReadoutName, register_readout
 from sb3_permakey.keypoints.shipped import ShippedCheckpoint, checkpoint_exists, checkpoint_table, shipped_checkpoints
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig, TransporterLosses
 
 __all__ = [
+    "READOUTS",
     "CheckpointError",
+    "FrozenModel",
     "KeypointDetector",
     "KeypointModel",
     "Keypoints",
     "PermaKey",
     "PermaKeyConfig",
     "PermaKeyLosses",
+    "Readout",
     "ReadoutConfig",
+    "ReadoutName",
     "ShippedCheckpoint",
     "Transporter",
     "TransporterConfig",
@@ -34,6 +39,7 @@ __all__ = [
     "checkpoint_table",
     "load_checkpoint",
     "model_fingerprint",
+    "register_readout",
     "require_trainable",
     "save_checkpoint",
     "save_for_detection",

@@ -3,66 +3,38 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.folded import FoldedPermaKey, FoldedTransporter
-from sb3_permakey.keypoints.layers import IMAGE_SIZE, MOST_KEYPOINTS
-from sb3_permakey.keypoints.model import KeypointModel, Keypoints
-from sb3_permakey.keypoints.peaks import CENTROID_PX
+from sb3_permakey.keypoints.layers import IMAGE_SIZE
+from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.permakey import PermaKey
+from sb3_permakey.keypoints.readouts import ReadoutConfig, ReadoutName, ReadoutSettings, readout_config
 from sb3_permakey.keypoints.streaming import FrameMemory
 from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import fold_trunk
 from sb3_permakey.precision import place, resolve_device, resolve_precision
-from sb3_permakey.settings import require_choice, require_positive, require_range
 
-Readout = Literal["pointnet", "peaks"]
-OF_PEAKS = ("min_distance_px", "surround_px", "centroid_px")
-"""Settings that the PointNet has no use for."""
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 LARGEST_DIFFERENCE_PX = 0.25
 """How far bfloat16 may move a keypoint."""
 TRIAL_FRAMES = 4096
 """Of so many frames some are computed in float32 too."""
 
 
-@dataclass(frozen=True)
-class ReadoutConfig:
-    """How keypoints are read from a model."""
+class DetectorSettings(ReadoutSettings, total=False):
+    """What a `KeypointDetector` takes beside the model and streaming, as keyword arguments."""
 
-    readout: Readout = "pointnet"
-    """The model's PointNet, or the highest peaks of its first layer's error map."""
-    num_keypoints: int | None = None
-    """K; None: as many as the model's config says. Peaks alone may be of another number."""
-    min_distance_px: float = 5.0
-    """Least distance between two peaks, in pixels."""
-    surround_px: float | None = None
-    """Side of the square that a place's error must stand out from, in pixels (`local_contrast`); None: the peaks of the
-    error map itself."""
-    centroid_px: float = CENTROID_PX
-    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels (`error_map_peaks`)."""
-
-    def __post_init__(self) -> None:
-        require_choice(get_args(Readout), readout=self.readout)
-        require_range(1, MOST_KEYPOINTS, num_keypoints=self.num_keypoints)
-        require_positive(
-            min_distance_px=self.min_distance_px, surround_px=self.surround_px, centroid_px=self.centroid_px
-        )
-        if self.readout != "peaks":
-            of_peaks = {field.name: field.default for field in fields(self) if field.name in OF_PEAKS}
-            for name, default in of_peaks.items():
-                if getattr(self, name) != default:
-                    raise ValueError(f"{name} is a setting of peaks alone: it needs the readout peaks")
-
-    def in_use(self) -> dict[str, Any]:
-        """The settings that this readout reads; an agent's file of an earlier release may hold others beside them."""
-        unused = () if self.readout == "peaks" else OF_PEAKS
-        return {name: value for name, value in asdict(self).items() if name not in unused}
+    device: torch.device | str
+    precision: str
+    readout: ReadoutName | ReadoutConfig | None
 
 
 class KeypointDetector:
@@ -79,13 +51,8 @@ class KeypointDetector:
         surroundings were never seen before; remember the keypoints of the last 4096 frames. Keypoints are the same
         within rounding, and those of frames in play come several times as fast. It takes up to 12 MB a layer, 1.1 MB a
         keypoint and 2.4 MB a frame of a call. A GPU and a Transporter compute everything anyway
-    :param readout: "pointnet" (None too), or "peaks": the highest peaks of a PermaKey's first error map
-    :param num_keypoints: K of the peaks; None takes the model's
-    :param min_distance_px: least distance between two peaks, in pixels
-    :param surround_px: side of the square around a place from which a peak's error stands out, in pixels; None: the
-        peaks of the error map itself
-    :param centroid_px: side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one
-        follows objects more steadily
+    :param readout: how keypoints are read: a `ReadoutConfig`, or a readout's name, "pointnet" (None too) or "peaks"
+    :param settings: the other fields of the `ReadoutConfig`: num_keypoints, min_distance_px, surround_px, centroid_px
     :raises CheckpointError: when the path holds no good checkpoint
     :raises ValueError: when the model cannot be read like that
     """
@@ -97,20 +64,17 @@ class KeypointDetector:
         device: torch.device | str = "auto",
         precision: str = "auto",
         streaming: bool = False,
-        readout: Readout | None = None,
-        num_keypoints: int | None = None,
-        min_distance_px: float = 5.0,
-        surround_px: float | None = None,
-        centroid_px: float = CENTROID_PX,
+        readout: ReadoutName | ReadoutConfig | None = None,
+        **settings: Unpack[ReadoutSettings],
     ) -> None:
         self.source = "the model" if isinstance(model_or_path, KeypointModel) else str(model_or_path)
-        wanted = ReadoutConfig(readout or "pointnet", num_keypoints, min_distance_px, surround_px, centroid_px)
+        wanted = readout_config(readout, settings)
         self.device = resolve_device(device)
         self.model = place(frozen_copy(model_or_path), self.device)
         self.trunk = fold_trunk(self.model)
         self.config = self.model.config
-        self.num_keypoints = wanted.num_keypoints or self.config.num_keypoints
-        self.readout = replace(wanted, num_keypoints=self.num_keypoints)
+        self.readout = wanted.completed(self.model)
+        self._read = self.readout.kind(self.readout, self.model, self.source).read
         self.feature_channels = self.model.feature_channels
         self.streaming = streaming and isinstance(self.model, PermaKey) and self.device.type == "cpu"
         self.precision = resolve_precision(
@@ -119,13 +83,11 @@ class KeypointDetector:
         self.network = self._fold(self.precision)
         self.memory = FrameMemory() if self.streaming else None
         self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None
-        if self.readout.readout == "peaks":
-            self._permakey()
-        elif self.num_keypoints != self.config.num_keypoints:
-            raise ValueError(
-                f"{self.source} has a PointNet of {self.config.num_keypoints} keypoints, not {self.num_keypoints}: "
-                "only readout='peaks' can have another number"
-            )
+
+    @property
+    def num_keypoints(self) -> int:
+        """K."""
+        return self.readout.num_keypoints or self.config.num_keypoints
 
     def detect(self, frames: np.ndarray) -> Keypoints:
         """Keypoints of frames.
@@ -158,18 +120,18 @@ class KeypointDetector:
 
         :raises ValueError: when the model has none, or the frames have another shape or type
         """
-        network = self._permakey()
+        require_error_maps(self.model, self.source)
         with torch.inference_mode():
-            return network.error_maps(self._checked(frames)).cpu().numpy()
+            return self.network.error_maps(self._checked(frames)).cpu().numpy()
 
     def layer_error_maps(self, frames: np.ndarray) -> list[np.ndarray]:
         """Each layer's error maps of frames uint8 (B, 84, 84, C), one value a patch: float32 (B, h, w) in [0, 1].
 
         :raises ValueError: when the model has none, or the frames have another shape or type
         """
-        network = self._permakey()
+        require_error_maps(self.model, self.source)
         with torch.inference_mode():
-            return [layer.cpu().numpy() for layer in network.layer_error_maps(self._checked(frames))]
+            return [layer.cpu().numpy() for layer in self.network.layer_error_maps(self._checked(frames))]
 
     def check_channels(self, channels: int) -> None:
         """Raise CheckpointError unless the model takes images of that many channels."""
@@ -178,16 +140,11 @@ class KeypointDetector:
                 f"{self.source} takes images of {self.config.image_channels} channel(s), but the frames have {channels}"
             )
 
-    def _fold(self, precision: torch.dtype) -> FoldedPermaKey | FoldedTransporter:
+    def _fold(self, precision: torch.dtype) -> FrozenModel:
         if isinstance(self.model, PermaKey):
             return FoldedPermaKey(self.model, precision, streaming=self.streaming)
         assert isinstance(self.model, Transporter)
         return FoldedTransporter(self.model, precision)
-
-    def _permakey(self) -> FoldedPermaKey:
-        if not isinstance(self.network, FoldedPermaKey):
-            raise ValueError(f"{self.source} is a {type(self.model).__name__}, which has no error maps: PermaKey has")
-        return self.network
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
         frames = np.ascontiguousarray(frames)
@@ -197,18 +154,9 @@ class KeypointDetector:
         self.check_channels(frames.shape[3])
         return frames
 
-    def _detect(self, frames: np.ndarray, network: FoldedPermaKey | FoldedTransporter | None = None) -> Keypoints:
-        network = network or self.network
+    def _detect(self, frames: np.ndarray, network: FrozenModel | None = None) -> Keypoints:
         with torch.inference_mode():
-            if self.readout.readout == "peaks":
-                assert isinstance(network, FoldedPermaKey)
-                settings = self.readout
-                found = network.peaks(
-                    frames, self.num_keypoints, settings.min_distance_px, settings.surround_px, settings.centroid_px
-                )
-            else:
-                found = network.keypoints(frames)
-            centers, features, confidence = found
+            centers, features, confidence = self._read(network or self.network, frames)
             return Keypoints(
                 centers.clamp(-1, 1).cpu().numpy(),
                 features.cpu().numpy(),

@@ -16,18 +16,15 @@ from sb3_permakey.keypoints.layers import (
     ENCODER,
     IMAGE_SIZE,
     ConvBlock,
-    gaussian_windows,
     soft_argmax,
     to_images,
-    window_means,
 )
 from sb3_permakey.keypoints.lspn import ACTIVATION_FLOOR, LSPN, normalise_maps, stack_error_maps
-from sb3_permakey.keypoints.model import Keypoints
-from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
-from sb3_permakey.keypoints.permakey import PermaKey
+from sb3_permakey.keypoints.model import FirstErrorMap, FrozenModel, Keypoints
+from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
 from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, colour_codes, patch_windows
 from sb3_permakey.keypoints.streaming_trunk import StreamingTrunk
-from sb3_permakey.keypoints.transporter import Transporter
+from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 from sb3_permakey.keypoints.trunk import FoldedConvolutions, fold_block, fold_norm
 
 PATCHES_AT_ONCE = 4096
@@ -144,7 +141,7 @@ def all_strips(batch: int, grid: Grid, device: torch.device) -> list[tuple[Tenso
     return some_strips(np.arange(batch * grid.rows * grid.columns), grid, device)
 
 
-class FoldedPermaKey(nn.Module):
+class FoldedPermaKey(FrozenModel):
     """A frozen PermaKey, for inference mode.
 
     In bfloat16 the LSPN alone computes, which is nearly all of the arithmetic. Keypoints are several times as sensitive
@@ -155,9 +152,11 @@ class FoldedPermaKey(nn.Module):
     :param streaming: compute what has changed in the trunk's maps, remember the errors of patches
     """
 
+    config: PermaKeyConfig
+
     def __init__(self, model: PermaKey, precision: torch.dtype, *, streaming: bool) -> None:
         super().__init__()
-        self.config, self.cell_sizes, self.feature_size = model.config, model.cell_sizes, model.feature_size
+        self.config, self.cell_sizes = model.config, model.cell_sizes
         self.trunk = fold_blocks(model.feature_blocks())
         self.lspns = nn.ModuleList(FoldedLSPN(lspn) for lspn in model.lspns if isinstance(lspn, LSPN)).to(precision)
         self.pointnet = fold_blocks(model.pointnet.trunk.blocks)
@@ -177,23 +176,17 @@ class FoldedPermaKey(nn.Module):
         stacked = self._stack([layer_map.pow(self.config.map_power) for layer_map in layer_maps])
         deepest = self.pointnet.maps(stacked.contiguous(memory_format=torch.channels_last))[-1]
         centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
-        return Keypoints(centers, self._features_at(centers, maps))
+        return Keypoints(centers, self.features_at(centers, maps[-1]))
 
-    def peaks(
-        self,
-        frames: np.ndarray,
-        num_keypoints: int,
-        min_distance_px: float,
-        surround_px: float | None,
-        centroid_px: float,
-    ) -> Keypoints:
-        """Peaks of the first layer's error map, or of its contrast, their features as the PointNet's keypoints have."""
+    def features(self, frames: np.ndarray) -> Tensor:
+        """The last LSPN layer's features of frames; valid until the next call."""
+        return self._maps(frames)[-1]
+
+    def features_and_first_map(self, frames: np.ndarray) -> FirstErrorMap:
+        """The last LSPN layer's features of frames, and the first one's error map."""
         maps = self._maps(frames)
         (error_map,) = self._error_maps((0,), frames, maps)
-        if surround_px is not None:
-            error_map = local_contrast(error_map, self.cell_sizes[0], surround_px)
-        centers, heights = error_map_peaks(error_map, self.cell_sizes[0], num_keypoints, min_distance_px, centroid_px)
-        return Keypoints(centers, self._features_at(centers, maps), heights)
+        return FirstErrorMap(maps[-1], error_map, self.cell_sizes[0])
 
     def error_maps(self, frames: np.ndarray) -> Tensor:
         """Error maps of frames uint8 (B, 84, 84, C), at their size: (B, M, 84, 84) in [0, 1]."""
@@ -207,9 +200,6 @@ class FoldedPermaKey(nn.Module):
         if self.streaming_trunk is not None:
             return self.streaming_trunk.maps(frames)
         return self.trunk.maps(to_images(frames, self.to_keypoints.weight.device))
-
-    def _features_at(self, centers: Tensor, maps: list[Tensor]) -> Tensor:
-        return window_means(maps[-1], gaussian_windows(centers, self.feature_size, self.config.window_std))
 
     def _stack(self, layer_maps: list[Tensor]) -> Tensor:
         return stack_error_maps(layer_maps, self.cell_sizes, IMAGE_SIZE)
@@ -242,17 +232,19 @@ class FoldedPermaKey(nn.Module):
         return lspn.relative_errors(features.to(self.precision), places)
 
 
-class FoldedTransporter(nn.Module):
+class FoldedTransporter(FrozenModel):
     """A frozen Transporter, for inference mode.
 
     :param model: the trained model, which is left as it is
     :param precision: of all layers but the last
     """
 
+    config: TransporterConfig
+
     def __init__(self, model: Transporter, precision: torch.dtype) -> None:
         super().__init__()
-        self.config, self.feature_size = model.config, model.feature_size
-        self.features, self.pointnet = (
+        self.config = model.config
+        self.trunk, self.pointnet = (
             fold_blocks(trunk.blocks).to(precision) for trunk in (model.features, model.pointnet)
         )
         self.to_keypoints = copy.deepcopy(model.to_keypoints)
@@ -260,8 +252,14 @@ class FoldedTransporter(nn.Module):
 
     def keypoints(self, frames: np.ndarray) -> Keypoints:
         """Keypoints of frames uint8 (B, 84, 84, C)."""
-        images = to_images(frames, self.to_keypoints.weight.device).to(self.precision)
+        images = self._images(frames)
         deepest = self.pointnet.maps(images)[-1].float()
         centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
-        windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
-        return Keypoints(centers, window_means(self.features.maps(images)[-1], windows))
+        return Keypoints(centers, self.features_at(centers, self.trunk.maps(images)[-1]))
+
+    def features(self, frames: np.ndarray) -> Tensor:
+        """The features of frames uint8 (B, 84, 84, C)."""
+        return self.trunk.maps(self._images(frames))[-1]
+
+    def _images(self, frames: np.ndarray) -> Tensor:
+        return to_images(frames, self.to_keypoints.weight.device).to(self.precision)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ConvBlock
+from sb3_permakey.keypoints.layers import ConvBlock, gaussian_windows, window_means
 
 
 class Keypoints(NamedTuple):
@@ -47,6 +48,8 @@ class KeypointModel(nn.Module, ABC):
     """Height and width of the features' map for 84x84 images, in cells."""
     for_detection_only: bool = False
     """True for a model from a file without what only training needs."""
+    error_map_layers: tuple[int, ...] = ()
+    """The encoder's layers that have an error map, ascending; none in a model without such maps."""
 
     @abstractmethod
     def keypoints(self, images: Tensor) -> Keypoints:
@@ -63,3 +66,67 @@ class KeypointModel(nn.Module, ABC):
     @abstractmethod
     def stopping_loss(self, losses: Any) -> Tensor:
         """The scalar whose value on the validation frames decides about early stopping."""
+
+
+class FirstErrorMap(NamedTuple):
+    """What a readout of error maps reads, of B frames."""
+
+    features: Tensor
+    """(B, C, h, w), the features of which keypoints get their means; valid until the network sees other frames."""
+    error_map: Tensor
+    """(B, h', w') in [0, 1], one value a patch, of the first layer that has one."""
+    cell_size: int
+    """Side of a patch in the image, in pixels."""
+
+
+class FrozenModel(nn.Module, ABC):
+    """A keypoint model in use, for inference mode: frames uint8 (B, 84, 84, C) in, tensors out.
+
+    What it gives beyond `keypoints` and `features` is for models with error maps; others need not define it.
+    """
+
+    config: KeypointModelConfig
+
+    @abstractmethod
+    def keypoints(self, frames: np.ndarray) -> Keypoints:
+        """The model's own keypoints of frames."""
+
+    @abstractmethod
+    def features(self, frames: np.ndarray) -> Tensor:
+        """The features (B, C, h, w) of frames, of which keypoints get their means."""
+
+    def features_at(self, centers: Tensor, features: Tensor) -> Tensor:
+        """Mean features (B, K, C) inside the windows around centers (B, K, 2), of `features`."""
+        return features_at(centers, features, self.config.window_std)
+
+    def features_and_first_map(self, frames: np.ndarray) -> FirstErrorMap:
+        """Features of frames and the first layer's error map, without computing the others'."""
+        self._has_no_error_maps()
+
+    def layer_error_maps(self, frames: np.ndarray) -> list[Tensor]:
+        """Each layer's error maps of frames, one value a patch: (B, h, w) in [0, 1]."""
+        self._has_no_error_maps()
+
+    def error_maps(self, frames: np.ndarray) -> Tensor:
+        """Error maps of frames, at their size: (B, M, 84, 84) in [0, 1]."""
+        self._has_no_error_maps()
+
+    def _has_no_error_maps(self) -> NoReturn:
+        raise NotImplementedError(f"{type(self).__name__} has no error maps")
+
+
+def features_at(centers: Tensor, features: Tensor, window_std: float) -> Tensor:
+    """Mean features inside the windows around keypoints: what an agent sees at each.
+
+    :param centers: (B, K, 2), (y, x) in [-1, 1]
+    :param features: (B, C, h, h)
+    :param window_std: width of the windows
+    :return: (B, K, C), float32
+    """
+    return window_means(features, gaussian_windows(centers, features.shape[-1], window_std))
+
+
+def require_error_maps(model: KeypointModel, source: str) -> None:
+    """Raise ValueError, in which the model is called `source`, unless it has error maps."""
+    if not model.error_map_layers:
+        raise ValueError(f"{source} is a {type(model).__name__}, which has no error maps: PermaKey has")

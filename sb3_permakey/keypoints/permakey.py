@@ -110,6 +110,7 @@ class PermaKey(KeypointModel):
         self.error_map_sizes = [-(-sizes[layer] // config.patch_size) for layer in config.layers]
         self.feature_channels = ENCODER.filters[config.layers[-1]]
         self.feature_size = sizes[config.layers[-1]]
+        self.error_map_layers = config.layers
 
     def losses(
         self, images: Tensor, noise: Tensor | None = None, *, with_pointnet: bool = True, lspn_stride: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,7 @@ from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import save_png
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, model_fingerprint, warn_of_another_game
-from sb3_permakey.keypoints.detector import Readout
-from sb3_permakey.keypoints.peaks import CENTROID_PX, match_keypoints
+from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.pretraining.players import RANDOM, parse_sources, require_agents
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores.labelled import MOST_EPISODES, MOST_SCORING_SEED, LabelledFrames, labelled_frames
@@ -68,16 +67,8 @@ class ScoreConfig:
     """A keypoint within this distance of an object's box is on it, in pixels of the 84x84 frame."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari on the frames."""
-    readout: Readout | None = None
-    """How keypoints are read; None: by the model's own way."""
-    num_keypoints: int | None = None
-    """Number of peaks; None: the model's number of keypoints."""
-    min_distance_px: float = 5.0
-    """Least distance between two peaks, in pixels."""
-    surround_px: float | None = None
-    """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
-    centroid_px: float = CENTROID_PX
-    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels."""
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    """How keypoints are read."""
     seed: int = 0
     """Seed of episodes, random points and bootstrap."""
     device: str = "auto"
@@ -94,9 +85,7 @@ class ScoreConfig:
         require_range(0, 1, epsilon=self.epsilon)
         require_seed(self.seed, MOST_SCORING_SEED)
         require_suffix(".png", picture=self.picture)
-        ReadoutConfig(
-            self.readout or "pointnet", self.num_keypoints, self.min_distance_px, self.surround_px, self.centroid_px
-        )
+        self.readout.named()
         if self.epsilon != type(self).epsilon:
             require_agents("epsilon", self.policy)
         parse_sources(self.policy)
@@ -176,7 +165,7 @@ def detect_pairs(detector: KeypointDetector, frames: np.ndarray) -> Centers:
         )
         for half in range(2)
     )
-    if detector.readout.readout == "peaks":
+    if detector.readout.kind.needs_tracking:
         second = np.stack([after[match_keypoints(before, after)] for before, after in zip(first, second, strict=True)])
     return first, second
 
@@ -188,10 +177,6 @@ def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:
         precision=config.precision,
         streaming=True,
         readout=config.readout,
-        num_keypoints=config.num_keypoints,
-        min_distance_px=config.min_distance_px,
-        surround_px=config.surround_px,
-        centroid_px=config.centroid_px,
     )
     detector.check_channels(3)
     return detector
@@ -207,6 +192,7 @@ def _settings(config: ScoreConfig, game: str, detectors: list[KeypointDetector])
             f"not {sorted(counts)} keypoints and widths {sorted(widths)}"
         )
     settings = asdict(config)
+    settings |= asdict(detectors[0].readout)
     for name in ("out", "picture", "device"):
         del settings[name]
     settings |= {
@@ -214,8 +200,6 @@ def _settings(config: ScoreConfig, game: str, detectors: list[KeypointDetector])
         "agent_checkpoint": str(config.agent_checkpoint) if config.agent_checkpoint else None,
         "tensors_sha256": [model_fingerprint(detector.model) for detector in detectors],
         "game": game,
-        "num_keypoints": detectors[0].num_keypoints,
-        "readout": detectors[0].readout.readout,
         "preprocessing": PREPROCESSING,
     }
     return json.loads(json.dumps(settings))

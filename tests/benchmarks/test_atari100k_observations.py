@@ -15,7 +15,7 @@ from benchmarks.atari100k.observations import (
     with_points,
 )
 from sb3_permakey.atari import make_atari_env
-from sb3_permakey.keypoints import KeypointDetector
+from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig
 from sb3_permakey.scores import FrameObjects
 
 
@@ -73,7 +73,7 @@ def test_features_are_those_of_a_detector_whose_keypoints_lie_there(checkpoint):
     frames = np.stack([env.reset(seed=0)[0], env.step(2)[0]])
     detected = detector.detect(frames)
     envs = DummyVecEnv([lambda: PointsInInfo(MovingSquare(), GridPoints(NUM_KEYPOINTS))])
-    observing = VecPointObservation(envs, checkpoint, "pointnet", NUM_KEYPOINTS, "cpu")
+    observing = VecPointObservation(envs, checkpoint, ReadoutConfig("pointnet"), "cpu")
     points = np.concatenate([detected.centers, np.ones((2, NUM_KEYPOINTS, 1), np.float32)], axis=-1)
     points[1, 0, 2] = 0
     observed = observing.observe(frames, points)
@@ -85,7 +85,7 @@ def test_features_are_those_of_a_detector_whose_keypoints_lie_there(checkpoint):
 
 def test_points_of_last_and_first_frames_are_not_mixed_up(checkpoint):
     envs = DummyVecEnv([lambda: PointsInInfo(MovingSquare(2), Listed(NUM_KEYPOINTS)) for _ in range(2)])
-    observing = VecPointObservation(envs, checkpoint, "peaks", NUM_KEYPOINTS, "cpu")
+    observing = VecPointObservation(envs, checkpoint, ReadoutConfig("peaks"), "cpu")
     first = observing.reset()
     assert observing.observation_space.contains({name: values[0] for name, values in first.items()})
     assert first["keypoints"][0, 0] == pytest.approx([0, 0])

@@ -15,7 +15,7 @@ from benchmarks.keypoints.report import (
 )
 from benchmarks.keypoints.run import KeypointsBenchmark as Benchmark
 from benchmarks.keypoints.run import Run, do_run, is_left, pretrain_config, shipped_name, training_command
-from sb3_permakey.keypoints import PermaKeyConfig
+from sb3_permakey.keypoints import PermaKeyConfig, ReadoutConfig
 from sb3_permakey.pretraining import PretrainConfig, StrongPretrainConfig
 
 
@@ -88,7 +88,7 @@ def test_stability_over_the_seeds_whose_checkpoints_are_left(tmp_path, monkeypat
 
     def fake_score(config):
         scored.append(config.checkpoints)
-        apart = 4.0 if config.readout == "pointnet" else 2.0
+        apart = 4.0 if config.readout == ReadoutConfig("pointnet") else 2.0
         return {"scores": {"keypoints": {"stability": figure(apart)}, "random": {"stability": figure(20.0)}}}
 
     monkeypatch.setattr(keypoints_stability, "score", fake_score)
@@ -176,11 +176,11 @@ def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, 
     assert is_left(run, benchmark)
     assert "'contrast': 0.7" in do_run(run, benchmark)
     # Two readings lack their categories alone, and keep the scores that they have.
-    assert [(config.readout, config.surround_px, config.centroid_px) for config in scored] == [
-        ("pointnet", None, 6.0),
-        ("peaks", None, 6.0),
-        ("peaks", 18.0, 6.0),
-        ("peaks", 18.0, 10.0),
+    assert [config.readout for config in scored] == [
+        ReadoutConfig("pointnet"),
+        ReadoutConfig("peaks"),
+        ReadoutConfig("peaks", surround_px=18.0),
+        ReadoutConfig("peaks", surround_px=18.0, centroid_px=10.0),
     ]
     assert {config.checkpoints for config in scored} == {("seaquest",)}
     written = json.loads(out.read_text())

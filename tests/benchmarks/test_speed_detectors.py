@@ -16,14 +16,14 @@ def lspn_of(layer: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("readout", "expected"),
+    ("name", "expected"),
     [
         ("pointnet", TRUNK + POINTNET + 42**2 * lspn_of(0) + 21**2 * lspn_of(1)),
         ("peaks", TRUNK + 42**2 * lspn_of(0)),
     ],
 )
-def test_arithmetic_of_a_whole_frame(readout, expected):
-    detector = KeypointDetector(PermaKey(PermaKeyConfig()).eval(), precision="float32", readout=readout)
+def test_arithmetic_of_a_whole_frame(name, expected):
+    detector = KeypointDetector(PermaKey(PermaKeyConfig()).eval(), precision="float32", readout=name)
     assert flops_per_frame(detector, all_of_a_frame(detector)) == 2 * expected
 
 

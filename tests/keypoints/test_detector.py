@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import NUM_KEYPOINTS, square_frames
 
-from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig
-from sb3_permakey.keypoints.detector import PrecisionTrial, ReadoutConfig
+from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig, ReadoutConfig
+from sb3_permakey.keypoints.detector import PrecisionTrial
 from sb3_permakey.keypoints.layers import gaussian_windows, to_images
 from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig

@@ -8,6 +8,7 @@ from sb3_permakey.keypoints.layers import ENCODER, Trunk
 from sb3_permakey.keypoints.lspn import LSPN, error_map, patch_errors, to_patches
 from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
+from sb3_permakey.keypoints.readouts import PeaksReadout, ReadoutConfig
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 
 
@@ -65,7 +66,8 @@ def test_folded_permakey_equals_the_trained_one(settings):
         cell_size = model.cell_sizes[0]
         map_of_peaks = first_map if surround_px is None else local_contrast(first_map, cell_size, surround_px)
         centers, heights = error_map_peaks(map_of_peaks, cell_size, 3, 7.0, centroid_px)
-        peaks = folded.peaks(frames, 3, 7.0, surround_px, centroid_px)
+        wanted = ReadoutConfig("peaks", 3, 7.0, surround_px, centroid_px)
+        peaks = PeaksReadout(wanted, model, "the model").read(folded, frames)
         torch.testing.assert_close(peaks.centers, centers, atol=1e-3, rtol=0)
         torch.testing.assert_close(peaks.confidence, heights, atol=1e-4, rtol=0)
 
