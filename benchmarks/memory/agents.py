@@ -136,17 +136,19 @@ class Agent:
         return self.settings(task).get("reward_scale", task.reward_scale)
 
 
-def recurrent_settings(algorithm: type[BaseAlgorithm], state: str, task: Task) -> Settings:
-    """Settings of a recurrent Q-learning agent on a task."""
+def recurrent_settings(
+    algorithm: type[BaseAlgorithm], state: str, task: Task, policy: Settings | None = None
+) -> Settings:
+    """Settings of a recurrent Q-learning agent on a task, with further ones of its policy."""
     settings = {**RECURRENT[task.family], **STATES[state]}
-    if algorithm is RecurrentQRDQN:
-        settings["policy_kwargs"] = {**settings["policy_kwargs"], "n_quantiles": NUM_QUANTILES}
+    quantiles = {"n_quantiles": NUM_QUANTILES} if algorithm is RecurrentQRDQN else {}
+    settings["policy_kwargs"] = {**settings["policy_kwargs"], **quantiles, **(policy or {})}
     return settings
 
 
-def whole_episodes(algorithm: type[BaseAlgorithm], task: Task) -> Settings:
+def whole_episodes(algorithm: type[BaseAlgorithm], task: Task, policy: Settings | None = None) -> Settings:
     """Settings of a recurrent Q-learning agent whose windows span an episode."""
-    return {**recurrent_settings(algorithm, "zero", task), "sequence_length": task.episode_steps}
+    return {**recurrent_settings(algorithm, "zero", task, policy), "sequence_length": task.episode_steps}
 
 
 def recurrent_agents(name: str, algorithm: type[BaseAlgorithm]) -> dict[str, Agent]:
@@ -165,9 +167,22 @@ def recurrent_agents(name: str, algorithm: type[BaseAlgorithm]) -> dict[str, Age
     return agents
 
 
+MIN_GRU: Settings = {"rnn_type": "mingru"}
 AGENTS: dict[str, Agent] = {
     **recurrent_agents("recurrent-dqn", RecurrentDQN),
     **recurrent_agents("recurrent-qrdqn", RecurrentQRDQN),
+    "recurrent-dqn-mingru-burn-in": Agent(
+        "RecurrentDQN, minGRU, stored + burn-in",
+        RecurrentDQN,
+        "MlpLstmPolicy",
+        partial(recurrent_settings, RecurrentDQN, "burn-in", policy=MIN_GRU),
+    ),
+    "recurrent-dqn-mingru-whole": Agent(
+        "RecurrentDQN, minGRU, whole episodes",
+        RecurrentDQN,
+        "MlpLstmPolicy",
+        partial(whole_episodes, RecurrentDQN, policy=MIN_GRU),
+    ),
     "recurrent-ppo": Agent("RecurrentPPO", RecurrentPPO, "MlpLstmPolicy", lambda task: ON_POLICY[task.family]),
     "dqn-stack": Agent(
         f"DQN, {STACKED_FRAMES} frames",

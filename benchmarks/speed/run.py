@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness.command import run_one_of
-from benchmarks.speed import agents, detectors, pretraining_step, rainbow, throughput
+from benchmarks.speed import agents, detectors, memory, pretraining_step, rainbow, throughput
 
 
 def command() -> None:
@@ -14,6 +14,7 @@ def command() -> None:
             "throughput": (throughput.ThroughputBenchmark, throughput.main),
             "agents": (agents.SpeedBenchmark, agents.main),
             "detectors": (detectors.SpeedBenchmark, detectors.main),
+            "memory": (memory.MemorySpeed, memory.main),
             "rainbow": (rainbow.RainbowSpeed, rainbow.main),
             "pretraining-step": (pretraining_step.StepBenchmark, pretraining_step.main),
         },
