@@ -54,7 +54,7 @@ COMMIT = source_commit(Path(__file__).parent)
 def provenance() -> dict[str, Any]:
     """Command line, commit of the source tree when the process began, package versions and kind of machine."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "commit": COMMIT,
         "versions": {package: _version(package) for package in PACKAGES},
         "machine": {
@@ -65,6 +65,17 @@ def provenance() -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _program(path: Path) -> list[str]:
+    """How a program is called: a module of the source tree by its name, else the name of its file."""
+    try:
+        parts = path.resolve().relative_to(Path(__file__).resolve().parents[1]).with_suffix("").parts
+    except ValueError:
+        parts = ()
+    if path.suffix != ".py" or not all(part.isidentifier() for part in parts) or not parts:
+        return [path.name]
+    return ["python", "-m", ".".join(parts[:-1] if parts[-1] == "__main__" else parts)]
 
 
 def _version(package: str) -> str | None:

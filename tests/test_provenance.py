@@ -1,4 +1,5 @@
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,18 @@ def test_provenance_names_command_versions_and_machine():
     assert made["versions"]["torch"]
     assert made["machine"]["cores"] >= 1
     assert {"command", "commit"} <= made.keys()
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("benchmarks/memory/__main__.py", "python -m benchmarks.memory --seeds 0"),
+        ("benchmarks/memory/report.py", "python -m benchmarks.memory.report --seeds 0"),
+        (".venv/bin/sb3-permakey", "sb3-permakey --seeds 0"),
+        (".venv/lib/a_script.py", "a_script.py --seeds 0"),
+        ("/elsewhere/train.py", "train.py --seeds 0"),
+    ],
+)
+def test_the_command_can_be_typed_again(program, command, monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(Path(__file__).parents[1] / program), "--seeds", "0"])
+    assert provenance()["command"] == command

@@ -17,8 +17,8 @@ from benchmarks.memory.report import read_results as read_memory_results
 from benchmarks.memory.report import short_table as short_memory_table
 from benchmarks.memory.report import table as memory_table
 from benchmarks.speed.agents import table as speed_table
-from benchmarks.speed.throughput import report as throughput_report
-from benchmarks.speed.throughput import short_tables
+from benchmarks.speed.report import report as throughput_report
+from benchmarks.speed.report import short_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "keypoints"

@@ -25,9 +25,28 @@ from benchmarks.atari100k.tables import (
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled, renewed
 from benchmarks.harness.results import Result, read_results
+from benchmarks.harness.schema import TEXT_OR_NONE, ResultSchema
 from sb3_permakey.files import write_atomically
 
 NOTES = Path(__file__).with_name("notes.md")
+RUN = {
+    "game": str,
+    "method": str,
+    "preset": TEXT_OR_NONE,
+    "noise": str,
+    "num_keypoints": (int, type(None)),
+    "seed": int,
+    "settings": dict,
+    "schedule": dict,
+    "checkpoint": (dict, type(None)),
+    "validation": list,
+    "test": dict,
+    "seconds": dict,
+    "threads": int,
+    "device": str,
+    "sha256": str,
+}
+SCHEMAS = (ResultSchema("atari100k/*.json", RUN), ResultSchema("atari100k_trials/*.json", RUN))
 RESULTS, TABLE = Path("benchmarks/results/atari100k"), Path("benchmarks/results/atari100k.md")
 
 

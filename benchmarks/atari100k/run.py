@@ -70,8 +70,8 @@ class Atari100kBenchmark:
     """Where runs keep their models and checkpoints; on a cluster a folder that all machines share."""
     results: Path = RESULTS
     """Where the JSON files go, shared like the other folder; the tables are beside it."""
-    pictures: Path = Path("docs")
-    """Folder of the pictures."""
+    pictures: Path | None = None
+    """Folder of the pictures; empty: docs, and of other results than the committed ones the folder above them."""
     pool: Annotated[Pool, tyro.conf.arg(name="")] = field(default_factory=Pool)
     """Where runs run, and how many at once."""
     device: str = "auto"
@@ -142,7 +142,8 @@ def main(benchmark: Atari100kBenchmark) -> None:
         outcomes = benchmark.pool.run(do_task, todo, memory_bytes=memory_of(tasks), device=benchmark.device)
         print_outcomes(outcomes if todo else (), lambda task: task.run.name)
     finally:
-        write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.pictures))
+        pictures = benchmark.pictures or (Path("docs") if benchmark.results == RESULTS else benchmark.results.parent)
+        write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), pictures))
         done = [result for result in map(finished, tasks) if result is not None]
         print("\n".join(all_runs_table(group_runs(done))))
 

@@ -17,10 +17,21 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.command import run_command
-from benchmarks.harness.markdown_blocks import renewed
+from benchmarks.harness.markdown_blocks import filled, renewed
+from benchmarks.harness.schema import ResultSchema, is_dirty
 from benchmarks.keypoints.run import NUM_KEYPOINTS, RESULTS
 from sb3_permakey.files import write_atomically
 
+NOTES = Path(__file__).with_name("notes.md")
+COMPARED = {"game": str, "method": str, "noise": str}
+SCHEMAS = (
+    ResultSchema(
+        "keypoints/*.json",
+        {**COMPARED, "seed": int, "num_keypoints": int, "training": dict, "scores": dict, "frames_scored": int},
+        known_dirty=frozenset({"30a4d28a2393-dirty", "0903c8661ce2-dirty", "1a2ca2249b5d-dirty"}),
+    ),
+    ResultSchema("keypoints/stability/*.json", {**COMPARED, "seeds": list, "checkpoints": list, "stability": dict}),
+)
 ROWS = {
     ("permakey", "peaks"): "PermaKey, peaks",
     ("permakey", "contrast"): "PermaKey, peaks of the contrast",
@@ -47,7 +58,7 @@ GUIDE_KINDS = {
     "MontezumaRevenge": ("Key",),
 }
 """Kinds of objects, of each game, by which the guide shows how the readings differ."""
-NOISE = {"clean": "Clean frames", "both": "Noisy frames: a horizontal and a vertical bar"}
+NOISE = ("clean", "both")
 Results = dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
 """By game and noise: results of each method, one per seed."""
 
@@ -233,44 +244,28 @@ def stability_table(stability: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def dirty_lines(results: Results) -> list[str]:
+    """A line for each kind of frames and game with scores of no clean commit: what was scored, and the commits."""
+    lines = []
+    for (game, noise), methods in sorted(results.items()):
+        scored = [item for runs in methods.values() for run in runs for item in run.get("scored_later", {}).items()]
+        found = [f"{part} ({made['commit']})" for part, made in scored if is_dirty(made)]
+        if found:
+            lines.append(f"- {game}{'' if noise == 'clean' else ', noisy'}: {'; '.join(found)}")
+    return lines
+
+
 def report(results: Results, stability: list[dict[str, Any]]) -> str:
     """The whole document."""
-    lines = [
-        "# Keypoints against true objects",
-        "",
-        "Written by `python -m benchmarks.keypoints_report` from the JSON files in [keypoints/](keypoints/), which",
-        "hold every figure with its interval, command, commit and machine. Random play, 500 frames of 20 episodes;",
-        "a keypoint counts as on an object within 3 pixels (of 84) of its box. In brackets: the 95 % interval over",
-        "episodes (one seed), or the lowest and highest seed (several). Both methods trained on the same frames.",
-        "",
-        *training_lines(results),
-    ]
     measured = [noise for noise in NOISE if any(kind == noise for _, kind in results)]
-    for noise in measured:
-        lines += ["", f"## {NOISE[noise]}", "", *table(results, noise)]
-    lines += [
-        "",
-        "## Each kind of objects",
-        "",
-        "Which objects are hit: the share of a kind's objects with a keypoint within 3 pixels. In brackets how exactly",
-        "they are followed: how many pixels, in a step, the keypoints that stay on their object move otherwise than it",
-        "does. An agent cannot act on what is not hit, nor time a jump by what shakes. Steady peaks are those of the",
-        "contrast with `centroid_px=10`.",
-    ]
-    for noise in measured:
-        lines += ["", f"### {NOISE[noise]}", "", *category_table(results, noise)]
-    if stability:
-        lines += [
-            "",
-            "## Stability over pretraining seeds",
-            "",
-            "How far apart the keypoints of checkpoints lie that differ in their seeds alone: on the same frames,",
-            "matched by the Hungarian method, mean over keypoints, frames and pairs of checkpoints, in pixels of 84.",
-            "In brackets the 95 % interval over episodes. Measured by `python -m benchmarks.keypoints_stability`.",
-            "",
-            *stability_table(stability),
-        ]
-    return "\n".join(lines) + "\n"
+    return filled(
+        NOTES,
+        training=training_lines(results),
+        **{noise: table(results, noise) if noise in measured else None for noise in NOISE},
+        **{f"kinds_{noise}": category_table(results, noise) if noise in measured else None for noise in NOISE},
+        stability=stability_table(stability) if stability else None,
+        dirty=dirty_lines(results) or None,
+    )
 
 
 def write_report(config: ReportConfig) -> None:

@@ -15,12 +15,45 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.schema import NUMBER, ResultSchema, is_dirty
 from benchmarks.memory.agents import AGENTS, RECURRENT, STATES
 from benchmarks.memory.tasks import CARTPOLE_SUCCESS_STEPS, TASKS
 from sb3_permakey.files import write_atomically
 
 RESULTS, TABLE = Path("benchmarks/results/memory"), Path("benchmarks/results/memory.md")
 PICTURE = Path("docs/memory.png")
+NOTES = Path(__file__).with_name("notes.md")
+SCHEMAS = (
+    ResultSchema(
+        "memory/*.json",
+        {
+            "task": str,
+            "agent": str,
+            "seed": int,
+            "steps": int,
+            "reward_scale": NUMBER,
+            "settings": dict,
+            "curve": dict,
+            "test": dict,
+            "training": dict,
+        },
+        known_dirty=frozenset({"b1cd17907d8b-dirty"}),
+    ),
+    ResultSchema(
+        "stale_states/*.json",
+        {
+            "game": str,
+            "seed": int,
+            "config": dict,
+            "training": dict,
+            "episodes": int,
+            "whole": dict,
+            "networks": dict,
+            "update_ms": dict,
+        },
+    ),
+)
 MEASURES = {"mean_return": "return", "success": "success rate"}
 SHORT_TABLE = ("recurrent-dqn-burn-in", "recurrent-qrdqn-burn-in", "recurrent-ppo", "dqn-stack", "dqn")
 """Agents that the README compares on CartPole."""
@@ -83,46 +116,47 @@ def short_table(results: Results) -> list[str]:
     ]
 
 
-def window_lines(results: Results) -> list[str]:
-    """How long windows are beside what must be remembered."""
+def windows(results: Results) -> str:
+    """Steps in a window of each family of tasks."""
     families = dict.fromkeys(TASKS[task].family for task in TASKS if task in results)
-    burn_in = STATES["burn-in"]["burn_in"]
-    windows = ", ".join(f"{family} {RECURRENT[family]['sequence_length']}" for family in families)
-    return [
-        f"Steps in a window of the recurrent Q-learning agents: {windows}; burn-in {burn_in}. A window that begins",
-        "with a zero state lacks all that came before it; a stored state may hold it. But no gradient leaves its",
-        "window, so a network learns to keep something for longer only by chance, hence the windows of whole episodes.",
-        "What follows from the table is in the [guide](../../docs/recurrent_agents.md).",
-    ]
+    return ", ".join(f"{family} {RECURRENT[family]['sequence_length']}" for family in families)
+
+
+def dirty_runs(results: Results) -> list[str]:
+    """A line for each task with runs of no clean commit: their agents and seeds."""
+    lines = []
+    for task in TASKS:
+        seeds = {
+            name: [run["seed"] for run in results[task][name] if is_dirty(run)]
+            for name in AGENTS
+            if task in results and name in results[task]
+        }
+        agents = [f"{AGENTS[name].label} ({', '.join(map(str, found))})" for name, found in seeds.items() if found]
+        if agents:
+            lines.append(f"- {task}, in brackets the seeds: {'; '.join(agents)}")
+    return lines
 
 
 def report(results: Results, picture: str) -> str:
     """The whole document, with the address of the picture."""
     every_run = [run for agents in results.values() for runs in agents.values() for run in runs]
-    lines = [
-        "# Memory",
-        "",
-        "Written by `python -m benchmarks.memory` from the JSON files in [memory/](memory/), which hold each run's",
-        "settings, curve, command, commit and machine. Mean over seeds, in brackets each seed: new episodes of the",
-        "checkpoint that was best in validation, 20 of CartPole and 100 of the others. The number in a task's name is",
-        "the steps that must be remembered. The recurrent Q-learning agents' settings for CartPole were chosen on",
-        "other seeds, RecurrentPPO and DQN have RL Zoo's.",
-        f"CartPole shows neither velocity; it counts as solved from a return of {CARTPOLE_SUCCESS_STEPS}, of 500.",
-        "",
-        *table(results),
-        "",
-        *window_lines(results),
-        "",
-        f"![Validation while learning]({picture})",
-    ]
+    machine = "No runs yet."
     if every_run:
         minutes = [run["training"]["minutes"] for run in every_run]
         cpu = every_run[0]["machine"]["cpu"]
-        lines += [
-            "",
-            f"{len(every_run)} runs of {min(minutes):.1f} to {max(minutes):.1f} minutes, one thread of {cpu}.",
-        ]
-    return "\n".join(lines) + "\n"
+        machine = f"{len(every_run)} runs of {min(minutes):.1f} to {max(minutes):.1f} minutes, one thread of {cpu}."
+    count = sum(map(is_dirty, every_run))
+    return filled(
+        NOTES,
+        cartpole_success=str(CARTPOLE_SUCCESS_STEPS),
+        table=table(results),
+        windows=windows(results),
+        burn_in=str(STATES["burn-in"]["burn_in"]),
+        picture=picture,
+        machine=machine,
+        dirty_count=f"{count} of the {len(every_run)} runs",
+        dirty=dirty_runs(results) or None,
+    )
 
 
 def draw_curves(results: Results) -> Figure:

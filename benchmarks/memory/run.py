@@ -58,8 +58,8 @@ class MemoryBenchmark:
     """Where the best checkpoints go."""
     results: Path = RESULTS
     """Where the JSON files go; the table is beside this folder."""
-    picture: Path = PICTURE
-    """Where the curves go."""
+    picture: Path | None = None
+    """Where the curves go; empty: docs/memory.png, and of other results than the committed ones beside their folder."""
     pool: Annotated[Pool, tyro.conf.arg(name="")] = field(default_factory=lambda: Pool(workers=1, threads=1))
     """Where runs run, and how many at once."""
 
@@ -199,7 +199,9 @@ def main(benchmark: MemoryBenchmark) -> None:
     try:
         print_outcomes(benchmark.pool.run(work, todo), lambda run: run.name)
     finally:
-        write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md"), benchmark.picture))
+        beside = PICTURE if benchmark.results == RESULTS else benchmark.results.with_suffix(".png")
+        table = benchmark.results.with_suffix(".md")
+        write_report(ReportConfig(benchmark.results, table, benchmark.picture or beside))
 
 
 def command() -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.common.presets import STRONG
@@ -32,6 +33,7 @@ from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import checkpoint_exists
 from sb3_permakey.provenance import provenance
 
+NOTES = Path(__file__).with_name("stale_states.md")
 NETWORKS = ("online", "target")
 STATES = ("stored", "zero")
 PLACES = ("first", "last")
@@ -231,16 +233,7 @@ def mean_and_range(values: list[float], digits: int) -> str:
 
 def report(results: Path) -> str:
     """The tables of all games and networks."""
-    lines = [
-        "# States that go stale in the replay buffer",
-        "",
-        "Written by `python -m benchmarks.stale_states` from the JSON files in [stale_states/](stale_states/). An",
-        "agent of the STRONG preset learned; then windows of its buffer began with the state that acting had there, or",
-        "with zeros, some steps of burn-in before. In how many windows the present network's greedy action at first",
-        "and last step is another than after the whole episode so far, and in brackets how far the greedy value is off",
-        "(root mean square, in standard deviations over the windows). Online: the network that learns; target: the one",
-        "that acts and gives the targets. Several seeds: the mean.",
-    ]
+    lines: list[str] = []
     runs = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
     for game in dict.fromkeys(result["game"] for result in runs):
         of_game = [result for result in runs if result["game"] == game]
@@ -276,7 +269,7 @@ def report(results: Path) -> str:
             f"`{first['command']}`, commit {first['commit']}, {first['training']['threads']} thread(s) of "
             f"{first['machine']['cpu']}",
         ]
-    return "\n".join(lines) + "\n"
+    return filled(NOTES, games=lines[1:] or "None yet.")
 
 
 def cell(runs: list[dict[str, Any]], network: str, state: str, burn_in: str, place: str) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.tables import table
 from benchmarks.keypoints.run import READINGS, RESULTS, SHIPPED_SEED, shipped_name
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import ShippedCheckpoint, load_checkpoint, save_for_detection, shipped_checkpoints
@@ -19,6 +21,7 @@ from sb3_permakey.keypoints.checkpoint import GAME
 from sb3_permakey.keypoints.shipped import FOLDER, INDEX_FORMAT, INDEX_VERSION
 from sb3_permakey.scores import ScoreConfig, score
 
+NOTES = Path(__file__).with_name("notes.md")
 SHIPPED_SCORES = ("precision", "recall", "f1", "coverage", "distractor_rate")
 MOST_BYTES = 4_500_000
 
@@ -96,31 +99,17 @@ def write_index(checkpoints: list[ShippedCheckpoint]) -> None:
 
 def document(checkpoints: list[ShippedCheckpoint]) -> str:
     """The page of the documentation."""
-    lines = [
-        "# Checkpoints that come with the package",
-        "",
-        'Written by `python -m benchmarks.ship_checkpoints`. `PermaKeyObservation(env, "mspacman")` and every command',
-        "that takes a checkpoint find them by name; `sb3-permakey checkpoints` lists them. Precision, recall and F1 as",
-        "in [the comparison](../benchmarks/results/keypoints.md), of the file as it is shipped, read by the PointNet",
-        "and, for PermaKey, as peaks. Minutes are those of the clock, on one thread of a machine that did other work",
-        "too.",
-        "",
-        "| name | K | bars | precision | recall | F1 | peaks: precision | recall | F1 | contrast: F1 | minutes |",
-        "|" + "---|" * 11,
-    ]
+    names = ("precision", "recall", "f1", "peaks_precision", "peaks_recall", "peaks_f1", "contrast_f1")
+    titles = ["precision", "recall", "F1", "peaks: precision", "recall", "F1", "contrast: F1"]
+    rows = []
     for one in checkpoints:
-        names = ("precision", "recall", "f1", "peaks_precision", "peaks_recall", "peaks_f1", "contrast_f1")
         cells = [f"{one.scores[name]:.2f}" if name in one.scores else "-" for name in names]
-        lines.append(
-            f"| {one.name} | {one.num_keypoints} | {one.noise or '-'} | {' | '.join(cells)} | {one.minutes:.0f} |"
-        )
-    lines += [
-        "",
-        "Trained with (frames: 16,000 of random play, `sb3-permakey collect --game GAME --frames 16000`):",
-        "",
-    ]
-    lines += [f"- {one.name}: `{one.command}`" for one in checkpoints]
-    return "\n".join(lines) + "\n"
+        rows.append([one.name, str(one.num_keypoints), one.noise or "-", *cells, f"{one.minutes:.0f}"])
+    return filled(
+        NOTES,
+        scores=table(["name", "K", "bars", *titles, "minutes"], rows),
+        commands=[f"- {one.name}: `{one.command}`" for one in checkpoints],
+    )
 
 
 def main(config: ShipConfig) -> None:

@@ -22,6 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
 from sb3_permakey import KeypointGNN, PermaKeyObservation, make_atari_env
 from sb3_permakey.extractors import require_keypoints
@@ -29,6 +30,7 @@ from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import checkpoint_exists
 from sb3_permakey.provenance import provenance
 
+NOTES = Path(__file__).with_name("encoders.md")
 VARIANTS: dict[str, dict[str, Any]] = {
     "concat (paper)": {},
     "pool": {"aggregate": "pool"},
@@ -168,14 +170,7 @@ def judge(variant: dict[str, Any], data: Play, updates: tuple[int, ...], seed: i
 
 def report(results: Path) -> str:
     """The tables of all games."""
-    lines = [
-        "# Keypoint encoders",
-        "",
-        "Written by `python -m benchmarks.encoders` from the JSON files in [encoders/](encoders/). A player repeats",
-        "random actions; from one frame's keypoints (peaks) KeypointGNN predicts the discounted clipped rewards and",
-        "how near the next lost life is. Share of the variance that is explained in later play, after so many",
-        "updates: mean over seeds, in brackets the lowest and highest.",
-    ]
+    lines: list[str] = []
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())
         updates = result["config"]["updates"]
@@ -183,7 +178,7 @@ def report(results: Path) -> str:
         titles = [f"{target}, {count}" for target in TARGETS for count in updates]
         lines += ["", f"## {result['game']}", "", *table(["encoder", *titles], rows)]
         lines += ["", f"`{result['command']}`, commit {result['commit']}"]
-    return "\n".join(lines) + "\n"
+    return filled(NOTES, games=lines[1:] or "None yet.")
 
 
 def cells(shares: list[list[list[float]]]) -> list[str]:

@@ -199,9 +199,10 @@ def keypoints(model: PermaKey, net: VariantPointNet, raw: list[Tensor], variant:
     return torch.cat(found).numpy()
 
 
-def figures(first: np.ndarray, second: np.ndarray, labelled, window_std: float) -> dict[str, list[float]]:
-    """Scores with their intervals, as JSON holds them."""
-    return {name: list(figure) for name, figure in score_keypoints(first, second, labelled, window_std).items()}
+def figures(first: np.ndarray, second: np.ndarray, labelled, window_std: float) -> dict[str, list[float | None]]:
+    """Scores with their intervals, as JSON holds them: null where nothing could be counted."""
+    scores = score_keypoints(first, second, labelled, window_std)
+    return {name: [None if np.isnan(value) else value for value in figure] for name, figure in scores.items()}
 
 
 def main(config: VariantsBenchmark) -> None:
@@ -229,7 +230,10 @@ def main(config: VariantsBenchmark) -> None:
         results["variants"][name] = figures(first, second, labelled, variant.window_std)
         write_json(config.out, results)
         print(
-            config.game, name, {key: round(value[0], 3) for key, value in results["variants"][name].items()}, flush=True
+            config.game,
+            name,
+            {key: round(value[0], 3) for key, value in results["variants"][name].items() if value[0] is not None},
+            flush=True,
         )
 
 

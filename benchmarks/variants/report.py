@@ -9,57 +9,28 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.schema import ResultSchema
 from sb3_permakey.atari import plain_game_name
 from sb3_permakey.files import write_atomically
 from sb3_permakey.pretraining.players import RANDOM
 
-CHAPTERS = {
-    "peak_variants": (
-        "Peaks: which map, how far apart",
-        "The same error maps, read in several ways; nothing is trained. Used: first layer, 5 px, which needs one\n"
-        "layer's LSPN alone; no other reading is better on every game. The contrast is the option `surround_px`.",
-    ),
-    "pointnet_variants": (
-        "PointNet",
-        "One change at a time, 3,000 steps each, trained alone on the same stored error maps. No change helps on\n"
-        "every game. On noisy frames the maps' contrast keeps more keypoints on objects and halves those on a bar,\n"
-        "still twice what random points have.",
-    ),
-    "pointnet_variants_long": (
-        "PointNet, 8,000 steps",
-        "As many steps as the package's checkpoints were trained, in batches of 16 instead of 32. `--map-power 0.5`,\n"
-        "the root of the error maps, is better than the paper's setting on five of the seven games; on MsPacman seeds\n"
-        "differ more than settings, and on BattleZone it is .02 worse. The softmax over the whole map, which the\n"
-        "package's checkpoints and the `strong` preset have as well, is .03 better beside it on Enduro and .05 to .07\n"
-        "worse on BattleZone, Frostbite and Seaquest; elsewhere the two are within .03 of each other. Trained on more\n"
-        "frames, that turns round: next table.",
-    ),
-    "softmax_permakey": (
-        "PointNet, trained as the package's",
-        "The package's VAE and LSPN and the root of the maps, 8,000 steps of 32 images, of 16,000 frames instead of\n"
-        "the 4,000 above: now the softmax over the whole map is .07 to .08 better than the paper's on both games, so\n"
-        "the `strong` preset keeps it. Short trials were no judge of it. One seed.",
-    ),
-    "softmax_transporter": (
-        "Transporter",
-        "The baseline with the paper's softmax and with the one that the comparison gives it, 4,000 steps each. The\n"
-        "second is .15 and .19 better on MsPacman and Frostbite; on MontezumaRevenge the paper's is .03 better, and\n"
-        "on BattleZone .13, yet below random points. PermaKey is above both on all four.",
-    ),
-    "feature_variants": (
-        "VAE and LSPN",
-        "One change at a time, 600 steps each, scored by the peaks of the first layer in `layers`; no PointNet.\n"
-        "Neither the KL weight nor training the encoder at all is worth more than .03 on any game: features of random\n"
-        "weights serve the peaks almost as well. More layers leave the first one's map as it is, for each has an LSPN\n"
-        "of its own; without the first two, objects are lost on MsPacman and Seaquest. Frames of a better player help\n"
-        "on SpaceInvaders; on MsPacman and Seaquest they change no more than .02. These players learned for\n"
-        "20,000 to 30,000 steps; frames of the paper's, who learned for longer, may bring more.",
-    ),
-    "feature_variants_agent": (
-        "VAE and LSPN, scored on the better player's frames",
-        "The same checkpoints on frames of the agents who played half of the training frames, of the `strong` preset.",
-    ),
-}
+CHAPTERS = (
+    "peak_variants",
+    "pointnet_variants",
+    "pointnet_variants_long",
+    "softmax_permakey",
+    "softmax_transporter",
+    "feature_variants",
+    "feature_variants_agent",
+)
+"""Folders of results; each has its section in the notes."""
+NOTES = Path(__file__).with_name("notes.md")
+SCHEMAS = (
+    *(ResultSchema(f"{name}/*.json", {"game": str, "config": dict, "variants": dict}) for name in CHAPTERS),
+    ResultSchema("encoders/*.json", {"game": str, "config": dict, "variants": dict}),
+    ResultSchema("players/*.json", {"game": str, "seeds": list, "agent": dict, "random": dict}),
+)
 
 
 @dataclass(frozen=True)
@@ -148,21 +119,10 @@ def report(results: Path) -> str:
 
     :param results: where the folders of JSON files are
     """
-    lines = [
-        "# What was tried",
-        "",
-        "Written by `python -m benchmarks.variants_report` from the JSON files beside it, which hold precision, recall",
-        "and all else with intervals. F1 of each game, displays included, its mean over the games, and how often a",
-        "moving object keeps its keypoint. Of several training seeds the mean, and each in brackets; where there is",
-        "one, differences of a few hundredths mean nothing.",
-    ]
-    for name, (title, text) in CHAPTERS.items():
-        tables = chapter(results / name)
-        if tables:
-            lines += ["", f"## {title}", "", text, "", *tables]
-            if name == "feature_variants_agent":
-                lines += player_lines(results / "players")
-    return "\n".join(lines) + "\n"
+    parts: dict[str, list[str] | None] = {name: chapter(results / name) or None for name in CHAPTERS}
+    if of_the_agent := parts["feature_variants_agent"]:
+        parts["feature_variants_agent"] = [*of_the_agent, *player_lines(results / "players")]
+    return filled(NOTES, **parts)
 
 
 def main(config: ReportConfig) -> None:

@@ -3,7 +3,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 
 from benchmarks.speed.agents import REFERENCE, replay_bytes, sb3_replay_bytes, table
-from benchmarks.speed.throughput import draw, report, short_tables
+from benchmarks.speed.report import draw, readme_table, report, short_tables
 from sb3_permakey import RecurrentDQN
 
 AGENT = {"steps_per_s": 100.0, "ratio_to_dqn": 1.0, "acting_steps_per_s": 300.0, "peak_memory_mib": 400.0}
@@ -34,15 +34,17 @@ def result():
     return {
         "detectors": {
             "rows": rows,
-            "authors_frames_per_s": {1: 9.7, 32: 22.9},
+            "authors_frames_per_s": {"1": 9.7, "32": 22.9},
             "matrix_product_gflops": {"float32": 180.0},
             "copy_gbytes_per_s": 20.0,
         },
         "agents": {
             REFERENCE: {**AGENT, "replay_bytes_per_step": 200.0, "share_of_sb3s_buffer": 1.0},
             "RecurrentPPO": AGENT,
+            "RecurrentDQN, pixels, 4 windows of 8": {**AGENT, "steps_per_s": 80.0, "ratio_to_dqn": 0.8},
+            "RecurrentDQN, PKey-GNN": AGENT,
         },
-        "scaling": {"keypoints": {5: 90.0, 10: 80.0}, "environments": {1: 90.0, 2: 95.0}},
+        "scaling": {"keypoints": {"5": 90.0, "10": 80.0}, "environments": {"1": 90.0, "2": 95.0}},
         "threads": 2,
         "machine": {"cpu": "a processor", "gpu": None},
         "commit": "abc",
@@ -66,14 +68,26 @@ def test_short_tables():
     assert f"| {REFERENCE} | 100 | 1.00 |" in lines
 
 
+def test_the_readmes_table():
+    assert readme_table(result())[2:] == [
+        "| keypoints, the authors' released code | 9.7 frames | 1.0 |",
+        "| keypoints, dense | 40 frames | 4.1 |",
+        "| keypoints, streaming | 200 frames | 20.6 |",
+        "| keypoints, streaming, peaks | 400 frames | 41.2 |",
+        "| DQN, pixels | 100 steps | 1.00 |",
+        "| RecurrentDQN, pixels, 4 windows of 8 | 80 steps | 0.80 |",
+        "| RecurrentDQN, PKey-GNN | 100 steps | 1.00 |",
+    ]
+
+
 def test_chart_has_three_panels():
     panels = draw(result()).axes
-    assert [len(panel.patches) for panel in panels[:2]] == [6, 2]
+    assert [len(panel.patches) for panel in panels[:2]] == [6, 4]
     assert len(panels[2].lines) == 2
 
 
 def test_table_has_a_row_an_agent():
-    assert len(table(result()["agents"])) == 4
+    assert len(table(result()["agents"])) == 6
 
 
 @pytest.mark.parametrize("algorithm", [DQN, RecurrentDQN])

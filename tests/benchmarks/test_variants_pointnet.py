@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.variants.pointnet import Variant, VariantsBenchmark
+from benchmarks.variants import pointnet
+from benchmarks.variants.pointnet import Variant, VariantsBenchmark, figures
 
 
 def test_variants_are_known_by_name():
@@ -18,3 +19,10 @@ def test_windows_shrink_over_the_first_half_of_the_steps():
         [0.4, 0.2, 0.1, 0.1]
     )
     assert Variant(window_std=0.1).window_std_at(0.0) == pytest.approx(0.1)
+
+
+def test_what_could_not_be_counted_is_no_number_in_json(monkeypatch):
+    nan = float("nan")
+    scores = {"f1": (0.5, 0.4, 0.6), "distractor_rate": (nan, nan, nan)}
+    monkeypatch.setattr(pointnet, "score_keypoints", lambda *arguments: scores)
+    assert figures(None, None, None, 0.1) == {"f1": [0.5, 0.4, 0.6], "distractor_rate": [None, None, None]}
