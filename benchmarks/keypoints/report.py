@@ -1,6 +1,6 @@
 """Tables of what `benchmarks.keypoints` measured.
 
-    python -m benchmarks.keypoints.report --readme README.md --guide docs/keypoints.md
+    python -m benchmarks.keypoints.report --readme README.md --page docs/results.md --guide docs/keypoints.md
 
 Without the options it writes benchmarks/results/keypoints.md alone.
 """
@@ -72,7 +72,9 @@ class ReportConfig:
     out: Path = Path("benchmarks/results/keypoints.md")
     """Markdown file to write."""
     readme: Path | None = None
-    """File in which to renew the short tables between their marks, as <!-- keypoints --> and <!-- /keypoints -->."""
+    """File in which to renew the short table between its marks, <!-- keypoints --> and <!-- /keypoints -->."""
+    page: Path | None = None
+    """File in which to renew the short table of noisy frames, between <!-- noisy --> and <!-- /noisy -->."""
     guide: Path | None = None
     """File in which to renew the table of some kinds of objects, between <!-- kinds --> and <!-- /kinds -->."""
 
@@ -182,11 +184,13 @@ def guide_tables(results: Results) -> dict[str, str]:
 
 
 def readme_tables(results: Results) -> dict[str, str]:
-    """What the README shows, a row a game: F1 on clean frames, and on noisy ones with the share on a bar."""
-    return {
-        "keypoints": "\n".join(short_table(results, "clean", ("f1",), "{:.2f}")),
-        "noisy": "\n".join(short_table(results, "both", ("f1", "distractor_rate"), "{:.2f} ({:.0%})")),
-    }
+    """What the README shows, a row a game: F1 on clean frames."""
+    return {"keypoints": "\n".join(short_table(results, "clean", ("f1",), "{:.2f}"))}
+
+
+def page_tables(results: Results) -> dict[str, str]:
+    """What the page of results shows, a row a game: F1 on noisy frames, with the share on a bar."""
+    return {"noisy": "\n".join(short_table(results, "both", ("f1", "distractor_rate"), "{:.2f} ({:.0%})"))}
 
 
 def short_table(results: Results, noise: str, names: Sequence[str], form: str) -> list[str]:
@@ -271,7 +275,7 @@ def report(results: Results, stability: list[dict[str, Any]]) -> str:
 def write_report(config: ReportConfig) -> None:
     """Write the tables."""
     results = read_results(config.results)
-    pages = ((config.readme, readme_tables), (config.guide, guide_tables))
+    pages = ((config.readme, readme_tables), (config.page, page_tables), (config.guide, guide_tables))
     texts = {page: renewed(page, **tables(results)) for page, tables in pages if page}
     texts[config.out] = report(results, read_stability(config.results))
     for page, text in texts.items():

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness.command import run_command
-from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.markdown_blocks import filled, renewed
 from benchmarks.harness.schema import NUMBER, ResultSchema, is_dirty
 from benchmarks.memory.agents import AGENTS, RECURRENT, STATES
 from benchmarks.memory.tasks import CARTPOLE_SUCCESS_STEPS, TASKS
@@ -56,7 +56,7 @@ SCHEMAS = (
 )
 MEASURES = {"mean_return": "return", "success": "success rate"}
 SHORT_TABLE = ("recurrent-dqn-burn-in", "recurrent-qrdqn-burn-in", "recurrent-ppo", "dqn-stack", "dqn")
-"""Agents that the README compares on CartPole."""
+"""Agents that the page of results compares on CartPole."""
 Results = dict[str, dict[str, list[dict[str, Any]]]]
 """By task and agent: the runs, one per seed."""
 
@@ -71,6 +71,8 @@ class ReportConfig:
     """Markdown file to write."""
     picture: Path = PICTURE
     """Picture to write."""
+    page: Path | None = None
+    """File in which to renew CartPole's table between its marks, <!-- memory --> and <!-- /memory -->."""
 
 
 def read_results(folder: Path) -> Results:
@@ -107,7 +109,7 @@ def table(results: Results) -> list[str]:
 
 
 def short_table(results: Results) -> list[str]:
-    """CartPole's returns of the agents that the README compares."""
+    """CartPole's returns of the agents that the page of results compares."""
     rows = [(AGENTS[name].label, results["cartpole"][name]) for name in SHORT_TABLE]
     return [
         "| agent | return |",
@@ -191,8 +193,11 @@ def draw_task(panel: Axes, task: str, agents: dict[str, list[dict[str, Any]]]) -
 def write_report(config: ReportConfig) -> None:
     """Write table and picture."""
     results = read_results(config.results)
+    page = renewed(config.page, memory="\n".join(short_table(results))) if config.page else None
     picture = os.path.relpath(config.picture, config.table.parent)
     write_atomically(config.table, report(results, picture).encode())
+    if config.page and page:
+        write_atomically(config.page, page.encode())
     if results:
         content = io.BytesIO()
         draw_curves(results).savefig(content, format="png", dpi=80)

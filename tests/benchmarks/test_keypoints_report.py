@@ -110,24 +110,34 @@ def test_stability_over_the_seeds_whose_checkpoints_are_left(tmp_path, monkeypat
     assert "| Seaquest (K = 10) | PermaKey, PointNet | 0, 1, 2 | 4.00 [4.00, 4.00] | 20.00 [20.00, 20.00] |" in lines
 
 
-def test_a_readmes_table_is_renewed_between_its_marks(tmp_path):
-    results, readme = tmp_path / "results", tmp_path / "README.md"
+def test_tables_of_other_pages_are_renewed_between_their_marks(tmp_path):
+    results, readme, page = tmp_path / "results", tmp_path / "README.md", tmp_path / "page.md"
     results.mkdir()
     (results / "0.json").write_text(json.dumps(result(0, 0.5)))
-    config = ReportConfig(results, tmp_path / "keypoints.md", readme)
+    config = ReportConfig(results, tmp_path / "keypoints.md", readme, page)
     readme.write_text("No marks.\n")
+    page.write_text("No marks.\n")
     with pytest.raises(ValueError, match="README.md has no lines <!-- keypoints --> and, below it"):
         write_report(config)
     assert not config.out.exists()
     readme.write_text("Before.\n<!-- keypoints -->\nold\n<!-- /keypoints -->\nAfter.\n")
-    with pytest.raises(ValueError, match="README.md has no lines <!-- noisy --> and, below it"):
+    with pytest.raises(ValueError, match="page.md has no lines <!-- noisy --> and, below it"):
         write_report(config)
     assert "old" in readme.read_text()
-    readme.write_text(readme.read_text() + "<!-- noisy -->\nold\n<!-- /noisy -->\n")
+    page.write_text("<!-- noisy -->\nold\n<!-- /noisy -->\n")
     write_report(config)
     assert "| Seaquest | 0.50 | - | 0.50 | - | 0.20 | 0.10 |\n<!-- /keypoints -->\nAfter.\n" in readme.read_text()
-    assert "old" not in readme.read_text()
+    assert "old" not in readme.read_text() + page.read_text()
     assert "| Seaquest (K = 10) |" in config.out.read_text()
+
+
+def test_scores_of_no_clean_commit_are_named(tmp_path):
+    (tmp_path / "0.json").write_text(json.dumps(result(0, 0.5, scored_later={"steady": {"commit": "0123456789ab"}})))
+    assert "no clean commit" not in report(read_results(tmp_path), [])
+    dirty = {"steady": {"commit": "0123456789ab-dirty"}, "peaks": {"commit": "0123456789ab"}}
+    (tmp_path / "1.json").write_text(json.dumps(result(1, 0.5, scored_later=dirty)))
+    text = report(read_results(tmp_path), [])
+    assert text.endswith("seed 0, PermaKey.\n\n- Seaquest: steady (0123456789ab-dirty)\n")
 
 
 @pytest.mark.parametrize("method", ["permakey", "transporter"])

@@ -3,7 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.memory.report import ReportConfig, cell, draw_curves, read_results, short_table, table, write_report
+from benchmarks.memory.report import (
+    ReportConfig,
+    cell,
+    draw_curves,
+    read_results,
+    report,
+    short_table,
+    table,
+    write_report,
+)
 
 
 def result(task, agent, seed, value, **changes):
@@ -15,6 +24,7 @@ def result(task, agent, seed, value, **changes):
         "test": {"mean_return": 400 * value, "success": value},
         "training": {"minutes": 2.0},
         "machine": {"cpu": "a processor"},
+        "commit": "0123456789ab",
         **changes,
     }
 
@@ -66,3 +76,13 @@ def test_report_is_written_with_the_address_of_the_picture(results, tmp_path):
     assert "](../docs/memory.png)" in text
     assert "4 runs of 2.0 to 2.0 minutes" in text
     assert config.picture.stat().st_size > 1000
+    assert "no clean commit" not in text
+
+
+def test_runs_of_no_clean_commit_are_named(results):
+    dirty = {"commit": "0123456789ab-dirty"}
+    for seed, agent in ((1, "dqn"), (2, "dqn"), (2, "recurrent-ppo")):
+        (results / f"{agent}-{seed}.json").write_text(json.dumps(result("tmaze-10", agent, seed, 0.5, **dirty)))
+    text = report(read_results(results), "memory.png")
+    assert "\n3 of the 7 runs name a commit" in text
+    assert text.endswith("\n- tmaze-10, in brackets the seeds: RecurrentPPO (2); DQN (1, 2)\n")

@@ -169,8 +169,8 @@ def test_the_papers_softmax_helps_the_transporter_on_two_games_and_the_other_on_
     assert plane < axes < random["pointnet"]["random"]["f1"]["value"]
 
 
-def test_readme_tells_what_the_papers_softmax_makes():
-    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+def test_the_page_of_results_tells_what_the_papers_softmax_makes():
+    text = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
     permakey, transporter = softmax_f1("permakey"), softmax_f1("transporter")
     for game, (axes, _) in permakey.items():
         assert f"{axes:.2f} on {game}"[1:] in text
