@@ -8,7 +8,12 @@ DEMO := runs/demo
 GAME := MsPacman
 CHECKPOINT := $(DEMO)/mspacman.safetensors
 
-.PHONY: demo demo-steps test test-numpy2 lint clean
+# What needs neither OCAtari nor the benchmarks' extras.
+CORE_TESTS := tests/keypoints tests/common tests/rainbow tests/test_previous_step.py tests/test_initialisation.py \
+	tests/test_atari.py tests/test_distractors.py tests/test_observation.py tests/test_extractors.py \
+	tests/pretraining/test_frames.py tests/pretraining/test_collect.py
+
+.PHONY: demo demo-steps test test-numpy2 test-matrix lint clean
 
 # Each step runs when its result is missing; a second `make demo` only prints the table again. After a kill it goes on.
 demo: $(INSTALLED)
@@ -46,9 +51,11 @@ test: $(INSTALLED)
 
 # OCAtari, which scores keypoints, holds numpy below 2; everything else is tested with numpy 2 as well.
 test-numpy2: $(VENV_NUMPY2)/.installed
-	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest -q -n 2 tests/keypoints tests/common tests/rainbow \
-		tests/test_previous_step.py tests/test_initialisation.py tests/test_atari.py tests/test_distractors.py \
-		tests/test_observation.py tests/test_extractors.py tests/pretraining/test_frames.py tests/pretraining/test_collect.py
+	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest -q -n 2 $(CORE_TESTS)
+
+# The same on other Pythons that are found here, the oldest with the lowest versions that pyproject.toml allows.
+test-matrix:
+	.ci/matrix $(CORE_TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -70,4 +77,4 @@ $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_NUMPY2) runs
+	rm -rf $(VENV) $(VENV_NUMPY2) .venv-matrix-* runs

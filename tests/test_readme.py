@@ -73,12 +73,7 @@ def test_commands_and_files_that_are_named_exist():
         assert f"\n{target}:" in makefile
 
 
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "benchmarks/README.md",
-    *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
-]
+GUIDES = [f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *GUIDES])

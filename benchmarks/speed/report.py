@@ -23,6 +23,7 @@ MEASURED = {"threads": int, "device": str}
 SCHEMAS = (
     ResultSchema("throughput.json", {**MEASURED, "detectors": dict, "agents": dict, "scaling": dict}),
     ResultSchema("agents_speed.json", {**MEASURED, "game": str, "agents": dict}),
+    ResultSchema("memory_speed.json", {**MEASURED, "batch": int, "units": int, "windows": dict}),
     ResultSchema("rainbow_speed.json", {**MEASURED, "games": dict}),
     ResultSchema(
         "pretraining_step.json",
