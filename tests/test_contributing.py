@@ -1,6 +1,7 @@
 """CONTRIBUTING.md and the hooks before a commit say what is so."""
 
 import re
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,3 +30,11 @@ def test_make_targets_that_are_named_exist():
     assert {"test", "lint", "test-numpy2", "test-matrix"} <= targets
     for target in targets:
         assert f"\n{target}:" in makefile
+
+
+def test_the_matrix_says_that_it_needs_uv(tmp_path):
+    for name in ("dirname", "grep", "bash"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    done = subprocess.run([ROOT / ".ci" / "matrix"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "make test-matrix needs uv, which makes its environments: pip install uv\n"

@@ -12,10 +12,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.pool import in_processes
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, RecurrentQRDQN, make_atari_env
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.files import write_json
@@ -129,6 +128,14 @@ def peak_memory(name: str, config: SpeedBenchmark) -> float:
     return int(peak.split()[1]) / 1024
 
 
+def of_own_process(name: str, config: SpeedBenchmark) -> float:
+    """The agent's peak memory in a process that ends with it."""
+    [outcome] = in_processes(partial(peak_memory, config=config), [name], 1, config.threads)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.result
+
+
 def replay_bytes(buffer: ReplayBuffer) -> float:
     """Bytes of a replay buffer for each step that it can hold."""
     if isinstance(buffer, SequenceReplayBuffer):
@@ -173,8 +180,7 @@ def measure(config: SpeedBenchmark) -> dict[str, dict[str, Any]]:
         for name, agent in agents.items():
             speeds[name].append(turn(agent, config.turn_s))
             acting[name].append(acting_speed(agent, config.turn_s / 4))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        memory = {name: pool.submit(peak_memory, name, config).result() for name in names}
+    memory = {name: of_own_process(name, config) for name in names}
 
     results: dict[str, dict[str, Any]] = {}
     for name, agent in agents.items():

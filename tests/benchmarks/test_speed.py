@@ -2,7 +2,7 @@ import pytest
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 
-from benchmarks.speed.agents import REFERENCE, replay_bytes, sb3_replay_bytes, table
+from benchmarks.speed.agents import REFERENCE, SpeedBenchmark, of_own_process, replay_bytes, sb3_replay_bytes, table
 from benchmarks.speed.report import draw, readme_table, report, short_tables
 from sb3_permakey import RecurrentDQN
 
@@ -100,3 +100,9 @@ def test_replay_bytes_by_hand(algorithm):
     agent = algorithm(policy, make_vec_env("CartPole-v1"), buffer_size=500, learning_starts=10, device="cpu").learn(20)
     assert sb3_replay_bytes(agent) == 52
     assert replay_bytes(agent.replay_buffer) == (52 if algorithm is DQN else 46)
+
+
+def test_what_fails_in_a_process_of_its_own_is_told(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(KeyError, match="no agent"):
+        of_own_process("no agent", SpeedBenchmark(threads=1))
