@@ -62,7 +62,7 @@ def test_the_example_of_an_own_environment(tmp_path, checkpoint, monkeypatch):
     names = {"make_env": lambda: MovingSquare(20)}
     exec(EXAMPLES[2].replace("frames=4_000", "frames=100"), names)
     assert "confidence" in names["env"].observation_space.spaces
-    assert wanted[0].model.num_keypoints == 6
+    assert wanted[0].schedule == "staged"
     assert (tmp_path / "frames").is_dir()
 
 
