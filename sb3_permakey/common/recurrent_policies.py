@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_permakey.common.memory import Memory, States, memory_cell
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
-from sb3_permakey.common.value_heads import ValueHeadName, make_values
+from sb3_permakey.common.value_heads import ValueHeadKind, make_values
 from sb3_permakey.extractors import KEYPOINT_ENCODERS, KeypointEncoder
 from sb3_permakey.previous_step import without_previous_step
 
@@ -43,7 +43,7 @@ class RecurrentQPolicy(BasePolicy):
     :param rnn_type: the memory: "lstm", "gru", "mingru", "none", or a class, see `sb3_permakey.common.memory`
     :param dueling: whether state value and advantages have layers of their own (Wang et al. 2016)
     :param shared_layers: whether these have the hidden layers in common
-    :param value_head: "scalar", "quantile" or "categorical"
+    :param value_head: "scalar", "quantile", "categorical", or what makes `Values` of your own
     :param n_quantiles: quantiles of each action
     :param n_atoms: atoms of each action's categorical distribution
     :param v_min: its lowest return
@@ -78,7 +78,7 @@ class RecurrentQPolicy(BasePolicy):
         rnn_type: Memory = "lstm",
         dueling: bool = False,
         shared_layers: bool = False,
-        value_head: ValueHeadName = "scalar",
+        value_head: ValueHeadKind = "scalar",
         n_quantiles: int = 1,
         n_atoms: int = 51,
         v_min: float = -10.0,

@@ -29,7 +29,7 @@ from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.targets import (
-    bootstrap_times,
+    bootstrapped,
     masked_mean,
     n_step_targets,
     rescale_values,
@@ -37,7 +37,7 @@ from sb3_permakey.common.targets import (
     unscale_values,
     values_of,
 )
-from sb3_permakey.common.windows import SequenceSamples, StepErrors
+from sb3_permakey.common.windows import StepErrors
 
 SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
 
@@ -302,20 +302,12 @@ class RecurrentQLearning(RecurrentActing):
 
     def _step_errors(self, windows: Any) -> StepErrors:
         """What each step of the windows tells, (L, B) each: the values of the actions taken beside their targets."""
-        online, targets = self._window_values(windows)
-        predicted = values_of(windows.actions[: len(targets)], online[: len(targets)])
-        losses, errors = self.q_net.values.losses(predicted, targets)
-        return StepErrors(losses, errors, self.q_net.values.expected(predicted.detach()))
-
-    def _window_values(self, windows: SequenceSamples) -> tuple[torch.Tensor, torch.Tensor]:
-        """The online network's values of all states of the windows, with gradient, and the targets of their steps.
-
-        :return: (T, B, actions, N) and (L, B, N)
-        """
-        values, steps = self.q_net.values, len(windows.mask)
+        values, steps, n_steps = self.q_net.values, len(windows.mask), self._present_n_steps()
+        # (T, B, actions, N), of all T = L + n states.
         online = self.q_net.window_values(
             windows.observations, self.q_net.warmed_up_states(windows.burn_in, windows.states), learned_steps=steps
         )
+        predicted = values_of(windows.actions[:steps], online[:steps])
         with torch.no_grad():
             target = self.q_net_target.window_values(
                 windows.observations, self.q_net_target.warmed_up_states(windows.burn_in, windows.states)
@@ -327,12 +319,12 @@ class RecurrentQLearning(RecurrentActing):
             if self.value_rescaling:
                 places = unscale_values(places)
             discounts = self.gamma * (~windows.terminated).float()
-            n_steps = self._present_n_steps()
             places = n_step_targets(windows.rewards, discounts, places, windows.acted, n_steps)[:steps]
             if self.value_rescaling:
                 places = rescale_values(places)
-            times = bootstrap_times(windows.acted, n_steps)[:steps]
-            return online, values.targets(places, outputs.gather(0, times.unsqueeze(-1).expand_as(places)))
+            targets = values.targets(places, lambda: bootstrapped(outputs, windows.acted, n_steps)[:steps])
+        losses, errors = values.losses(predicted, targets)
+        return StepErrors(losses, errors, values.expected(predicted.detach()))
 
     def _present_n_steps(self) -> int:
         """n of the targets of this update."""

@@ -47,12 +47,13 @@ def n_step_targets(
     return returns
 
 
-def bootstrap_times(acted: torch.Tensor, n_steps: int) -> torch.Tensor:
-    """Which state each of `n_step_targets` bootstraps from: n steps later, or earlier where nothing was done.
+def bootstrapped(values: torch.Tensor, acted: torch.Tensor, n_steps: int) -> torch.Tensor:
+    """Values of the states that `n_step_targets` bootstrap from: n steps later, or earlier where nothing was done.
 
+    :param values: (L + n, B, N)
     :param acted: (L + n, B) bool, whether an action was taken at t
     :param n_steps: n
-    :return: (L, B) int64, numbers of states
+    :return: (L, B, N)
     """
     length = len(acted) - n_steps
     times = torch.arange(length, device=acted.device).unsqueeze(1).expand(length, acted.shape[1])
@@ -60,7 +61,7 @@ def bootstrap_times(acted: torch.Tensor, n_steps: int) -> torch.Tensor:
     for step in range(n_steps):
         goes_on = goes_on & acted[step : step + length]
         times = times + goes_on
-    return times
+    return values.gather(0, times.unsqueeze(-1).expand(*times.shape, values.shape[-1]))
 
 
 def values_of(actions: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

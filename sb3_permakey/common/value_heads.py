@@ -1,12 +1,14 @@
 """What a network's outputs for an action mean: a value, quantiles or a distribution over returns.
 
 A kind of values says how outputs become expected values, what they should have been, and what it costs that they were
-not. The agents ask nothing else.
+not. The agents ask nothing else, so that a kind of your own is one class: ``value_head=MyValues``, or a
+`functools.partial` of it, wherever "categorical" may stand.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -31,15 +33,15 @@ class Values(nn.Module):
         """Expected values (...) of outputs (..., outputs)."""
 
     def places(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Returns (..., outputs) that outputs stand for; the targets of these are as any return's."""
+        """Returns (..., M) that outputs (..., outputs) stand for; the targets of these are as any return's."""
         return outputs
 
-    def targets(self, places: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    def targets(self, places: torch.Tensor, outputs: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What outputs should have been.
 
-        :param places: (..., outputs), targets R + d x of the `places` x of the state that is bootstrapped from
-        :param outputs: (..., outputs), outputs for the greedy action in that state
-        :return: (..., outputs), to be compared by `losses`
+        :param places: (..., M), targets R + d x of the `places` x of the state that is bootstrapped from
+        :param outputs: gives (..., outputs), outputs for the greedy action in that state, to a kind that asks for them
+        :return: what `losses` compares predictions with
         """
         return places
 
@@ -48,7 +50,7 @@ class Values(nn.Module):
         """How wrong predictions are.
 
         :param predicted: (..., outputs), outputs for the action taken
-        :param targets: (..., outputs), of `targets`
+        :param targets: of `targets`
         :return: losses (...), with gradient, and errors (...) by which experience is drawn again, without
         """
 
@@ -107,9 +109,9 @@ class CategoricalValues(Values):
         """The atoms."""
         return self.support.expand_as(outputs)
 
-    def targets(self, places: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    def targets(self, places: torch.Tensor, outputs: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Probabilities (..., atoms) of R + d Z, projected onto the atoms."""
-        return project(places, outputs.softmax(dim=-1), self.v_min, self.v_max)
+        return project(places, outputs().softmax(dim=-1), self.v_min, self.v_max)
 
     def losses(self, predicted: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropies, which are the errors too."""
@@ -141,12 +143,14 @@ def project(places: torch.Tensor, probabilities: torch.Tensor, v_min: float, v_m
 
 
 ValueHeadName = Literal["scalar", "quantile", "categorical"]
+ValueHeadKind = ValueHeadName | Callable[[], Values]
+"""A name, or what makes values of your own, such as their class."""
 
 
-def make_values(value_head: ValueHeadName, n_quantiles: int, n_atoms: int, v_min: float, v_max: float) -> Values:
-    """Values of a kind by its name.
+def make_values(value_head: ValueHeadKind, n_quantiles: int, n_atoms: int, v_min: float, v_max: float) -> Values:
+    """Values of a kind; those of your own take none of the other arguments.
 
-    :raises ValueError: for an unknown name
+    :raises ValueError: for an unknown name, or what makes no values
     """
     if value_head == "scalar":
         return ScalarValues()
@@ -154,4 +158,9 @@ def make_values(value_head: ValueHeadName, n_quantiles: int, n_atoms: int, v_min
         return QuantileValues(n_quantiles)
     if value_head == "categorical":
         return CategoricalValues(n_atoms, v_min, v_max)
-    raise ValueError(f'value_head must be "scalar", "quantile" or "categorical", not {value_head!r}')
+    made = value_head() if callable(value_head) else None
+    if isinstance(made, Values):
+        return made
+    raise ValueError(
+        f'value_head must be "scalar", "quantile" or "categorical", or make Values of your own, not {value_head!r}'
+    )

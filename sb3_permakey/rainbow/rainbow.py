@@ -19,7 +19,7 @@ from sb3_permakey.common.resets import shrink_and_perturb
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.targets import values_of
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer, Transitions
-from sb3_permakey.common.value_heads import ValueHeadName
+from sb3_permakey.common.value_heads import ValueHeadKind
 from sb3_permakey.common.windows import StepErrors
 from sb3_permakey.rainbow.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, PermaKeyPolicy
 
@@ -61,7 +61,7 @@ class Rainbow(RecurrentQLearning):
     :param _init_setup_model: whether to build the networks at once
     :param double_q: whether the online network chooses the actions that the target network values
     :param dueling: whether state value and advantages are added up
-    :param value_head: "categorical", "quantile" or "scalar"
+    :param value_head: "categorical", "quantile", "scalar", or what makes `Values` of your own
     :param n_atoms: atoms of the categorical distribution
     :param v_min: its lowest return
     :param v_max: its highest return
@@ -121,7 +121,7 @@ class Rainbow(RecurrentQLearning):
         *,
         double_q: bool = True,
         dueling: bool = True,
-        value_head: ValueHeadName = "categorical",
+        value_head: ValueHeadKind = "categorical",
         n_atoms: int = 51,
         v_min: float = -10.0,
         v_max: float = 10.0,
@@ -231,7 +231,7 @@ class Rainbow(RecurrentQLearning):
             choosing = self.q_net.state_values(windows.next_observations) if self.double_q else target
             outputs = values_of(values.expected(choosing).argmax(dim=-1), target)
             places = windows.returns.unsqueeze(-1) + windows.discounts.unsqueeze(-1) * values.places(outputs)
-            targets = values.targets(places, outputs)
+            targets = values.targets(places, lambda: outputs)
         losses, errors = values.losses(predicted, targets)
         expected = values.expected(predicted.detach())
         return StepErrors(losses.unsqueeze(0), errors.unsqueeze(0), expected.unsqueeze(0))

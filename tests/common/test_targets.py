@@ -4,7 +4,7 @@ import torch
 from sb3_contrib.common.utils import quantile_huber_loss as contrib_quantile_huber_loss
 
 from sb3_permakey.common.targets import (
-    bootstrap_times,
+    bootstrapped,
     masked_mean,
     n_step_targets,
     quantile_huber_loss,
@@ -98,7 +98,7 @@ def test_quantiles_move_as_values_do():
     assert targets.tolist() == [[[2.0, 3.0]]]
 
 
-def test_bootstrap_times_are_those_that_the_targets_bootstrap_from():
+def test_bootstrapped_values_are_those_that_the_targets_bootstrap_from():
     """States whose values are their own numbers, without rewards and discounts: the target is the number."""
     generator = torch.Generator().manual_seed(0)
     acted = torch.rand(12, 30, generator=generator) < 0.7
@@ -106,7 +106,7 @@ def test_bootstrap_times_are_those_that_the_targets_bootstrap_from():
     ones = torch.ones(12, 30)
     for n_steps in (1, 3, 5):
         expected = n_step_targets(torch.zeros(12, 30), ones, numbers, acted, n_steps)
-        assert torch.equal(bootstrap_times(acted, n_steps).float(), expected)
+        assert torch.equal(bootstrapped(numbers.unsqueeze(-1), acted, n_steps).squeeze(-1), expected)
 
 
 def test_values_of_actions():

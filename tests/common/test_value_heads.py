@@ -24,7 +24,7 @@ def project_by_loops(places, probabilities, v_min, v_max):
 def targets_of(values, returns, discounts, outputs):
     """Targets of one step: R + d x."""
     places = returns.unsqueeze(-1) + discounts.unsqueeze(-1) * values.places(outputs)
-    return values.targets(places, outputs)
+    return values.targets(places, lambda: outputs)
 
 
 def test_projection_by_hand():
