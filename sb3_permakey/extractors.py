@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sb3_permakey.frame_context import FrameContext
 from sb3_permakey.initialisation import initialise_layers
+from sb3_permakey.keypoint_space import KeypointSpace
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
 from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
 from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
@@ -297,10 +298,10 @@ KEYPOINT_ENCODERS: dict[KeypointEncoder, type[BaseFeaturesExtractor]] = {
 
 def _trunk_weights(space: spaces.Dict, checkpoint: KeypointModel | str | Path | None) -> TrunkWeights:
     """The trunk that made the keypoints: of the checkpoint named, or, where that has gone, the one in the space."""
-    carried = getattr(space, "trunk", None)
+    carried = space.trunk if isinstance(space, KeypointSpace) else None
     if isinstance(checkpoint, KeypointModel):
         return fold_trunk(checkpoint)
-    if isinstance(carried, TrunkWeights) and (checkpoint is None or not checkpoint_exists(checkpoint)):
+    if carried is not None and (checkpoint is None or not checkpoint_exists(checkpoint)):
         return carried
     if checkpoint is None:
         raise ValueError(

@@ -7,6 +7,8 @@ import json
 import re
 import zipfile
 from collections.abc import Sequence
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_permakey.atari import atari_env_id, plain_game_name
 from sb3_permakey.common.numpy_versions import newer_numpy_named
+from sb3_permakey.keypoint_space import FRAME_SHAPE, KeypointSpace
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, warn_of_another_game
-from sb3_permakey.observation import FRAME_SHAPE, KeypointObserver, KeypointSpace
+from sb3_permakey.observation import KeypointObserver
 from sb3_permakey.previous_step import OBSERVATION, PreviousSteps, previous_step_size, without_previous_step
 from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
@@ -30,7 +33,9 @@ class AgentFileError(ValueError):
     """A saved agent that is missing, broken or of an unknown algorithm."""
 
 
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+AGENT_CLASS = "_agent_class"
+"""Entry of a file that names the agent's class, "module:name"."""
+BY_POLICY: dict[str, type[BaseAlgorithm]] = {
     "sb3_permakey.rainbow": Rainbow,
     "sb3_permakey.recurrent_dqn": RecurrentDQN,
     "sb3_permakey.recurrent_qrdqn": RecurrentQRDQN,
@@ -38,7 +43,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "sb3_contrib.qrdqn": sb3_contrib.QRDQN,
     "sb3_contrib.common.recurrent": sb3_contrib.RecurrentPPO,
 }
-"""Algorithms by the module of their policies; PPO's and A2C's are the same, see `_algorithm`."""
+"""Algorithms of files that name none, by the module of their policies: SB3's own, and older ones of this package."""
 ACTOR_CRITIC_POLICIES = "stable_baselines3.common.policies"
 GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114])
 """Luminance of R, G and B, as OpenCV and SB3's WarpFrame have it."""
@@ -65,19 +70,34 @@ def load_agent(path: str | Path, **load_kwargs) -> BaseAlgorithm:
             data = json.loads(archive.read("data"))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise AgentFileError(f"{path} is not a model saved by Stable-Baselines3") from error
-    algorithm = _algorithm(data)
-    if algorithm is None:
-        module = data.get("policy_class", {}).get("__module__", "no module")
-        raise AgentFileError(f"{path} was saved by an algorithm that is not known here (policy in {module})")
+    algorithm = _algorithm(data, path)
     with newer_numpy_named(path):
         return algorithm.load(path, custom_objects=_objects_to_play_with(data), **load_kwargs)
 
 
-def _algorithm(data: dict[str, Any]) -> type[BaseAlgorithm] | None:
-    module = data.get("policy_class", {}).get("__module__", "")
+def _algorithm(data: dict[str, Any], path: Path) -> type[BaseAlgorithm]:
+    """The algorithm that a file names; of one that names none, the one whose policies it has."""
+    if AGENT_CLASS in data:
+        return _class_named(data[AGENT_CLASS], path)
+    module = data.get("policy_class", {}).get("__module__", "no module")
     if module.startswith(ACTOR_CRITIC_POLICIES):
         return stable_baselines3.PPO if "clip_range" in data else stable_baselines3.A2C
-    return next((algorithm for prefix, algorithm in ALGORITHMS.items() if module.startswith(prefix)), None)
+    for prefix, algorithm in BY_POLICY.items():
+        if module.startswith(prefix):
+            return algorithm
+    raise AgentFileError(f"{path} was saved by an algorithm that is not known here (policy in {module})")
+
+
+def _class_named(name: str, path: Path) -> type[BaseAlgorithm]:
+    """The class of a "module:name"."""
+    module, _, qualified = name.partition(":")
+    try:
+        found = attrgetter(qualified)(import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise AgentFileError(f"{path} was saved by {name}, which cannot be imported here") from error
+    if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
+        raise AgentFileError(f"{path} was saved by {name}, which is no algorithm here")
+    return found
 
 
 def _objects_to_play_with(data: dict[str, Any]) -> dict[str, Any]:
@@ -159,9 +179,9 @@ class FrameAgent:
         if isinstance(space, spaces.Dict) and "keypoints" in space.spaces:
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
-            read = getattr(space, "readout", None) or ReadoutConfig()
+            read = (space.readout if isinstance(space, KeypointSpace) else None) or ReadoutConfig()
             self.detector = KeypointDetector(checkpoint, streaming=True, readout=read.without_unused())
-            made = KeypointSpace(self.detector, keep_image=False, history=getattr(space, "history", 0))
+            made = KeypointSpace(self.detector, keep_image=False, history=_history(space))
             if isinstance(space, KeypointSpace) and space.differences(made):
                 raise AgentFileError(
                     f"{agent} learned from other keypoints than {checkpoint} makes: {space.differences(made)}"
@@ -178,8 +198,7 @@ class FrameAgent:
     def _make_observer(self) -> KeypointObserver | GrayStack | None:
         space = self.sees
         if isinstance(space, spaces.Dict) and self.detector is not None:
-            history = getattr(space, "history", 0)
-            return KeypointObserver(self.detector, keep_image="image" in space.spaces, history=history)
+            return KeypointObserver(self.detector, keep_image="image" in space.spaces, history=_history(space))
         shape = space.shape or ()
         size, channels_first = (shape[0], True) if shape[1:] == FRAME_SHAPE[:2] else (shape[-1], False)
         return None if size == FRAME_SHAPE[-1] else GrayStack(size, channels_first=channels_first)
@@ -240,6 +259,11 @@ def _without_previous_step(space: spaces.Space) -> spaces.Space:
     if rest is not space and isinstance(rest, spaces.Dict) and set(rest.spaces) == {OBSERVATION}:
         return rest[OBSERVATION]
     return rest
+
+
+def _history(space: spaces.Space) -> int:
+    """How many displacements each keypoint carries; of spaces that do not say so, none."""
+    return space.history if isinstance(space, KeypointSpace) else 0
 
 
 def _is_image(space: spaces.Space) -> bool:

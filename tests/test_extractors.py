@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -158,8 +159,8 @@ def test_cnn_masks_the_trunks_features_with_the_windows(env):
 def test_cnn_takes_channels_first_and_last_alike(env):
     torch.manual_seed(0)
     cnn = KeypointCNN(env.observation_space, filters=8)
-    first = spaces.Dict({**env.observation_space.spaces, "image": spaces.Box(0, 255, (3, 84, 84), np.uint8)})
-    first.trunk = env.observation_space.trunk
+    first = copy.copy(env.observation_space)
+    first.spaces = {**first.spaces, "image": spaces.Box(0, 255, (3, 84, 84), np.uint8)}
     torch.manual_seed(0)
     channels_first = KeypointCNN(first, filters=8)
     image = torch.rand(2, 84, 84, 3)

@@ -69,8 +69,8 @@ class Film(gym.Env):
         return (self.observation_space.low if over else next(self.images)), 0.0, over, False, {}
 
 
-def saved(algorithm, shape, path, **settings):
-    agent = algorithm("CnnPolicy", StillImage(shape), **SMALL, **settings)
+def saved(algorithm, shape, path, policy="CnnPolicy", **settings):
+    agent = algorithm(policy, StillImage(shape), **SMALL, **settings)
     agent.save(path)
     return agent
 
@@ -183,6 +183,47 @@ def test_recurrent_algorithms_are_found_in_the_file(tmp_path, algorithm, setting
     if "buffer_size" in settings:
         assert len(agent.agent.replay_buffer.actions[0]) == 11, "no larger than a window: it plays"
     assert agent.act(square_frames(2), np.ones(2, bool)).shape == (2,)
+
+
+class OwnDQN(RecurrentDQN):
+    """An agent of somebody else's."""
+
+
+def rewrite(path, change):
+    """Change the entries of a saved agent."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    data = json.loads(files["data"])
+    change(data)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**files, "data": json.dumps(data)}.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentDQN, OwnDQN])
+def test_a_file_names_its_class_and_older_ones_have_their_policies(tmp_path, algorithm):
+    path = tmp_path / "agent.zip"
+    saved(RecurrentDQN, (84, 84, 3), path, buffer_size=200, policy="CnnLstmPolicy")
+    algorithm.load(path).save(path)
+    assert type(load_agent(path)) is algorithm
+    rewrite(path, lambda data: data.pop("_agent_class"))
+    assert type(load_agent(path)) is RecurrentDQN
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:Agent", "saved by nowhere:Agent, which cannot be imported here"),
+        ("sb3_permakey:NoAgent", "which cannot be imported here"),
+        ("nothing", "which cannot be imported here"),
+        ("json:dumps", "which is no algorithm here"),
+    ],
+)
+def test_a_class_that_is_not_here_is_named(tmp_path, name, message):
+    saved(RecurrentDQN, (84, 84, 3), tmp_path / "agent.zip", buffer_size=200, policy="CnnLstmPolicy")
+    rewrite(tmp_path / "agent.zip", lambda data: data.update(_agent_class=name))
+    with pytest.raises(AgentFileError, match=message):
+        load_agent(tmp_path / "agent.zip")
 
 
 class SignedSquare(MovingSquare):

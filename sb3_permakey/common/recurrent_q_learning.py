@@ -96,6 +96,8 @@ class RecurrentQLearning(RecurrentActing):
     q_net_target: RecurrentQNetwork
     # Of agents that an older version saved, which kept none.
     _format = 1
+    # By which a saved agent is loaded again without naming its class; see `saved_agents.load_agent`.
+    _agent_class: str
 
     def __init__(
         self,
@@ -186,6 +188,7 @@ class RecurrentQLearning(RecurrentActing):
         if self._format < FORMAT and isinstance(self.target_update_interval, int):
             self.target_update_interval = (self.target_update_interval, "update")
         self._format = FORMAT
+        self._agent_class = f"{type(self).__module__}:{type(self).__qualname__}"
         self._convert_train_freq()
         check_arguments(self)
         smallest = self.n_envs * (self.sequence_length + self._lookahead)
