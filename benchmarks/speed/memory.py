@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed memory --guide docs/recurrent_agents.md
 
-One thread. The cells take turns, so that whatever else the machine does slows all of them down; of the ratios to the
-LSTM in the same turn the median counts.
+One thread, whose own time is measured, so that what else the machine does counts little. The cells take turns; of the
+ratios to the LSTM in the same turn the median counts.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class MemorySpeed:
 
 def ms_of_windows(cell: MemoryCell, inputs: torch.Tensor) -> float:
     """Milliseconds of a batch of windows (T, B, inputs), with the gradients of weights and inputs."""
-    started = time.perf_counter()
+    started = time.process_time()
     outputs, _ = cell.window(inputs)
     outputs.sum().backward()
-    return (time.perf_counter() - started) * 1000
+    return (time.process_time() - started) * 1000
 
 
 def measure(steps: int, turns: int) -> dict[str, dict[str, Any]]:
