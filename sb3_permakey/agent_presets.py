@@ -70,6 +70,13 @@ def preset_arguments(preset: PresetName, encoder: KeypointEncoder | None) -> dic
     return arguments
 
 
+def reads_images(arguments: dict[str, Any]) -> bool:
+    """Whether the encoder of keypoints that an agent's arguments describe reads the frames too."""
+    policy = arguments.get("policy_kwargs") or {}
+    context = policy.get("features_extractor_kwargs", {}).get("context")
+    return policy.get("keypoint_encoder") == "cnn" or context == "image"
+
+
 def choose_agent(algorithm: AlgorithmName | None, preset: PresetName | None) -> tuple[AlgorithmName, PresetName]:
     """Algorithm and preset where one or both are not named: "paper" where neither is.
 

@@ -44,7 +44,7 @@ def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dic
             "leave VecFrameStack out; PermaKeyObservation(..., history=n) gives motion, and recurrent agents remember"
         )
     if image and "image" not in space.spaces:
-        raise ValueError("the CNN encoder needs the pixels too: wrap with PermaKeyObservation(..., keep_image=True)")
+        raise ValueError("the encoder needs the pixels too: wrap with PermaKeyObservation(..., keep_image=True)")
     return space
 
 

@@ -24,6 +24,7 @@ from sb3_permakey.agent_presets import (
     choose_agent,
     default_arguments,
     preset_arguments,
+    reads_images,
 )
 from sb3_permakey.atari import atari_env_id, make_atari_env, plain_game_name
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
@@ -70,6 +71,11 @@ def aggregate_of(preset: Preset) -> str:
     return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
 
 
+def context_in(arguments: dict[str, Any]) -> str:
+    """What the encoder of an agent with these arguments reads beside keypoints."""
+    return arguments.get("policy_kwargs", {}).get("features_extractor_kwargs", {}).get("context") or "none"
+
+
 READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
     f"{name} by {preset.readout}" for name, preset in PRESETS.items()
 )
@@ -102,6 +108,10 @@ class TrainConfig:
     """Keypoint encoder."""
     aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
     """How the GNN joins its nodes: one after another, or their mean and maximum, whatever their order."""
+    context: Annotated[Literal["none", "image"] | None, values_of_presets(lambda preset: context_in(preset.agent))] = (
+        None
+    )
+    """What the encoder pairs reads beside keypoints: the whole frame, through a small CNN."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, in training and validation."""
     steps: int = 100_000
@@ -170,11 +180,15 @@ class TrainConfig:
         if self.checkpoint:
             wanted_readout(self)
         else:
-            others = [name for name in ("history", "encoder", "aggregate") if getattr(self, name) is not None]
+            others = [
+                name for name in ("history", "encoder", "aggregate", "context") if getattr(self, name) is not None
+            ]
             for name in (*(("readout",) if self.readout.is_named else ()), *self.readout.given(), *others):
                 raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
         if self.aggregate and encoder_of(self) != "gnn":
             raise ValueError(f"aggregate is the GNN's: it needs the encoder gnn, not {encoder_of(self)}")
+        if self.context and encoder_of(self) != "pairs":
+            raise ValueError(f"context is of the encoder pairs, not of {encoder_of(self)}")
 
 
 COMPARED = (
@@ -236,6 +250,7 @@ def run_settings(config: TrainConfig, game: str, env: VecEnv) -> dict[str, Any]:
     model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
     chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
     read = {**asdict(wanted_readout(config)), "history": history_of(config), "encoder": encoder_of(config)}
+    read["context"] = context_in(agent_arguments(config))
     settings = {**asdict(config), "game": game, **chosen, **read, **all_arguments(config)}
     return json.loads(json.dumps({**settings, **model}, default=str))
 
@@ -275,6 +290,9 @@ def agent_arguments(config: TrainConfig) -> dict[str, Any]:
     arguments |= {name: getattr(config, name) for name in own if getattr(config, name, None) is not None}
     if encoder == "gnn" and config.aggregate:
         arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["aggregate"] = config.aggregate
+    if encoder == "pairs" and config.context:
+        context = None if config.context == "none" else config.context
+        arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["context"] = context
     return arguments
 
 
@@ -315,7 +333,7 @@ def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int |
         return lambda: make_atari_env(config.game, seed=seed, distractor=config.distractor, max_steps=max_steps)
 
     envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
-    keep_image = encoder_of(config) == "cnn"
+    keep_image = reads_images(agent_arguments(config))
     if config.checkpoint:
         envs = VecPermaKeyObservation(
             envs,

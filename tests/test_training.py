@@ -101,6 +101,17 @@ def test_every_algorithm_trains_and_plays(checkpoint, tmp_path, flags, algorithm
     assert FrameAgent(tmp_path / "final_model.zip", checkpoint).act(frames, np.ones(2, bool)).shape == (2,)
 
 
+@pytest.mark.parametrize("context", ["none", "image"])
+def test_rainbow_reads_frames_beside_keypoints_where_it_is_told(checkpoint, tmp_path, context):
+    settings = {**SHORT, "steps": 14, "learning_starts": 12, "algo": "rainbow", "context": context}
+    model = load_agent(train(TrainConfig(out=tmp_path, checkpoint=checkpoint, **settings)))
+    assert ("image" in model.observation_space.spaces) == (context == "image")
+    assert (model.q_net.features_extractor.frames is not None) == (context == "image")
+    assert json.loads((tmp_path / "config.json").read_text())["context"] == context
+    frames = np.zeros((2, 84, 84, 3), np.uint8)
+    assert FrameAgent(tmp_path / "final_model.zip", checkpoint).act(frames, np.ones(2, bool)).shape == (2,)
+
+
 def test_rainbow_goes_on_where_it_was_killed(checkpoint, tmp_path):
     settings = {**SHORT, "checkpoint": checkpoint, "algo": "rainbow", "learning_starts": 12}
     train(TrainConfig(out=tmp_path, **{**settings, "steps": 20}))
@@ -168,6 +179,8 @@ def test_agents_on_peaks_of_the_contrast(checkpoint, tmp_path):
             {"checkpoint": "x", "encoder": "cnn", "aggregate": "pool"},
             "aggregate is the GNN's: it needs the encoder gnn",
         ),
+        ({"context": "image"}, "context is of keypoints: give the checkpoint"),
+        ({"checkpoint": "x", "context": "image"}, "context is of the encoder pairs, not of gnn"),
         ({"readout": ReadoutConfig("peaks")}, "readout is of keypoints: give the checkpoint"),
         ({"readout": ReadoutConfig(centroid_px=10.0)}, "centroid_px is of keypoints: give the checkpoint"),
         ({"checkpoint": "x", "readout": ReadoutConfig(surround_px=18.0)}, "surround_px is a setting of peaks alone"),

@@ -73,11 +73,6 @@ class Method:
             return "PermaKeyPolicy"
         return "CnnLstmPolicy" if self.agent == "recurrent-dqn" else "CnnPolicy"
 
-    @property
-    def stores_images(self) -> bool:
-        """Whether the replay buffer holds images."""
-        return self.observes in ("pixels", "gray") or self.encoder == "cnn"
-
 
 def keypoint_methods() -> dict[str, Method]:
     """Keypoint methods with both encoders."""

@@ -31,7 +31,7 @@ import tyro
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, find_checkpoint, pretrain, require_checkpoint
 from benchmarks.atari100k.methods import METHODS, PRESETS
 from benchmarks.atari100k.report import RESULTS, ReportConfig, write_report
-from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run
+from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run, stores_images
 from benchmarks.atari100k.tables import all_runs_table, group_runs
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
@@ -128,7 +128,7 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
 
 def memory_of(tasks: Sequence[Task]) -> int:
     """Bytes that the largest of these runs takes."""
-    return MEMORY_BYTES[any(METHODS[task.run.method].stores_images for task in tasks)]
+    return MEMORY_BYTES[any(map(stores_images, tasks))]
 
 
 def main(benchmark: Atari100kBenchmark) -> None:

@@ -32,7 +32,7 @@ from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, wi
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.harness.results import Result, read_result, write_result
 from benchmarks.keypoints.run import NUM_KEYPOINTS
-from sb3_permakey.agent_presets import PRESETS
+from sb3_permakey.agent_presets import PRESETS, reads_images
 from sb3_permakey.atari import make_atari_env
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
@@ -198,10 +198,9 @@ def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> 
         raise ValueError(f"{path} holds a run with other {', '.join(other)}; move it away or use other folders")
 
 
-def keeps_image(task: Task) -> bool:
-    """Whether the run's encoder of keypoints reads the frames too."""
-    encoder = task.settings.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
-    return METHODS[task.run.method].encoder == "cnn" or encoder.get("context") == "image"
+def stores_images(task: Task) -> bool:
+    """Whether the run's replay buffer holds images."""
+    return METHODS[task.run.method].observes in ("pixels", "gray") or reads_images(task.settings)
 
 
 def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) -> VecEnv:
@@ -232,12 +231,12 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) ->
         envs = VecPermaKeyObservation(
             envs,
             task.checkpoint.path,
-            keep_image=keeps_image(task),
+            keep_image=reads_images(task.settings),
             history=history,
             device=task.device,
             readout=read,
         )
-    return VecTransposeImage(envs) if method.stores_images else envs
+    return VecTransposeImage(envs) if stores_images(task) else envs
 
 
 def train(task: Task) -> dict[str, Any]:
