@@ -193,6 +193,7 @@ class KeypointPairs(BaseFeaturesExtractor):
     :param units: width of nodes and messages; the pooled features are 4 times as many
     :param position_frequencies: number of frequencies pi, 2 pi, 4 pi, ... of sines and cosines beside the position
     :param context: what else is read: "image", the whole frame through a small CNN; None: nothing
+    :param context_shift_px: while learning the whole frame is shifted by up to so many pixels in each direction
     :raises ValueError: when the space has no keypoints, no image where it is needed, or the context is unknown
     """
 
@@ -202,11 +203,12 @@ class KeypointPairs(BaseFeaturesExtractor):
         units: int = 64,
         position_frequencies: int = 4,
         context: Literal["image"] | None = None,
+        context_shift_px: int = 0,
     ) -> None:
         if context not in (None, "image"):
             raise ValueError(f"context must be 'image' or None, not {context!r}")
         keypoints = require_keypoints(observation_space, image=context == "image")
-        frames = FrameContext(keypoints["image"]) if context == "image" else None  # type: ignore[arg-type]
+        frames = FrameContext(keypoints["image"], shift_px=context_shift_px) if context else None  # type: ignore[arg-type]
         super().__init__(observation_space, 4 * units + (frames.features_dim if frames else 0))
         self.frames = frames
         _, channels = keypoints["features"].shape  # type: ignore[misc]

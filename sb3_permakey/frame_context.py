@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sb3_permakey.initialisation import initialise_layers
 
@@ -18,10 +20,15 @@ class FrameContext(nn.Module):
 
     :param space: frames uint8, channels first or last
     :param filters: of the patches' layer; the other two have twice as many
+    :param shift_px: while learning each frame is shifted by up to so many pixels in each direction
+    :raises ValueError: for a shift that is negative
     """
 
-    def __init__(self, space: spaces.Box, filters: int = 16) -> None:
+    def __init__(self, space: spaces.Box, filters: int = 16, shift_px: int = 0) -> None:
         super().__init__()
+        if shift_px < 0:
+            raise ValueError(f"shift_px must be 0 or more, not {shift_px}")
+        self.shift_px = shift_px
         self.channels_last = space.shape[-1] < space.shape[0]
         height, width, channels = space.shape if self.channels_last else (*space.shape[1:], space.shape[0])
         self.layers = nn.Sequential(
@@ -40,4 +47,26 @@ class FrameContext(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, features_dim) of floats in [0, 1]."""
-        return self.normalise(self.layers(images.permute(0, 3, 1, 2) if self.channels_last else images))
+        images = images.permute(0, 3, 1, 2) if self.channels_last else images
+        if self.training and self.shift_px:
+            images = shifted(images, self.shift_px)
+        return self.normalise(self.layers(images))
+
+
+def shifted(images: Tensor, most_px: int) -> Tensor:
+    """Each image shifted by up to so many pixels, down or up and right or left, its edges repeated.
+
+    Kostrikov et al. 2020, https://arxiv.org/abs/2004.13649, section 4.
+
+    :param images: (B, C, H, W)
+    :param most_px: longest shift in each direction
+    """
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (most_px,) * 4, mode="replicate")
+    tops, lefts = torch.randint(2 * most_px + 1, (2, len(images))).tolist()
+    return torch.stack(
+        [
+            image[:, top : top + height, left : left + width]
+            for image, top, left in zip(padded, tops, lefts, strict=True)
+        ]
+    )

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from gymnasium import spaces
 from test_extractors import keypoint_space, observations_of
 
 from sb3_permakey import KeypointPairs, PermaKeyObservation, Rainbow
-from sb3_permakey.frame_context import FrameContext
+from sb3_permakey.frame_context import FrameContext, shifted
 
 FIRST, LAST = (spaces.Box(0, 255, shape, np.uint8) for shape in ((3, 84, 84), (84, 84, 3)))
 
@@ -40,6 +42,32 @@ def test_tells_frames_apart_whose_keypoints_are_the_same():
     assert encoder.features_dim == seen.shape[1] == 256 + 512
     torch.testing.assert_close(seen[:, :256], unlike[:, :256])
     assert (seen[:, 256:] - unlike[:, 256:]).abs().mean() > 0.1
+
+
+def test_frames_are_shifted_and_their_edges_repeated():
+    torch.manual_seed(0)
+    images = torch.arange(64 * 2 * 25.0).view(64, 2, 5, 5)
+    found = shifted(images, 1)
+    seen = set()
+    for before, after in zip(images, found, strict=True):
+        for down, right in itertools.product((-1, 0, 1), repeat=2):
+            rows, columns = ((torch.arange(5) + by).clamp(0, 4) for by in (down, right))
+            if torch.equal(after, before[:, rows][:, :, columns]):
+                seen.add((down, right))
+                break
+        else:
+            raise AssertionError("not a shifted frame")
+    assert len(seen) == 9
+
+
+def test_only_learning_shifts_frames():
+    torch.manual_seed(0)
+    context, images = FrameContext(LAST, shift_px=4), torch.rand(2, 84, 84, 3)
+    assert (context(images) - context(images)).abs().max() > 0.01
+    context.eval()
+    assert torch.equal(context(images), context(images))
+    with pytest.raises(ValueError, match="shift_px must be 0 or more, not -1"):
+        FrameContext(LAST, shift_px=-1)
 
 
 def test_says_what_it_needs():
