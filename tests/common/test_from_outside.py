@@ -1,6 +1,8 @@
 """A memory and a value head of other people's, each one file, in agents that know neither."""
 
+import inspect
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +44,11 @@ def test_a_toy_memory_and_a_toy_head_learn_save_and_load(agent, head, tmp_path):
     assert loaded.q_net.values.shift == head().shift
     obs = model.env.reset()
     assert np.array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_the_guide_shows_this_memory():
+    guide = Path(__file__).parents[2] / "docs/recurrent_agents.md"
+    assert inspect.getsource(LastStep) in guide.read_text()
 
 
 def test_a_name_of_ones_own(monkeypatch):
