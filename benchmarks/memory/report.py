@@ -119,8 +119,10 @@ def short_table(results: Results) -> list[str]:
 
 
 def windows(results: Results) -> str:
-    """Steps in a window of each family of tasks."""
-    families = dict.fromkeys(TASKS[task].family for task in TASKS if task in results)
+    """Steps in a window of each family of tasks that need a memory."""
+    families = dict.fromkeys(
+        TASKS[task].family for task in TASKS if task in results and TASKS[task].family in RECURRENT
+    )
     return ", ".join(f"{family} {RECURRENT[family]['sequence_length']}" for family in families)
 
 

@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
-from benchmarks.memory.agents import AGENTS, RECURRENT, STEPS, Agent
+from benchmarks.memory.agents import AGENTS, RECURRENT, STEPS, WITHOUT_MEMORY, Agent
 from benchmarks.memory.report import PICTURE, RESULTS, ReportConfig, write_report
 from benchmarks.memory.tasks import TASKS, Task
 from sb3_permakey.files import write_json
@@ -87,16 +87,22 @@ class Run:
 
 
 def wanted_runs(benchmark: MemoryBenchmark) -> list[Run]:
-    """All runs, seed by seed; whole episodes only where they are longer than the family's windows."""
+    """All runs, seed by seed.
+
+    Whole episodes only where they are longer than the family's windows; where no memory is needed, agents without one.
+    """
     runs = itertools.product(benchmark.seeds, benchmark.tasks, benchmark.agents)
-    return [Run(task, agent, seed) for seed, task, agent in runs if _is_of_interest(task, agent)]
+    return [Run(task, agent, seed) for seed, task, agent in runs if is_of_interest(task, agent)]
 
 
-def _is_of_interest(task_name: str, agent: str) -> bool:
+def is_of_interest(task_name: str, agent: str) -> bool:
+    """Whether an agent is compared on a task."""
     task = TASKS[task_name]
-    if not agent.endswith("-whole"):
-        return True
-    return task.family != "cartpole" and task.episode_steps > RECURRENT[task.family]["sequence_length"]
+    if task.family not in RECURRENT:
+        return agent in WITHOUT_MEMORY
+    if agent.endswith("-whole"):
+        return task.family != "cartpole" and task.episode_steps > RECURRENT[task.family]["sequence_length"]
+    return agent != "rainbow"
 
 
 def description(run: Run, benchmark: MemoryBenchmark) -> dict[str, Any]:

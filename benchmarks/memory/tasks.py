@@ -1,4 +1,4 @@
-"""Tasks that need memory, small enough for one CPU core, as gymnasium environments.
+"""Tasks that need memory, small enough for one CPU core, as gymnasium environments; and CartPole, which needs none.
 
     gymnasium.make("benchmarks.memory.tasks:TMaze-v0", length=30)
 
@@ -139,4 +139,15 @@ TASKS = {
     ),
     "tmaze-10": tmaze(10),
     "tmaze-30": tmaze(30),
+    "cartpole-v1": Task(
+        family="cartpole-v1",
+        make=lambda: gym.make("CartPole-v1"),
+        success=lambda returns: (returns >= CARTPOLE_SUCCESS_STEPS).astype(float),
+        chance=0.0,
+        memoryless=1.0,
+        reward_scale=1.0,
+        episode_steps=CARTPOLE_STEPS,
+        measure="mean_return",
+        test_episodes=20,
+    ),
 }
