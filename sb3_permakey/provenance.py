@@ -24,18 +24,18 @@ PACKAGES = (
     "scipy",
     "ocatari",
 )
-CODE = ("*.py", "*.toml", "*.safetensors")
-"""Files that make results."""
+CODE = (":(top)*.py", ":(top)*.toml", ":(top)*.safetensors", ":(top,exclude)tests/*")
+"""Files that make results, as git's patterns."""
 
 
 def source_commit(folder: Path) -> str | None:
     """Commit of a source tree, marked "-dirty" when code or checkpoints differ from it; None without a repository.
 
-    Results and pictures may differ: a benchmark writes its report over the committed one.
+    Results, pictures and tests may differ: a benchmark writes its report over the committed one.
     """
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "diff", "--name-only", "HEAD", "--", *(f":(top){pattern}" for pattern in CODE))
+        changed = _git(folder, "diff", "--name-only", "HEAD", "--", *CODE)
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}-dirty" if changed else commit

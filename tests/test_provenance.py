@@ -14,6 +14,8 @@ def repository(tmp_path):
 
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "code.py").write_text("1\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_code.py").write_text("1\n")
     (tmp_path / "report.md").write_text("1\n")
     git("init")
     git("add", ".")
@@ -25,6 +27,7 @@ def test_only_code_makes_a_commit_dirty(repository):
     commit = source_commit(repository / "package")
     assert len(commit) == 12
     (repository / "report.md").write_text("2\n")
+    (repository / "tests" / "test_code.py").write_text("2\n")
     (repository / "new.py").write_text("untracked\n")
     assert source_commit(repository / "package") == commit
     (repository / "package" / "code.py").write_text("2\n")

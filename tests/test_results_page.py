@@ -45,9 +45,6 @@ def test_scores_on_noisy_frames():
 
 
 def test_keypoints_on_bars():
-    text = " ".join(PAGE.split())
-    assert "peaks of the contrast lie on them about as seldom as random points, or more seldom" in text
-    assert "Every reading of PermaKey is above the Transporter on all seven games" in text
     results = [json.loads(path.read_text()) for path in RESULTS.glob("*-permakey-both-*.json")]
     assert len({permakey["game"] for permakey in results}) == 7
     for permakey in results:
