@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled, renewed
-from benchmarks.harness.schema import ResultSchema, is_dirty
+from benchmarks.harness.schema import ResultSchema
 from benchmarks.keypoints.run import NUM_KEYPOINTS, RESULTS
 from sb3_permakey.files import write_atomically
 
@@ -28,7 +28,6 @@ SCHEMAS = (
     ResultSchema(
         "keypoints/*.json",
         {**COMPARED, "seed": int, "num_keypoints": int, "training": dict, "scores": dict, "frames_scored": int},
-        known_dirty=frozenset({"30a4d28a2393-dirty", "0903c8661ce2-dirty", "1a2ca2249b5d-dirty"}),
     ),
     ResultSchema("keypoints/stability/*.json", {**COMPARED, "seeds": list, "checkpoints": list, "stability": dict}),
 )
@@ -248,17 +247,6 @@ def stability_table(stability: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def dirty_lines(results: Results) -> list[str]:
-    """A line for each kind of frames and game with scores of no clean commit: what was scored, and the commits."""
-    lines = []
-    for (game, noise), methods in sorted(results.items()):
-        scored = [item for runs in methods.values() for run in runs for item in run.get("scored_later", {}).items()]
-        found = [f"{part} ({made['commit']})" for part, made in scored if is_dirty(made)]
-        if found:
-            lines.append(f"- {game}{'' if noise == 'clean' else ', noisy'}: {'; '.join(found)}")
-    return lines
-
-
 def report(results: Results, stability: list[dict[str, Any]]) -> str:
     """The whole document."""
     measured = [noise for noise in NOISE if any(kind == noise for _, kind in results)]
@@ -268,7 +256,6 @@ def report(results: Results, stability: list[dict[str, Any]]) -> str:
         **{noise: table(results, noise) if noise in measured else None for noise in NOISE},
         **{f"kinds_{noise}": category_table(results, noise) if noise in measured else None for noise in NOISE},
         stability=stability_table(stability) if stability else None,
-        dirty=dirty_lines(results) or None,
     )
 
 

@@ -132,15 +132,6 @@ def test_tables_of_other_pages_are_renewed_between_their_marks(tmp_path):
     assert "| Seaquest (K = 10) |" in config.out.read_text()
 
 
-def test_scores_of_no_clean_commit_are_named(tmp_path):
-    (tmp_path / "0.json").write_text(json.dumps(result(0, 0.5, scored_later={"steady": {"commit": "0123456789ab"}})))
-    assert "no clean commit" not in report(read_results(tmp_path), [])
-    dirty = {"steady": {"commit": "0123456789ab-dirty"}, "peaks": {"commit": "0123456789ab"}}
-    (tmp_path / "1.json").write_text(json.dumps(result(1, 0.5, scored_later=dirty)))
-    text = report(read_results(tmp_path), [])
-    assert text.endswith("seed 0, PermaKey.\n\n- Seaquest: steady (0123456789ab-dirty)\n")
-
-
 @pytest.mark.parametrize("method", ["permakey", "transporter"])
 def test_training_command_names_every_setting(method, tmp_path):
     run = Run("Seaquest", method, "both", 2)
