@@ -180,15 +180,9 @@ class VecPermaKeyObservation(VecEnvWrapper):
     The "terminal_observation" of finished episodes is converted in the same batch.
 
     :param venv: vectorised environment with uint8 observations (84, 84, 3)
-    :param model_or_path: a keypoint model or the path of a checkpoint
-    :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
-    :param history: how many of its last displacements each keypoint carries in "motion"; 0: no such entry
-    :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
-    :param detector: what `KeypointDetector` takes beside: device, precision, readout ("pointnet", "peaks" or a
-        `ReadoutConfig`) and, as keywords too, the fields of that
-    :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
-        cannot be read as wanted
-    :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
+    :param model_or_path: this and all that follows as in `PermaKeyObservation`
+    :raises ValueError: as there
+    :raises CheckpointError: as there
     """
 
     def __init__(

@@ -47,7 +47,7 @@ from PIL import Image
 from benchmarks.harness.command import run_one_of
 from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.figures import Row, draw_keypoints, enlarge, error_map_rows, keypoint_colors, panel, save_png
-from sb3_permakey.keypoints import KeypointDetector, PermaKey, Transporter
+from sb3_permakey.keypoints import KeypointDetector, Transporter
 from sb3_permakey.keypoints.layers import gaussian_windows
 from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.reader import FrameReader
@@ -147,7 +147,7 @@ def figure2_rows(config: Figure2, frames: np.ndarray) -> list[Row]:
     :raises ValueError: when a checkpoint is of the other method
     """
     transporter, permakey = KeypointDetector(config.transporter), KeypointDetector(config.permakey)
-    if not isinstance(transporter.model, Transporter):
+    if transporter.model.kind != Transporter.kind:
         raise ValueError(f"{config.transporter} is a {type(transporter.model).__name__}, not a Transporter")
     error_maps = error_map_rows(permakey, frames)
     rows = [keypoint_row("Transporter\nkeypoints", transporter, frames)]
@@ -181,11 +181,11 @@ def figure7_rows(config: Figure7, frames: np.ndarray) -> list[Row]:
     rows = [frame_row(frames)]
     for checkpoint in config.checkpoints:
         detector = KeypointDetector(checkpoint)
-        if not isinstance(detector.model, PermaKey):
+        if not detector.model.error_map_layers:
             raise ValueError(
                 f"{checkpoint} is a {type(detector.model).__name__}, which predicts no layers: PermaKey does"
             )
-        layers = ", ".join(str(layer) for layer in detector.model.config.layers)
+        layers = ", ".join(str(layer) for layer in detector.model.error_map_layers)
         rows.append(keypoint_row(f"layers\n({layers})", detector, frames))
     return rows
 

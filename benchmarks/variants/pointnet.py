@@ -23,7 +23,7 @@ from sb3_permakey.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
 from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax, to_images
-from sb3_permakey.keypoints.lspn import error_map, normalise_maps, patch_errors, to_patches
+from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import local_contrast
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
@@ -139,10 +139,9 @@ def raw_error_maps(model: PermaKey, frames: np.ndarray, precision: torch.dtype, 
     maps: list[list[Tensor]] = [[] for _ in model.config.layers]
     with torch.inference_mode(), autocast(device, precision):
         for start in tqdm(range(0, len(frames), batch_size), desc="error maps", leave=False):
-            features = model.vae.encoder(to_images(frames[start : start + batch_size], device))
-            for layer, lspn, kept in zip(model.config.layers, model.lspns, maps, strict=True):
-                patches = to_patches(features[layer], model.config.patch_size)
-                kept.append(error_map(patch_errors(lspn(patches), patches), patches).float().cpu())
+            images = to_images(frames[start : start + batch_size], device)
+            for errors, kept in zip(model.unscaled_error_maps(images), maps, strict=True):
+                kept.append(errors.float().cpu())
     return [torch.cat(kept) for kept in maps]
 
 

@@ -11,13 +11,14 @@ from sb3_permakey.keypoints.checkpoint import (
     warn_of_another_game,
 )
 from sb3_permakey.keypoints.detector import KeypointDetector
-from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints
+from sb3_permakey.keypoints.model import MODELS, FrozenModel, KeypointModel, Keypoints, register_model
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig, PermaKeyLosses
 from sb3_permakey.keypoints.readouts import READOUTS, Readout, ReadoutConfig, ReadoutName, register_readout
 from sb3_permakey.keypoints.shipped import ShippedCheckpoint, checkpoint_exists, checkpoint_table, shipped_checkpoints
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig, TransporterLosses
 
 __all__ = [
+    "MODELS",
     "READOUTS",
     "CheckpointError",
     "FrozenModel",
@@ -39,6 +40,7 @@ __all__ = [
     "checkpoint_table",
     "load_checkpoint",
     "model_fingerprint",
+    "register_model",
     "register_readout",
     "require_trainable",
     "save_checkpoint",

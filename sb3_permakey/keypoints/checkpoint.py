@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sb3_permakey.files import read_tensors, write_tensors
-from sb3_permakey.keypoints.layers import ENCODER
-from sb3_permakey.keypoints.model import KeypointModel
-from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
+from sb3_permakey.keypoints.model import MODELS, KeypointModel
 from sb3_permakey.keypoints.shipped import CheckpointError, locate_checkpoint, shipped_checkpoints
-from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
 from sb3_permakey.precision import place
 
 FORMAT = "sb3-permakey keypoints"
@@ -36,22 +33,6 @@ FOR_DETECTION_ONLY = "for_detection_only"
 NEIGHBOURS = "neighbours.weight"
 """End of the names of the LSPN's 3x3 convolutions, whose centre tap is zero."""
 CENTRE_TAP = 4
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A keypoint method as a checkpoint names it."""
-
-    model: type[KeypointModel]
-    config: type
-    training_only: tuple[str, ...]
-    """Beginnings of the names of the tensors that keypoints and error maps do without."""
-
-
-KINDS = {
-    "permakey": Kind(PermaKey, PermaKeyConfig, ("vae.to_latent.", "vae.from_latent.", "vae.decoder.")),
-    "transporter": Kind(Transporter, TransporterConfig, ("refine.",)),
-}
 
 
 def save_checkpoint(model: KeypointModel, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> Path:
@@ -79,7 +60,7 @@ def save_for_detection(model: KeypointModel, path: str | Path, *, metadata: Mapp
     :return: the path
     :raises OSError: when the disk does not take it
     """
-    training_only = _training_only(model)
+    training_only = model.training_only
     tensors = {
         name: _pack(name, tensor) for name, tensor in model.state_dict().items() if not name.startswith(training_only)
     }
@@ -98,13 +79,13 @@ def load_checkpoint(path_or_name: str | Path) -> KeypointModel:
     """
     path = locate_checkpoint(path_or_name)
     metadata, tensors = _read(path)
-    kind = KINDS.get(metadata.get("kind", ""))
-    if kind is None:
+    model_class = MODELS.get(metadata.get("kind", ""))
+    if model_class is None:
         raise CheckpointError(
-            f"{path} holds a model of kind {metadata.get('kind')}, this release reads {' and '.join(KINDS)}"
+            f"{path} holds a model of kind {metadata.get('kind')}, this release reads {' and '.join(MODELS)}"
         )
     try:
-        model = kind.model(kind.config(**json.loads(metadata["config"])))
+        model = model_class(model_class.config_class(**json.loads(metadata["config"])))
         _fill(model, tensors, for_detection_only=metadata.get(FOR_DETECTION_ONLY) == "true")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold the tensors that its config asks for") from error
@@ -142,7 +123,7 @@ def model_fingerprint(model: KeypointModel) -> str:
 
     So a model has the same fingerprint read from its checkpoint and from that file, and on every device.
     """
-    digest, training_only = hashlib.sha256(), _training_only(model)
+    digest, training_only = hashlib.sha256(), model.training_only
     for name, tensor in sorted(model.state_dict().items()):
         if not name.startswith(training_only):
             digest.update(name.encode() + _pack(name, tensor.detach().cpu()).contiguous().numpy().tobytes())
@@ -156,12 +137,11 @@ def require_trainable(model: KeypointModel) -> None:
 
 
 def _header(model: KeypointModel, metadata: Mapping[str, str] | None) -> dict[str, str]:
-    kind = next(name for name, kind in KINDS.items() if isinstance(model, kind.model))
     config: Any = model.config
     return {
         "format": FORMAT,
         "version": str(VERSION),
-        "kind": kind,
+        "kind": model.kind,
         "config": json.dumps(asdict(config)),
         "metadata": json.dumps(dict(metadata or {})),
     }
@@ -192,18 +172,9 @@ def _fill(model: KeypointModel, tensors: dict[str, Tensor], *, for_detection_onl
         return
     unpacked = {name: _unpack(name, tensor) for name, tensor in tensors.items()}
     missing, unexpected = model.load_state_dict(unpacked, strict=False)
-    if unexpected or not all(name.startswith(_training_only(model)) for name in missing):
+    if unexpected or not all(name.startswith(model.training_only) for name in missing):
         raise ValueError(f"unexpected tensors {unexpected}, missing tensors {missing}")
     model.for_detection_only = True
-
-
-def _training_only(model: KeypointModel) -> tuple[str, ...]:
-    """Beginnings of the names of the tensors that keypoints and error maps do without."""
-    prefixes = next(kind.training_only for kind in KINDS.values() if isinstance(model, kind.model))
-    if isinstance(model, PermaKey):
-        unused_layers = range(model.config.layers[-1] + 1, len(ENCODER.filters))
-        prefixes += tuple(f"vae.encoder.blocks.{layer}." for layer in unused_layers)
-    return prefixes
 
 
 def _pack(name: str, tensor: Tensor) -> Tensor:

@@ -10,13 +10,10 @@ import numpy as np
 import torch
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
-from sb3_permakey.keypoints.folded import FoldedPermaKey, FoldedTransporter
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
-from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.readouts import ReadoutConfig, ReadoutName, ReadoutSettings, readout_config
 from sb3_permakey.keypoints.streaming import FrameMemory
-from sb3_permakey.keypoints.transporter import Transporter
 from sb3_permakey.keypoints.trunk import fold_trunk
 from sb3_permakey.precision import place, resolve_device, resolve_precision
 
@@ -76,11 +73,11 @@ class KeypointDetector:
         self.readout = wanted.completed(self.model)
         self._read = self.readout.kind(self.readout, self.model, self.source).read
         self.feature_channels = self.model.feature_channels
-        self.streaming = streaming and isinstance(self.model, PermaKey) and self.device.type == "cpu"
+        self.streaming = streaming and self.model.streams and self.device.type == "cpu"
         self.precision = resolve_precision(
             "float32" if precision == "auto" and self.streaming else precision, self.device
         )
-        self.network = self._fold(self.precision)
+        self.network = self.model.frozen(self.precision, streaming=self.streaming)
         self.memory = FrameMemory() if self.streaming else None
         self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None
 
@@ -102,7 +99,7 @@ class KeypointDetector:
         else:
             keypoints = self._detect(frames)
         if self._trial is not None and len(rows := self._trial.rows(len(frames))):
-            exact_network = self._fold(torch.float32)
+            exact_network = self.model.frozen(torch.float32, streaming=self.streaming)
             exact = self._detect(frames[rows], exact_network)
             difference_px = largest_difference_px(keypoints.centers[rows], exact.centers)
             if difference_px > LARGEST_DIFFERENCE_PX:
@@ -139,12 +136,6 @@ class KeypointDetector:
             raise CheckpointError(
                 f"{self.source} takes images of {self.config.image_channels} channel(s), but the frames have {channels}"
             )
-
-    def _fold(self, precision: torch.dtype) -> FrozenModel:
-        if isinstance(self.model, PermaKey):
-            return FoldedPermaKey(self.model, precision, streaming=self.streaming)
-        assert isinstance(self.model, Transporter)
-        return FoldedTransporter(self.model, precision)
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
         frames = np.ascontiguousarray(frames)

@@ -1,41 +1,32 @@
-"""The frozen keypoint networks in use: BatchNorm folded away, only the layers that are needed, patches as rows."""
+"""The frozen PermaKey in use: BatchNorm folded away, only the layers that are needed, patches as rows."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sb3_permakey.keypoints.layers import (
-    ENCODER,
-    IMAGE_SIZE,
-    ConvBlock,
-    soft_argmax,
-    to_images,
-)
-from sb3_permakey.keypoints.lspn import ACTIVATION_FLOOR, LSPN, normalise_maps, stack_error_maps
-from sb3_permakey.keypoints.model import FirstErrorMap, FrozenModel, Keypoints
-from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
+from sb3_permakey.keypoints.chain import ErrorMapChain
+from sb3_permakey.keypoints.layers import ENCODER, soft_argmax, to_images
+from sb3_permakey.keypoints.lspn import ACTIVATION_FLOOR, LSPN
+from sb3_permakey.keypoints.model import FrozenModel
 from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, colour_codes, patch_windows
 from sb3_permakey.keypoints.streaming_trunk import StreamingTrunk
-from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
-from sb3_permakey.keypoints.trunk import FoldedConvolutions, fold_block, fold_norm
+from sb3_permakey.keypoints.trunk import fold_blocks, fold_norm
+
+if TYPE_CHECKING:
+    from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
 
 PATCHES_AT_ONCE = 4096
 """Patches whose neighbours are laid out at the same time; a patch takes 2 to 9 KB."""
 AROUND = np.array([(-1, -1, -1, 0, 0, 1, 1, 1, 0), (-1, 0, 1, -1, 1, -1, 0, 1, 0)])[..., None]
 """Rows and columns, (2, 9, 1), from a patch to its eight neighbours and itself."""
-
-
-def fold_blocks(blocks: Iterable[nn.Module]) -> FoldedConvolutions:
-    """The convolutions that equal a stack of ConvBlocks."""
-    return FoldedConvolutions((*fold_block(block), block.stride) for block in blocks if isinstance(block, ConvBlock))
 
 
 class FoldedLSPN(nn.Module):
@@ -141,7 +132,7 @@ def all_strips(batch: int, grid: Grid, device: torch.device) -> list[tuple[Tenso
     return some_strips(np.arange(batch * grid.rows * grid.columns), grid, device)
 
 
-class FoldedPermaKey(FrozenModel):
+class FoldedPermaKey(ErrorMapChain[np.ndarray], FrozenModel):
     """A frozen PermaKey, for inference mode.
 
     In bfloat16 the LSPN alone computes, which is nearly all of the arithmetic. Keypoints are several times as sensitive
@@ -169,45 +160,21 @@ class FoldedPermaKey(FrozenModel):
                 windows = patch_windows(ENCODER, layer, self.config.patch_size)
                 self.memories.append((WindowHasher(windows), PatchMemory()))
 
-    def keypoints(self, frames: np.ndarray) -> Keypoints:
-        """The PointNet's keypoints of frames uint8 (B, 84, 84, C)."""
-        maps = self._maps(frames)
-        layer_maps = self._error_maps(range(len(self.lspns)), frames, maps)
-        stacked = self._stack([layer_map.pow(self.config.map_power) for layer_map in layer_maps])
-        deepest = self.pointnet.maps(stacked.contiguous(memory_format=torch.channels_last))[-1]
-        centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
-        return Keypoints(centers, self.features_at(centers, maps[-1]))
-
-    def features(self, frames: np.ndarray) -> Tensor:
-        """The last LSPN layer's features of frames; valid until the next call."""
-        return self._maps(frames)[-1]
-
-    def features_and_first_map(self, frames: np.ndarray) -> FirstErrorMap:
-        """The last LSPN layer's features of frames, and the first one's error map."""
-        maps = self._maps(frames)
-        (error_map,) = self._error_maps((0,), frames, maps)
-        return FirstErrorMap(maps[-1], error_map, self.cell_sizes[0])
-
-    def error_maps(self, frames: np.ndarray) -> Tensor:
-        """Error maps of frames uint8 (B, 84, 84, C), at their size: (B, M, 84, 84) in [0, 1]."""
-        return self._stack(self.layer_error_maps(frames))
-
-    def layer_error_maps(self, frames: np.ndarray) -> list[Tensor]:
-        """Each layer's error maps of frames uint8 (B, 84, 84, C), one value a patch: (B, h, w) in [0, 1]."""
-        return self._error_maps(range(len(self.lspns)), frames, self._maps(frames))
-
-    def _maps(self, frames: np.ndarray) -> list[Tensor]:
+    def feature_maps(self, frames: np.ndarray) -> list[Tensor]:
+        """Maps of frames uint8 (B, 84, 84, C); valid until the next call."""
         if self.streaming_trunk is not None:
             return self.streaming_trunk.maps(frames)
         return self.trunk.maps(to_images(frames, self.to_keypoints.weight.device))
 
-    def _stack(self, layer_maps: list[Tensor]) -> Tensor:
-        return stack_error_maps(layer_maps, self.cell_sizes, IMAGE_SIZE)
+    def centers(self, maps: Tensor) -> Tensor:
+        """The folded PointNet."""
+        deepest = self.pointnet.maps(maps.contiguous(memory_format=torch.channels_last))[-1]
+        return soft_argmax(self.to_keypoints(deepest), self.config.softmax)
 
-    def _error_maps(self, indices: Iterable[int], frames: np.ndarray, maps: list[Tensor]) -> list[Tensor]:
-        """Error maps (B, h, w) in [0, 1] of some of the LSPN's layers."""
+    def relative_errors(self, indices: Iterable[int], frames: np.ndarray, maps: list[Tensor]) -> list[Tensor]:
+        """Errors of patches, those that are remembered looked up."""
         codes = colour_codes(frames) if self.memories else None
-        layer_maps = []
+        layers = []
         for index in indices:
             features = maps[self.config.layers[index]]
             side = -(-features.shape[-1] // self.config.patch_size)
@@ -215,8 +182,8 @@ class FoldedPermaKey(FrozenModel):
                 errors = self._relative_errors(index, features)
             else:
                 errors = self._remembered_errors(index, features, codes)
-            layer_maps.append(normalise_maps(errors.view(-1, side, side)))
-        return layer_maps
+            layers.append(errors.view(-1, side, side))
+        return layers
 
     def _remembered_errors(self, index: int, features: Tensor, codes: np.ndarray) -> Tensor:
         hasher, memory = self.memories[index]
@@ -230,36 +197,3 @@ class FoldedPermaKey(FrozenModel):
         lspn = self.lspns[index]
         assert isinstance(lspn, FoldedLSPN)
         return lspn.relative_errors(features.to(self.precision), places)
-
-
-class FoldedTransporter(FrozenModel):
-    """A frozen Transporter, for inference mode.
-
-    :param model: the trained model, which is left as it is
-    :param precision: of all layers but the last
-    """
-
-    config: TransporterConfig
-
-    def __init__(self, model: Transporter, precision: torch.dtype) -> None:
-        super().__init__()
-        self.config = model.config
-        self.trunk, self.pointnet = (
-            fold_blocks(trunk.blocks).to(precision) for trunk in (model.features, model.pointnet)
-        )
-        self.to_keypoints = copy.deepcopy(model.to_keypoints)
-        self.precision = precision
-
-    def keypoints(self, frames: np.ndarray) -> Keypoints:
-        """Keypoints of frames uint8 (B, 84, 84, C)."""
-        images = self._images(frames)
-        deepest = self.pointnet.maps(images)[-1].float()
-        centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
-        return Keypoints(centers, self.features_at(centers, self.trunk.maps(images)[-1]))
-
-    def features(self, frames: np.ndarray) -> Tensor:
-        """The features of frames uint8 (B, 84, 84, C)."""
-        return self.trunk.maps(self._images(frames))[-1]
-
-    def _images(self, frames: np.ndarray) -> Tensor:
-        return to_images(frames, self.to_keypoints.weight.device).to(self.precision)

@@ -1,11 +1,16 @@
-"""What every keypoint method offers, so that detector, training and agents need not know which one it is."""
+"""What every keypoint method offers, so that detector, training and agents need not know which one it is.
+
+A new method is a class like `Transporter`, in any module, with `@register_model` above it: from then on checkpoints
+hold it, and detectors, wrappers and scores take it. How it is trained it says to `sb3_permakey.pretraining.stages`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sb3_permakey.keypoints.layers import ConvBlock, gaussian_windows, window_means
@@ -39,8 +44,14 @@ class KeypointModelConfig(Protocol):
 
 
 class KeypointModel(nn.Module, ABC):
-    """A network from images to keypoints and the features inside their windows."""
+    """A network from images to keypoints and the features inside their windows; its one argument is its config."""
 
+    kind: ClassVar[str]
+    """What checkpoints and commands call the method."""
+    config_class: ClassVar[type[Any]]
+    """A dataclass of its settings, JSON's types alone or tuples of them."""
+    streams: ClassVar[bool] = False
+    """Whether its frozen form can compute what has changed alone."""
     config: KeypointModelConfig
     feature_channels: int
     """C, channels of the features."""
@@ -56,6 +67,26 @@ class KeypointModel(nn.Module, ABC):
         """Keypoints of images (B, C, 84, 84) in [0, 1]."""
 
     @abstractmethod
+    def frozen(self, precision: torch.dtype, *, streaming: bool) -> FrozenModel:
+        """Its form in use, a copy whose keypoints are the same within rounding.
+
+        :param precision: how it computes, float32 or bfloat16
+        :param streaming: compute what has changed alone; only asked of models that `streams`
+        """
+
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Beginnings of the names of the tensors that keypoints and error maps do without."""
+        return ()
+
+    def take_over(self, source: KeypointModel) -> None:
+        """Take over another model's modules that stay as they are while the rest is trained anew.
+
+        :raises ValueError: when this one has none, or they do not fit; the message goes on after the model's name
+        """
+        raise ValueError(f"holds a {type(source).__name__}; a {type(self).__name__} takes no modules over")
+
+    @abstractmethod
     def feature_blocks(self) -> list[ConvBlock]:
         """The convolutions, first to last, that make the features from images."""
 
@@ -66,6 +97,17 @@ class KeypointModel(nn.Module, ABC):
     @abstractmethod
     def stopping_loss(self, losses: Any) -> Tensor:
         """The scalar whose value on the validation frames decides about early stopping."""
+
+
+MODELS: dict[str, type[KeypointModel]] = {}
+"""The methods by the names that checkpoints call them by."""
+Model = TypeVar("Model", bound=type[KeypointModel])
+
+
+def register_model(model: Model) -> Model:
+    """Make a keypoint method known by its kind; a decorator of its class."""
+    MODELS[model.kind] = model
+    return model
 
 
 class FirstErrorMap(NamedTuple):

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import (
-    ENCODER,
-    IMAGE_SIZE,
-    MOST_KEYPOINTS,
-    ConvBlock,
-    Softmax,
-    gaussian_windows,
-    window_means,
-)
-from sb3_permakey.keypoints.lspn import (
-    LSPN,
-    error_map,
-    lspn_loss,
-    normalise_maps,
-    patch_errors,
-    stack_error_maps,
-    to_patches,
-)
-from sb3_permakey.keypoints.model import KeypointModel, Keypoints
+from sb3_permakey.keypoints.chain import ErrorMapChain
+from sb3_permakey.keypoints.folded import FoldedPermaKey
+from sb3_permakey.keypoints.layers import ENCODER, IMAGE_SIZE, MOST_KEYPOINTS, ConvBlock, Softmax
+from sb3_permakey.keypoints.lspn import LSPN, error_map, lspn_loss, normalise_maps, patch_errors, to_patches
+from sb3_permakey.keypoints.model import KeypointModel, register_model
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
 from sb3_permakey.keypoints.vae import VAE, kl_divergence, reconstruction_loss
 from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
@@ -91,12 +78,16 @@ class PermaKeyLosses(NamedTuple):
     """Error of the reconstructed error maps (equation 3); zero where the PointNet was left out."""
 
 
-class PermaKey(KeypointModel):
+@register_model
+class PermaKey(ErrorMapChain[Tensor], KeypointModel):
     """Keypoints where local prediction fails.
 
     :param config: settings, the paper's by default
     """
 
+    kind = "permakey"
+    config_class = PermaKeyConfig
+    streams = True
     config: PermaKeyConfig
 
     def __init__(self, config: PermaKeyConfig | None = None) -> None:
@@ -158,46 +149,50 @@ class PermaKey(KeypointModel):
 
     def pointnet_loss(self, layer_maps: list[Tensor]) -> Tensor:
         """Equation 3 on error maps as `layer_error_maps` gives them."""
-        maps = self._maps_for_pointnet(layer_maps)
+        maps = self.maps_for_pointnet(layer_maps)
         return pointnet_loss(self.pointnet(maps), maps, self.config.window_std)
 
-    def layer_error_maps(self, images: Tensor) -> list[Tensor]:
-        """Each LSPN layer's error map, one value a patch, scaled to [0, 1]: M maps (B, h_m, w_m)."""
-        return self._predict_patches(self._features(images))[1]
+    def frozen(self, precision: torch.dtype, *, streaming: bool) -> FoldedPermaKey:
+        """The folded network."""
+        return FoldedPermaKey(self, precision, streaming=streaming)
 
-    def error_maps(self, images: Tensor) -> Tensor:
-        """Error maps of images (B, C, 84, 84) in [0, 1], at the images' size: (B, M, 84, 84) in [0, 1]."""
-        return self.stack_maps(self.layer_error_maps(images))
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """The VAE's latents and decoder, and the encoder's layers after the last LSPN."""
+        unused_layers = range(self.config.layers[-1] + 1, len(ENCODER.filters))
+        unused = tuple(f"vae.encoder.blocks.{layer}." for layer in unused_layers)
+        return ("vae.to_latent.", "vae.from_latent.", "vae.decoder.", *unused)
 
-    def keypoints(self, images: Tensor) -> Keypoints:
-        """Keypoints of images (B, C, 84, 84) in [0, 1]."""
-        features = self._features(images)
-        centers = self.pointnet(self._maps_for_pointnet(self._predict_patches(features)[1]))
-        windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
-        return Keypoints(centers, window_means(features[-1], windows))
+    def take_over(self, source: KeypointModel) -> None:
+        """Take over the VAE and the LSPN of a model that differs in its PointNet alone."""
+        of_pointnet = ("num_keypoints", "window_std", "softmax", "map_power")
+        if not isinstance(source, PermaKey) or source.config != replace(
+            self.config, **{name: getattr(source.config, name) for name in of_pointnet}
+        ):
+            raise ValueError(f"holds a model with {source.config}; its VAE and LSPN do not fit {self.config}")
+        self.vae.load_state_dict(source.vae.state_dict())
+        self.lspns.load_state_dict(source.lspns.state_dict())
+        self.for_detection_only = source.for_detection_only
 
-    def features_and_first_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The last LSPN layer's features (B, C, h, w), and the first one's error map as in `layer_error_maps`."""
-        features = self._features(images)
-        return features[-1], self._layer_errors(features, 0)[1]
-
-    def stack_maps(self, layer_maps: list[Tensor]) -> Tensor:
-        """Layers' error maps resized to the image and stacked: (B, M, 84, 84)."""
-        return stack_error_maps(layer_maps, self.cell_sizes, IMAGE_SIZE)
-
-    def _maps_for_pointnet(self, layer_maps: list[Tensor]) -> Tensor:
-        return self.stack_maps([layer_map.pow(self.config.map_power) for layer_map in layer_maps])
-
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Maps of images (B, C, 84, 84) in [0, 1]."""
         return self.vae.encoder(images, depth=self.config.layers[-1] + 1)
 
+    def relative_errors(self, indices: Iterable[int], images: Tensor, maps: list[Tensor]) -> list[Tensor]:
+        """Errors of all patches."""
+        return [self._layer_errors(maps, index)[1] for index in indices]
+
+    def centers(self, maps: Tensor) -> Tensor:
+        """The PointNet."""
+        return self.pointnet(maps)
+
     def _predict_patches(self, feature_maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Patch errors and normalised error maps of each LSPN layer."""
+        """Patch errors and scaled error maps of each LSPN layer."""
         found = [self._layer_errors(feature_maps, index) for index in range(len(self.lspns))]
-        return [errors for errors, _ in found], [layer_map for _, layer_map in found]
+        return [errors for errors, _ in found], [normalise_maps(relative) for _, relative in found]
 
     def _layer_errors(self, feature_maps: list[Tensor], index: int) -> tuple[Tensor, Tensor]:
-        """Patch errors and normalised error map of one LSPN layer."""
+        """Errors of one LSPN layer's patches, and the same relative to their activations."""
         patches = to_patches(feature_maps[self.config.layers[index]], self.config.patch_size)
         errors = patch_errors(self.lspns[index](patches), patches)
-        return errors, normalise_maps(error_map(errors, patches))
+        return errors, error_map(errors, patches)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
@@ -168,9 +168,10 @@ class Readout(ABC):
 
 READOUTS: dict[str, type[Readout]] = {}
 """The readouts by their names, in the order in which pictures show them."""
+Kind = TypeVar("Kind", bound=type[Readout])
 
 
-def register_readout(kind: type[Readout]) -> type[Readout]:
+def register_readout(kind: Kind) -> Kind:
     """Make a readout known by its name; a decorator of its class."""
     READOUTS[kind.name] = kind
     return kind

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +18,10 @@ from sb3_permakey.keypoints.layers import (
     TrunkShape,
     gaussian_windows,
     soft_argmax,
-    window_means,
+    to_images,
 )
-from sb3_permakey.keypoints.model import KeypointModel, Keypoints
+from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, features_at, register_model
+from sb3_permakey.keypoints.trunk import fold_blocks
 from sb3_permakey.keypoints.vae import Decoder
 from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
 
@@ -79,6 +82,7 @@ def transport_features(
     return source_features * kept.to(source_features.dtype) + target_features * filled.to(target_features.dtype)
 
 
+@register_model
 class Transporter(KeypointModel):
     """Keypoints from which one frame of an episode turns into another.
 
@@ -88,6 +92,8 @@ class Transporter(KeypointModel):
     :param config: settings, those of PermaKey's authors by default
     """
 
+    kind = "transporter"
+    config_class = TransporterConfig
     config: TransporterConfig
 
     def __init__(self, config: TransporterConfig | None = None) -> None:
@@ -128,8 +134,16 @@ class Transporter(KeypointModel):
     def keypoints(self, images: Tensor) -> Keypoints:
         """Keypoints of images (B, C, 84, 84) in [0, 1]."""
         centers = self._centers(images)
-        windows = gaussian_windows(centers, self.feature_size, self.config.window_std)
-        return Keypoints(centers, window_means(self.features(images)[-1], windows))
+        return Keypoints(centers, features_at(centers, self.features(images)[-1], self.config.window_std))
+
+    def frozen(self, precision: torch.dtype, *, streaming: bool) -> FoldedTransporter:
+        """The folded network, which computes everything."""
+        return FoldedTransporter(self, precision)
+
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """The decoder."""
+        return ("refine.",)
 
     def feature_blocks(self) -> list[ConvBlock]:
         """All layers of the features."""
@@ -142,3 +156,36 @@ class Transporter(KeypointModel):
         """Features (B, C, H, W) and the keypoints' windows (B, K, H, W) on their map."""
         windows = gaussian_windows(self._centers(images), self.feature_size, self.config.window_std)
         return self.features(images)[-1], windows
+
+
+class FoldedTransporter(FrozenModel):
+    """A frozen Transporter, for inference mode.
+
+    :param model: the trained model, which is left as it is
+    :param precision: of all layers but the last
+    """
+
+    config: TransporterConfig
+
+    def __init__(self, model: Transporter, precision: torch.dtype) -> None:
+        super().__init__()
+        self.config = model.config
+        self.trunk, self.pointnet = (
+            fold_blocks(trunk.blocks).to(precision) for trunk in (model.features, model.pointnet)
+        )
+        self.to_keypoints = copy.deepcopy(model.to_keypoints)
+        self.precision = precision
+
+    def keypoints(self, frames: np.ndarray) -> Keypoints:
+        """Keypoints of frames uint8 (B, 84, 84, C)."""
+        images = self._images(frames)
+        deepest = self.pointnet.maps(images)[-1].float()
+        centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
+        return Keypoints(centers, self.features_at(centers, self.trunk.maps(images)[-1]))
+
+    def features(self, frames: np.ndarray) -> Tensor:
+        """The features of frames uint8 (B, 84, 84, C)."""
+        return self.trunk.maps(self._images(frames))[-1]
+
+    def _images(self, frames: np.ndarray) -> Tensor:
+        return to_images(frames, self.to_keypoints.weight.device).to(self.precision)

@@ -99,6 +99,11 @@ class FoldedConvolutions(nn.Module):
         return maps
 
 
+def fold_blocks(blocks: Iterable[nn.Module]) -> FoldedConvolutions:
+    """The convolutions that equal a stack of ConvBlocks."""
+    return FoldedConvolutions((*fold_block(block), block.stride) for block in blocks if isinstance(block, ConvBlock))
+
+
 class FrozenTrunk(FoldedConvolutions):
     """Features of images, (B, C, 84, 84) in [0, 1] -> (B, channels, map_size, map_size); nothing in it learns.
 

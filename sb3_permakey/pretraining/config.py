@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from sb3_permakey.distractors import DistractorKind
-from sb3_permakey.keypoints import KeypointModel, PermaKey, PermaKeyConfig, Transporter, TransporterConfig
-from sb3_permakey.settings import require_at_least, require_positive, require_seed, require_suffix
+from sb3_permakey.keypoints import MODELS, KeypointModel, PermaKeyConfig
+from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_seed, require_suffix
 
 
 class Optimisation(NamedTuple):
@@ -26,11 +26,24 @@ class Optimisation(NamedTuple):
     """Epochs without improvement after which training stops."""
 
 
+class Method(NamedTuple):
+    """What a run of a method does, whose model is that of `MODELS`."""
+
+    optimisation: Optimisation
+    """What empty settings stand for."""
+    in_stages: bool = False
+    """Whether parts of the model can be trained on their own, while the others stay as they are."""
+    on_pairs: bool = False
+    """Whether it learns from pairs of frames."""
+
+
 METHODS = {
-    "permakey": Optimisation(32, 2e-4, 0.85, 10_000, 10),
-    "transporter": Optimisation(64, 5e-4, 0.9, 30_000, 5),
+    "permakey": Method(Optimisation(32, 2e-4, 0.85, 10_000, 10), in_stages=True),
+    "transporter": Method(Optimisation(64, 5e-4, 0.9, 30_000, 5), on_pairs=True),
 }
-"""The papers' settings (appendix A.2.1 and A.2.2), which PretrainConfig's empty settings stand for."""
+"""The methods that can be trained, with the papers' settings (appendix A.2.1 and A.2.2)."""
+MethodName: TypeAlias = Literal["permakey", "transporter"] | str
+"""A key of `METHODS`; those that come with the package are spelled out for the command line's help."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class PretrainConfig:
     """Game whose random play is collected where `frames` is empty, e.g. MsPacman."""
     collect_frames: int = 95_000
     """Frames to collect then (paper: 85,000 + 5,000 + 5,000)."""
-    method: Literal["permakey", "transporter"] = "permakey"
+    method: MethodName = "permakey"
     """permakey: keypoints where local prediction fails. transporter: the baseline, trained on pairs of frames; of the
     model's settings it takes the number of keypoints, the windows' width, the image channels and the softmax."""
     model: PermaKeyConfig = field(default_factory=PermaKeyConfig)
@@ -108,6 +121,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.preset != type(self).preset:
             raise ValueError(f"the settings of the preset {self.preset!r} are a {PRESETS[self.preset].__name__}")
+        require_choice(tuple(METHODS), method=self.method)
         if (self.frames is None) == (self.game is None):
             raise ValueError("give either frames, a folder that `collect` wrote, or the game to collect frames of")
         require_at_least(
@@ -137,8 +151,9 @@ class PretrainConfig:
         require_suffix(".safetensors", out=self.out)
         if not 0 < self.first_stage_share < 1:
             raise ValueError(f"first_stage_share must be between 0 and 1, not {self.first_stage_share}")
-        if self.method == "transporter" and (self.schedule == "staged" or self.frozen_from or self.lspn_stride > 1):
-            raise ValueError("staged, frozen_from and lspn_stride are permakey's: the transporter has one stage")
+        staged = self.schedule == "staged" or self.frozen_from or self.lspn_stride > 1
+        if staged and not METHODS[self.method].in_stages:
+            raise ValueError(f"staged, frozen_from and lspn_stride are permakey's: the {self.method} has one stage")
         self._require_use()
 
     def _require_use(self) -> None:
@@ -147,7 +162,7 @@ class PretrainConfig:
         alone, staged = self.frozen_from is not None, self.schedule == "staged"
         useless = {
             "collect_frames": ("frames of a game are collected", self.game is None),
-            "max_pair_distance": ("the transporter is trained", self.method != "transporter"),
+            "max_pair_distance": ("the transporter is trained", not METHODS[self.method].on_pairs),
             "pointnet_learning_rate": ("the PointNet is trained alone", not (alone or staged)),
             "pointnet_steps": ("the PointNet is trained alone", not (alone or staged)),
             "first_stage_share": ("max_minutes are shared by two stages", alone or not staged or not self.max_minutes),
@@ -156,17 +171,17 @@ class PretrainConfig:
         for name, (when, is_useless) in useless.items():
             if name in given and is_useless:
                 raise ValueError(f"{name} is only read where {when}")
-        if self.method == "transporter":
-            shared = {one.name for one in fields(TransporterConfig)}
-            for one in fields(self.model):
-                if one.name not in shared and getattr(self.model, one.name) != one.default:
-                    raise ValueError(f"{one.name} is permakey's: the transporter has no use for it")
+        for one in fields(self.model):
+            if one.name not in self._of_model and getattr(self.model, one.name) != one.default:
+                raise ValueError(f"{one.name} is permakey's: the {self.method} has no use for it")
 
     @property
     def optimisation(self) -> Optimisation:
         """The method's optimisation, the paper's where no setting says otherwise."""
         chosen = {name: getattr(self, name) for name in Optimisation._fields}
-        return METHODS[self.method]._replace(**{name: value for name, value in chosen.items() if value is not None})
+        return METHODS[self.method].optimisation._replace(
+            **{name: value for name, value in chosen.items() if value is not None}
+        )
 
     @property
     def frames_folder(self) -> Path:
@@ -175,10 +190,14 @@ class PretrainConfig:
 
     def make_model(self) -> KeypointModel:
         """The method's model with fresh weights."""
-        if self.method == "permakey":
-            return PermaKey(self.model)
-        shared = {field.name: getattr(self.model, field.name) for field in fields(TransporterConfig)}
-        return Transporter(TransporterConfig(**shared))
+        kind = MODELS[self.method]
+        return kind(kind.config_class(**{name: getattr(self.model, name) for name in self._of_model}))
+
+    @property
+    def _of_model(self) -> list[str]:
+        """The settings of `model` that the method's model has."""
+        known = {one.name for one in fields(self.model)}
+        return [one.name for one in fields(MODELS[self.method].config_class) if one.name in known]
 
 
 @dataclass(frozen=True)
@@ -198,7 +217,8 @@ class StrongPretrainConfig(PretrainConfig):
     pointnet_steps: int | None = 8_000
 
     def __post_init__(self) -> None:
-        if self.method == "transporter":
+        require_choice(tuple(METHODS), method=self.method)
+        if not METHODS[self.method].in_stages:
             raise ValueError(
                 "the strong preset is permakey's; the transporter has --softmax plane --max-steps 4000 to match it"
             )

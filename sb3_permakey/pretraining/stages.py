@@ -1,11 +1,17 @@
-"""What each stage of pretraining learns from: frames, pairs of frames, or the error maps of frozen modules."""
+"""What each stage of pretraining learns from: frames, pairs of frames, or the error maps of frozen modules.
+
+`stages_of` tells them by the model's class. A new model has its own registered there, `@stages_of.register` in any
+module, rather than a method: models are plain torch and know nothing of stores, learning rates and processes.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial, singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +28,7 @@ from sb3_permakey.keypoints import (
     TransporterLosses,
 )
 from sb3_permakey.precision import autocast
+from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers
 from sb3_permakey.pretraining.reader import FrameReader
 
@@ -30,21 +37,30 @@ SPLITS = ("train", "valid")
 
 
 class Stage(ABC):
-    """One stage: which modules learn, from which samples, by which losses."""
+    """One stage: which modules learn, from which samples, by which losses; here all of them, one sample a frame.
+
+    :param model: the model
+    :param reader: the frames
+    :param precision: of convolutions
+    :param learning_rate: Adam's
+    """
 
     name: str
-    learning_rate: float
     model: KeypointModel
     learning: list[nn.Module]
     """The modules that learn."""
 
-    @abstractmethod
+    def __init__(self, model: KeypointModel, reader: FrameReader, precision: torch.dtype, learning_rate: float) -> None:
+        self.model, self.reader, self.precision, self.learning_rate = model, reader, precision, learning_rate
+        self.learning = [model]
+
     def set_training_mode(self, training: bool) -> None:
         """Training or evaluation mode of the modules that learn."""
+        self.model.train(training)
 
-    @abstractmethod
     def size(self, split: str) -> int:
         """Number of samples of a split."""
+        return self.reader.size(split)
 
     @abstractmethod
     def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Any, ...]:
@@ -85,18 +101,10 @@ class FrameStage(Stage):
         with_pointnet: bool,
         lspn_stride: int,
     ) -> None:
-        self.model, self.reader, self.precision = model, reader, precision
-        self.learning_rate, self.with_pointnet, self.lspn_stride = learning_rate, with_pointnet, lspn_stride
+        super().__init__(model, reader, precision, learning_rate)
+        self.with_pointnet, self.lspn_stride = with_pointnet, lspn_stride
         self.name = "VAE, LSPN and PointNet" if with_pointnet else "VAE and LSPN"
         self.learning = [model.vae, model.lspns, *([model.pointnet] if with_pointnet else [])]
-
-    def set_training_mode(self, training: bool) -> None:
-        """Training or evaluation mode of the whole model."""
-        self.model.train(training)
-
-    def size(self, split: str) -> int:
-        """Number of frames of a split."""
-        return self.reader.size(split)
 
     def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, Tensor | None]:
         """Images and the latents' noise, which each frame's index and the seed decide."""
@@ -130,17 +138,8 @@ class PairStage(Stage):
     def __init__(
         self, model: Transporter, reader: FrameReader, precision: torch.dtype, learning_rate: float, max_distance: int
     ) -> None:
-        self.model, self.reader, self.precision = model, reader, precision
-        self.learning_rate, self.max_distance = learning_rate, max_distance
-        self.learning = [model]
-
-    def set_training_mode(self, training: bool) -> None:
-        """Training or evaluation mode of the model."""
-        self.model.train(training)
-
-    def size(self, split: str) -> int:
-        """Number of target frames of a split."""
-        return self.reader.size(split)
+        super().__init__(model, reader, precision, learning_rate)
+        self.max_distance = max_distance
 
     def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
         """Source and target images; without a seed, the sources of validation, which are always the same."""
@@ -183,7 +182,7 @@ class ErrorMapStage(Stage):
         batch_size: int,
         workers: Workers,
     ) -> None:
-        self.model, self.reader, self.precision, self.learning_rate = model, reader, precision, learning_rate
+        super().__init__(model, reader, precision, learning_rate)
         self.learning = [model.pointnet]
         missing = [split for split in SPLITS if not all(path.exists() for path in self._paths(split, folder))]
         if workers.is_first and missing:
@@ -230,3 +229,68 @@ class ErrorMapStage(Stage):
                 frames = self.reader.frames(split, np.arange(start, min(start + batch_size, count)))
                 for array, layer in zip(arrays, detector.layer_error_maps(frames), strict=True):
                     array.append(layer)
+
+
+class StageParts(NamedTuple):
+    """What stages are made of beside the model."""
+
+    config: PretrainConfig
+    reader: FrameReader
+    precision: torch.dtype
+    folder: Path
+    """Where a stage can keep what it makes of the frames."""
+    workers: Workers
+
+
+class StagePlan(NamedTuple):
+    """A stage to come."""
+
+    make: Callable[[], Stage]
+    """Makes it when its turn has come: it may need what the stages before it have trained."""
+    max_steps: int | None
+    """Its steps at most, beside those of the epochs."""
+
+
+@singledispatch
+def stages_of(model: KeypointModel, parts: StageParts) -> list[StagePlan]:
+    """The stages in which a model is trained, first to last, by the model's class.
+
+    :raises TypeError: when none are registered for it
+    """
+    raise TypeError(f"no stages are registered for a {type(model).__name__}: stages_of.register does")
+
+
+@stages_of.register
+def _(model: PermaKey, parts: StageParts) -> list[StagePlan]:
+    config, rate = parts.config, parts.config.optimisation.learning_rate
+    on_frames = partial(
+        FrameStage,
+        model,
+        parts.reader,
+        parts.precision,
+        rate,
+        with_pointnet=config.schedule == "joint",
+        lspn_stride=config.lspn_stride,
+    )
+    pointnet_alone = partial(
+        ErrorMapStage,
+        model,
+        parts.reader,
+        parts.precision,
+        config.pointnet_learning_rate,
+        parts.folder,
+        config.optimisation.batch_size,
+        parts.workers,
+    )
+    last = StagePlan(pointnet_alone, config.max_steps if config.pointnet_steps is None else config.pointnet_steps)
+    if config.frozen_from:
+        return [last]
+    first = StagePlan(on_frames, config.max_steps)
+    return [first, last] if config.schedule == "staged" else [first]
+
+
+@stages_of.register
+def _(model: Transporter, parts: StageParts) -> list[StagePlan]:
+    config, rate = parts.config, parts.config.optimisation.learning_rate
+    on_pairs = partial(PairStage, model, parts.reader, parts.precision, rate, config.max_pair_distance)
+    return [StagePlan(on_pairs, config.max_steps)]

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from sb3_permakey.keypoints import (
     CheckpointError,
     KeypointDetector,
     KeypointModel,
-    PermaKey,
-    Transporter,
     load_checkpoint,
     save_checkpoint,
     save_for_detection,
@@ -37,7 +35,7 @@ from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
 from sb3_permakey.pretraining.frames import FrameStore, FrameStoreError
 from sb3_permakey.pretraining.logs import TrainingLog
 from sb3_permakey.pretraining.reader import FrameReader
-from sb3_permakey.pretraining.stages import ErrorMapStage, FrameStage, PairStage, Stage
+from sb3_permakey.pretraining.stages import Stage, StageParts, stages_of
 from sb3_permakey.pretraining.state import Progress, SavedState, load_state, save_state
 from sb3_permakey.threads import StepThreads, threads_are_free
 
@@ -115,7 +113,8 @@ class Pretraining:
         if self.workers.count > 1:
             share_batch_norm(self.model)
         self.steps_per_epoch = self.reader.size("train") // self.optimisation.batch_size
-        self.num_stages = 2 if config.schedule == "staged" and not config.frozen_from else 1
+        self.stages = stages_of(self.model, StageParts(config, self.reader, self.precision, self.folder, self.workers))
+        self.num_stages = len(self.stages)
 
     def run(self) -> Path:
         """Train what is left to train and write the checkpoint.
@@ -192,19 +191,11 @@ class Pretraining:
         config = self.config
         if not config.frozen_from:
             return config.make_model()
-        source = load_checkpoint(config.frozen_from)
-        of_pointnet = ("num_keypoints", "window_std", "softmax", "map_power")
-        same = isinstance(source, PermaKey) and source.config == replace(
-            config.model, **{name: getattr(source.config, name) for name in of_pointnet}
-        )
-        if not isinstance(source, PermaKey) or not same:
-            raise CheckpointError(
-                f"{config.frozen_from} holds a model with {source.config}; its VAE and LSPN do not fit {config.model}"
-            )
-        model = PermaKey(config.model)
-        model.vae.load_state_dict(source.vae.state_dict())
-        model.lspns.load_state_dict(source.lspns.state_dict())
-        model.for_detection_only = source.for_detection_only
+        source, model = load_checkpoint(config.frozen_from), config.make_model()
+        try:
+            model.take_over(source)
+        except ValueError as error:
+            raise CheckpointError(f"{config.frozen_from} {error}") from error
         return model
 
     def _write_checkpoint(self) -> Path:
@@ -213,37 +204,11 @@ class Pretraining:
         return save(self.model, self.config.out, metadata={GAME: plain_game_name(self.store.description["game"])})
 
     def _make_stage(self) -> Stage:
-        config, learning_rate = self.config, self.optimisation.learning_rate
-        if isinstance(self.model, Transporter):
-            return PairStage(self.model, self.reader, self.precision, learning_rate, config.max_pair_distance)
-        assert isinstance(self.model, PermaKey)
-        if self._is_pointnet_alone(self.progress.stage):
-            return ErrorMapStage(
-                self.model,
-                self.reader,
-                self.precision,
-                config.pointnet_learning_rate,
-                self.folder,
-                self.optimisation.batch_size,
-                self.workers,
-            )
-        return FrameStage(
-            self.model,
-            self.reader,
-            self.precision,
-            learning_rate,
-            with_pointnet=config.schedule == "joint",
-            lspn_stride=config.lspn_stride,
-        )
-
-    def _is_pointnet_alone(self, stage: int) -> bool:
-        return stage == 1 or self.config.frozen_from is not None
+        return self.stages[self.progress.stage].make()
 
     def _last_step(self, stage: int) -> int:
         """Steps of the stage of that number at most."""
-        limit = self.config.max_steps
-        if self._is_pointnet_alone(stage) and self.config.pointnet_steps is not None:
-            limit = self.config.pointnet_steps
+        limit = self.stages[stage].max_steps
         most = self.steps_per_epoch * self.config.epochs
         return most if limit is None else min(most, limit)
 

@@ -3,13 +3,14 @@ import pytest
 import torch
 from conftest import square_frames
 
-from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey, FoldedTransporter, fold_blocks, to_images
+from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey, to_images
 from sb3_permakey.keypoints.layers import ENCODER, Trunk
 from sb3_permakey.keypoints.lspn import LSPN, error_map, patch_errors, to_patches
 from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig
 from sb3_permakey.keypoints.readouts import PeaksReadout, ReadoutConfig
-from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
+from sb3_permakey.keypoints.transporter import FoldedTransporter, Transporter, TransporterConfig
+from sb3_permakey.keypoints.trunk import fold_blocks
 
 
 def with_random_norms(module: torch.nn.Module) -> torch.nn.Module:
@@ -61,7 +62,7 @@ def test_folded_permakey_equals_the_trained_one(settings):
     torch.testing.assert_close(found.centers, expected.centers, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(folded.error_maps(frames), model.error_maps(images), atol=1e-4, rtol=0)
-    _, first_map = model.features_and_first_map(images)
+    _, first_map, _ = model.features_and_first_map(images)
     for surround_px, centroid_px in ((None, 6.0), (18.0, 10.0)):
         cell_size = model.cell_sizes[0]
         map_of_peaks = first_map if surround_px is None else local_contrast(first_map, cell_size, surround_px)
