@@ -76,6 +76,11 @@ def context_in(arguments: dict[str, Any]) -> str:
     return arguments.get("policy_kwargs", {}).get("features_extractor_kwargs", {}).get("context") or "none"
 
 
+def context_of(preset: Preset) -> str:
+    """What the preset's encoder reads beside keypoints."""
+    return context_in(preset.agent)
+
+
 READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
     f"{name} by {preset.readout}" for name, preset in PRESETS.items()
 )
@@ -108,9 +113,7 @@ class TrainConfig:
     """Keypoint encoder."""
     aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
     """How the GNN joins its nodes: one after another, or their mean and maximum, whatever their order."""
-    context: Annotated[Literal["none", "image"] | None, values_of_presets(lambda preset: context_in(preset.agent))] = (
-        None
-    )
+    context: Annotated[Literal["none", "image"] | None, values_of_presets(context_of)] = None
     """What the encoder pairs reads beside keypoints: the whole frame, through a small CNN."""
     distractor: DistractorKind | None = None
     """Bars of noisy Atari, in training and validation."""
