@@ -29,6 +29,7 @@ NOTES = Path(__file__).with_name("notes.md")
 SCHEMAS = (
     *(ResultSchema(f"{name}/*.json", {"game": str, "config": dict, "variants": dict}) for name in CHAPTERS),
     ResultSchema("encoders/*.json", {"game": str, "config": dict, "variants": dict}),
+    ResultSchema("adam/*.json", {"game": str, "config": dict, "epsilons": dict, "threads": int}),
     ResultSchema("players/*.json", {"game": str, "seeds": list, "agent": dict, "random": dict}),
 )
 

@@ -6,7 +6,7 @@ The tables: python -m benchmarks.variants.report
 from __future__ import annotations
 
 from benchmarks.harness.command import run_one_of
-from benchmarks.variants import encoders, features, peaks, pointnet, softmax
+from benchmarks.variants import adam, encoders, features, peaks, pointnet, softmax
 
 
 def command() -> None:
@@ -19,6 +19,7 @@ def command() -> None:
             "pointnet": (pointnet.VariantsBenchmark, pointnet.main),
             "softmax": (softmax.SoftmaxBenchmark, softmax.main),
             "encoders": (encoders.EncoderBenchmark, encoders.main),
+            "adam": (adam.AdamBenchmark, adam.main),
         },
-        "Variants of VAE and LSPN, of peaks, of the PointNet, of its softmax, and of the keypoint encoder.",
+        "Variants of VAE and LSPN, of peaks, of the PointNet, of its softmax, of the keypoint encoder, and of Adam.",
     )
