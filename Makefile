@@ -13,7 +13,7 @@ CORE_TESTS := tests/keypoints tests/common tests/rainbow tests/test_previous_ste
 	tests/test_atari.py tests/test_distractors.py tests/test_observation.py tests/test_extractors.py \
 	tests/pretraining/test_frames.py tests/pretraining/test_collect.py
 
-.PHONY: demo demo-steps test test-numpy2 test-matrix lint clean
+.PHONY: demo demo-steps test test-numpy2 test-matrix lint dist clean
 
 # Each step runs when its result is missing; a second `make demo` only prints the table again. After a kill it goes on.
 demo: $(INSTALLED)
@@ -62,6 +62,13 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Wheel and source distribution, and the wheel tried in an empty environment.
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build -q --outdir dist
+	$(BIN)/twine check --strict dist/*
+	PYTHON=$(PYTHON) .ci/wheel dist/*.whl
+
 # All extras, so that no test is skipped.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -77,4 +84,4 @@ $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_NUMPY2) .venv-matrix-* runs
+	rm -rf $(VENV) $(VENV_NUMPY2) .venv-matrix-* runs build dist

@@ -5,11 +5,15 @@ A package of its own, for whatever lies in `sb3_permakey` is imported after all 
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 
 
 def main() -> None:
-    """Run `sb3_permakey.cli.main`."""
+    """Run `sb3_permakey.cli.main`; `--version` is answered without it."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"sb3-permakey {importlib.metadata.version('sb3-permakey')}")
+        return
     try:
         from sb3_permakey.cli import main as run
     except KeyboardInterrupt:
