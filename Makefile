@@ -9,9 +9,9 @@ GAME := MsPacman
 CHECKPOINT := $(DEMO)/mspacman.safetensors
 
 # What needs neither OCAtari nor the benchmarks' extras.
-CORE_TESTS := tests/keypoints tests/common tests/rainbow tests/test_previous_step.py tests/test_initialisation.py \
-	tests/test_atari.py tests/test_distractors.py tests/test_observation.py tests/test_extractors.py \
-	tests/pretraining/test_frames.py tests/pretraining/test_collect.py
+CORE_TESTS := tests/keypoints tests/common tests/rainbow tests/envs/test_previous_action_reward.py tests/encoders/test_initialisation.py \
+	tests/envs/test_atari.py tests/envs/test_distractors.py tests/envs/test_keypoints.py tests/encoders/test_encoders.py \
+	tests/frames/test_store.py tests/play/test_collect.py
 
 .PHONY: demo demo-steps test test-numpy2 test-matrix lint dist clean
 

@@ -18,18 +18,18 @@ from typing import Any
 
 import tyro
 
-from sb3_permakey.atari import UnknownGameError, plain_game_name
-from sb3_permakey.evaluation import EvaluateConfig, evaluate, score_table
+from sb3_permakey.commands.show import ShowConfig, show
+from sb3_permakey.envs.atari import UnknownGameError, plain_game_name
+from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import READOUTS, ReadoutConfig, checkpoint_table, load_checkpoint, shipped_checkpoints
-from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.play.collect import CollectConfig, collect
+from sb3_permakey.play.evaluation import EvaluateConfig, evaluate, score_table
 from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
-from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
-from sb3_permakey.run_folder import RUN
 from sb3_permakey.scores import GroundTruthError, ScoreConfig, keypoint_score_table, score
-from sb3_permakey.show import ShowConfig, show
-from sb3_permakey.training import TrainConfig, train
-from sb3_permakey.validation import validation_scores
+from sb3_permakey.training.run import TrainConfig, train
+from sb3_permakey.training.run_folder import RUN
+from sb3_permakey.training.validation import validation_scores
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from sb3_permakey.atari import PREPROCESSING
+from sb3_permakey.envs.atari import PREPROCESSING
+from sb3_permakey.frames.store import FrameStore, write_store
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
-from sb3_permakey.pretraining.frames import FrameStore, write_store
 
 NUM_KEYPOINTS = 4
 

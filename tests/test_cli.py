@@ -12,9 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sb3_permakey import cli
-from sb3_permakey.atari import PREPROCESSING
 from sb3_permakey.cli import COMMANDS, main
+from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.files import write_json
+from sb3_permakey.frames.store import FrameStore, write_store
 from sb3_permakey.keypoints import (
     PermaKey,
     PermaKeyConfig,
@@ -24,7 +25,6 @@ from sb3_permakey.keypoints import (
     save_checkpoint,
 )
 from sb3_permakey.pretraining.config import PretrainConfig
-from sb3_permakey.pretraining.frames import FrameStore, write_store
 from sb3_permakey.scores import GroundTruthError
 from sb3_permakey_start import main as start
 
@@ -303,7 +303,7 @@ def test_settings_are_refused_without_the_parsers_own_names(refused):
 
 
 def test_warnings_are_sentences(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("sb3_permakey.scores.command.labelled_frames", lambda *args, **settings: stop())
+    monkeypatch.setattr("sb3_permakey.scores.scoring.labelled_frames", lambda *args, **settings: stop())
 
     def stop():
         raise GroundTruthError("no objects today")

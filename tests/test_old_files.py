@@ -14,7 +14,7 @@ from conftest import MovingSquare
 
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, RecurrentQRDQN
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, checkpoint_metadata, load_checkpoint
-from sb3_permakey.saved_agents import FrameAgent, load_agent
+from sb3_permakey.play.saved_agents import FrameAgent, load_agent
 
 FOLDER = Path(__file__).parent / "fixtures" / "aa76460"
 READINGS = json.loads((FOLDER / "readings.json").read_text())

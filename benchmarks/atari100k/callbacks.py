@@ -9,7 +9,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_permakey.files import write_json
-from sb3_permakey.validation import Validation
+from sb3_permakey.training.validation import Validation
 
 SECONDS, GAMES = "seconds.json", "training_games.json"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from benchmarks.keypoints.run import NUM_KEYPOINTS, KeypointsBenchmark, Run, pretrain_config, training_command
-from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints.shipped import CheckpointError, shipped_checkpoints
-from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
 

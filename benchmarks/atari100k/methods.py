@@ -13,10 +13,10 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_permakey.agent_presets import ALGORITHMS as OWN_ALGORITHMS
-from sb3_permakey.agent_presets import PRESETS, AlgorithmName, PresetName, choose_agent, preset_arguments
-from sb3_permakey.extractors import KeypointEncoder
+from sb3_permakey.encoders import KeypointEncoder
 from sb3_permakey.keypoints import ReadoutName
+from sb3_permakey.training.presets import ALGORITHMS as OWN_ALGORITHMS
+from sb3_permakey.training.presets import PRESETS, AlgorithmName, PresetName, choose_agent, preset_arguments
 
 Settings = dict[str, Any]
 AgentName = AlgorithmName | Literal["dqn", "qrdqn", "random"]

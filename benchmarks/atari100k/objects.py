@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from benchmarks.atari100k.observations import NOWHERE, ObjectSlots
-from sb3_permakey.atari import plain_game_name
+from sb3_permakey.envs.atari import plain_game_name
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.motion import JUMP, KeypointMotion
 from sb3_permakey.scores import GroundTruth, GroundTruthError

@@ -18,12 +18,12 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_permakey.envs.keypoints import KeypointSpace
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig
+from sb3_permakey.keypoints.device import place, resolve_device
 from sb3_permakey.keypoints.layers import IMAGE_SIZE, gaussian_windows, window_means
 from sb3_permakey.keypoints.trunk import FrozenTrunk
-from sb3_permakey.observation import KeypointSpace
-from sb3_permakey.precision import place, resolve_device
-from sb3_permakey.saved_agents import GRAY_WEIGHTS
+from sb3_permakey.play.saved_agents import GRAY_WEIGHTS
 from sb3_permakey.scores import FrameObjects, GroundTruth, GroundTruthError
 from sb3_permakey.scores.ground_truth import box_centers
 from sb3_permakey.scores.statistics import grid_points

@@ -35,7 +35,7 @@ from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, f
 from benchmarks.atari100k.tables import all_runs_table, group_runs
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
-from sb3_permakey.atari import atari_env_id, plain_game_name
+from sb3_permakey.envs.atari import atari_env_id, plain_game_name
 
 GAMES = ("BattleZone", "MsPacman", "Seaquest", "Frostbite")
 MEMORY_BYTES = {True: 5 * 10**9, False: 2 * 10**9}

@@ -32,19 +32,19 @@ from benchmarks.atari100k.observations import GrayFrame, VecPointObservation, wi
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.harness.results import Result, read_result, write_result
 from benchmarks.keypoints.run import NUM_KEYPOINTS
-from sb3_permakey.agent_presets import PRESETS, reads_images
-from sb3_permakey.atari import make_atari_env
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
-from sb3_permakey.distractors import DistractorKind
-from sb3_permakey.evaluation import FIRST_TEST_SEED
+from sb3_permakey.envs.atari import make_atari_env
+from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.envs.keypoints import VecPermaKeyObservation
 from sb3_permakey.files import atomic_file, locked_folder, write_json
 from sb3_permakey.keypoints import READOUTS, ReadoutConfig
-from sb3_permakey.observation import VecPermaKeyObservation
+from sb3_permakey.play.evaluation import FIRST_TEST_SEED
+from sb3_permakey.play.saved_agents import load_agent
 from sb3_permakey.provenance import provenance
-from sb3_permakey.run_folder import RUN
-from sb3_permakey.saved_agents import load_agent
-from sb3_permakey.validation import (
+from sb3_permakey.training.presets import PRESETS, reads_images
+from sb3_permakey.training.run_folder import RUN
+from sb3_permakey.training.validation import (
     BEST_MODEL,
     FIRST_VALIDATION_SEED,
     VALIDATION_ENVS,

@@ -45,12 +45,12 @@ import torch
 from PIL import Image
 
 from benchmarks.harness.command import run_one_of
-from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.figures import Row, draw_keypoints, enlarge, error_map_rows, keypoint_colors, panel, save_png
+from sb3_permakey.frames.reader import FrameReader
+from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import KeypointDetector, Transporter
 from sb3_permakey.keypoints.layers import gaussian_windows
-from sb3_permakey.pretraining.frames import FrameStore
-from sb3_permakey.pretraining.reader import FrameReader
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.harness.command import run_command
 from benchmarks.keypoints.run import shipped_name
-from sb3_permakey.atari import make_atari_env
+from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.figures import Row, draw_keypoints, enlarge, panel, save_png
 from sb3_permakey.keypoints import KeypointDetector, shipped_checkpoints
 

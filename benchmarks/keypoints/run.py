@@ -25,10 +25,10 @@ import tyro
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
-from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKeyConfig, ReadoutConfig, checkpoint_exists
-from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
 from sb3_permakey.provenance import provenance

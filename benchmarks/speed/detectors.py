@@ -18,12 +18,12 @@ import torch
 
 from benchmarks.harness.command import run_command
 from sb3_permakey.files import write_json
+from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
+from sb3_permakey.keypoints.device import keep_freed_memory
 from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
 from sb3_permakey.keypoints.readouts import PeaksReadout, PointNetReadout
-from sb3_permakey.precision import keep_freed_memory
-from sb3_permakey.pretraining.frames import FrameStore
 from sb3_permakey.provenance import provenance
 
 AUTHORS_FRAMES_PER_S = {1: 9.7, 32: 22.9}

@@ -19,7 +19,7 @@ import torch
 from benchmarks.harness.markdown_blocks import renewed
 from sb3_permakey.common.memory import MEMORY_CELLS, MemoryCell
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.precision import keep_freed_memory
+from sb3_permakey.keypoints.device import keep_freed_memory
 from sb3_permakey.provenance import provenance
 
 CELLS = ("lstm", "gru", "mingru")

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.harness.command import run_command
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, Transporter
-from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.keypoints.device import autocast, keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.provenance import provenance
 
 AUTHORS_S = 10.8

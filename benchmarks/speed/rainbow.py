@@ -24,7 +24,7 @@ from benchmarks.harness.markdown_blocks import renewed
 from sb3_permakey import Rainbow, VecPermaKeyObservation, make_atari_env
 from sb3_permakey.common.presets import RAINBOW_PEAKS
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.precision import keep_freed_memory
+from sb3_permakey.keypoints.device import keep_freed_memory
 from sb3_permakey.provenance import provenance
 
 GAMES = {"MsPacman": "mspacman", "BattleZone": "battlezone", "Seaquest": "seaquest", "Frostbite": "frostbite"}

@@ -21,8 +21,8 @@ from benchmarks.speed import detectors as detector_speed
 from benchmarks.speed.report import ReportConfig, write_report
 from sb3_permakey import RecurrentDQN, VecPermaKeyObservation, make_atari_env
 from sb3_permakey.files import write_json
-from sb3_permakey.precision import keep_freed_memory
-from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.provenance import provenance
 
 KEYPOINT_COUNTS, ENV_COUNTS = (5, 10, 15, 20, 25), (1, 2, 4, 8, 16)

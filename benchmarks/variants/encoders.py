@@ -25,7 +25,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
 from sb3_permakey import KeypointGNN, PermaKeyObservation, make_atari_env
-from sb3_permakey.extractors import require_keypoints
+from sb3_permakey.encoders.parts import require_keypoints
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import checkpoint_exists
 from sb3_permakey.provenance import provenance

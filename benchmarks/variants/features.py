@@ -24,8 +24,8 @@ from benchmarks.harness.command import run_command
 from benchmarks.keypoints.run import NUM_KEYPOINTS
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig
+from sb3_permakey.play.players import RANDOM
 from sb3_permakey.pretraining.config import PretrainConfig
-from sb3_permakey.pretraining.players import RANDOM
 from sb3_permakey.pretraining.stages import Stage
 from sb3_permakey.pretraining.trainer import Pretraining
 from sb3_permakey.provenance import provenance

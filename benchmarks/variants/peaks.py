@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from benchmarks.harness.command import run_command
 from benchmarks.variants.pointnet import figures, raw_error_maps
-from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
+from sb3_permakey.keypoints.device import place, resolve_device, resolve_precision
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast, match_keypoints
-from sb3_permakey.precision import place, resolve_device, resolve_precision
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores import labelled_frames
 

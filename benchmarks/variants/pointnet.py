@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.harness.command import run_command
-from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
+from sb3_permakey.frames.reader import FrameReader
+from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
+from sb3_permakey.keypoints.device import autocast, keep_freed_memory, place, resolve_device, resolve_precision
 from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax, to_images
 from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import local_contrast
 from sb3_permakey.keypoints.pointnet import PointNet, pointnet_loss
-from sb3_permakey.precision import autocast, keep_freed_memory, place, resolve_device, resolve_precision
-from sb3_permakey.pretraining.frames import FrameStore
-from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores import labelled_frames, score_keypoints
 

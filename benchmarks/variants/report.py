@@ -11,9 +11,9 @@ from typing import Any
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.schema import ResultSchema
-from sb3_permakey.atari import plain_game_name
+from sb3_permakey.envs.atari import plain_game_name
 from sb3_permakey.files import write_atomically
-from sb3_permakey.pretraining.players import RANDOM
+from sb3_permakey.play.players import RANDOM
 
 CHAPTERS = (
     "peak_variants",

@@ -13,8 +13,8 @@ from torch import nn
 from sb3_permakey.common.memory import Memory, MemoryCell, States, memory_cell, unstacked
 from sb3_permakey.common.value_heads import ScalarValues, Values
 from sb3_permakey.common.windows import BurnIn
-from sb3_permakey.initialisation import initialise_head, initialise_layers
-from sb3_permakey.previous_step import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
+from sb3_permakey.encoders.initialisation import initialise_head, initialise_layers
+from sb3_permakey.envs.previous_action_reward import PREVIOUS_ACTION, PREVIOUS_REWARD, previous_step_size
 
 
 class ValueHead(nn.Module):

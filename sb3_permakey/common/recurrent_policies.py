@@ -15,8 +15,8 @@ from torch import nn
 from sb3_permakey.common.memory import Memory, States, memory_cell
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.value_heads import ValueHeadKind, make_values
-from sb3_permakey.extractors import KEYPOINT_ENCODERS, KeypointEncoder
-from sb3_permakey.previous_step import without_previous_step
+from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointEncoder
+from sb3_permakey.envs.previous_action_reward import without_previous_step
 
 SMALLEST_IMAGE = 36
 """Rows and columns that NatureCNN's convolutions need."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
-from sb3_permakey.episode_ends import LAST
+from sb3_permakey.envs.episode_ends import LAST
 
 Observations = np.ndarray | dict[str, np.ndarray]
 """(N, *observation shape), or a dict of these."""

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sb3_permakey.files import read_tensors, write_tensors
+from sb3_permakey.keypoints.device import place
 from sb3_permakey.keypoints.model import MODELS, KeypointModel
 from sb3_permakey.keypoints.shipped import CheckpointError, locate_checkpoint, shipped_checkpoints
-from sb3_permakey.precision import place
 
 FORMAT = "sb3-permakey keypoints"
 VERSION = 2

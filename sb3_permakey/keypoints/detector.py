@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
+from sb3_permakey.keypoints.device import place, resolve_device, resolve_precision
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.readouts import ReadoutConfig, ReadoutName, ReadoutSettings, readout_config
 from sb3_permakey.keypoints.streaming import FrameMemory
 from sb3_permakey.keypoints.trunk import fold_trunk
-from sb3_permakey.precision import place, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

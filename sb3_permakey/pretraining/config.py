@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from sb3_permakey.distractors import DistractorKind
+from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.keypoints import MODELS, KeypointModel, PermaKeyConfig
 from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_seed, require_suffix
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sb3_permakey.files import atomic_array
+from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.keypoints import (
     KeypointDetector,
     KeypointModel,
@@ -27,10 +28,9 @@ from sb3_permakey.keypoints import (
     Transporter,
     TransporterLosses,
 )
-from sb3_permakey.precision import autocast
+from sb3_permakey.keypoints.device import autocast
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers
-from sb3_permakey.pretraining.reader import FrameReader
 
 SPLITS = ("train", "valid")
 """The splits that training reads."""

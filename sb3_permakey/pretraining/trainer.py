@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sb3_permakey.atari import PREPROCESSING, plain_game_name
+from sb3_permakey.envs.atari import PREPROCESSING, plain_game_name
 from sb3_permakey.figures import keypoint_panel
 from sb3_permakey.files import locked_folder, require_writable
+from sb3_permakey.frames.reader import FrameReader
+from sb3_permakey.frames.store import FrameStore, FrameStoreError
 from sb3_permakey.keypoints import (
     CheckpointError,
     KeypointDetector,
@@ -28,16 +30,14 @@ from sb3_permakey.keypoints import (
     save_for_detection,
 )
 from sb3_permakey.keypoints.checkpoint import GAME
-from sb3_permakey.precision import keep_freed_memory, place, resolve_device, resolve_precision
-from sb3_permakey.pretraining.collect import CollectConfig, collect
+from sb3_permakey.keypoints.device import keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
-from sb3_permakey.pretraining.frames import FrameStore, FrameStoreError
 from sb3_permakey.pretraining.logs import TrainingLog
-from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.stages import Stage, StageParts, stages_of
 from sb3_permakey.pretraining.state import Progress, SavedState, load_state, save_state
-from sb3_permakey.threads import StepThreads, threads_are_free
+from sb3_permakey.pretraining.threads import StepThreads, threads_are_free
 
 LIMITS_AND_PLACES = (
     "out",

@@ -7,7 +7,7 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_permakey.common.memory import Memory
 from sb3_permakey.common.recurrent_policies import CnnLstmMixin, MultiInputLstmMixin, PermaKeyMixin, RecurrentQPolicy
-from sb3_permakey.extractors import KeypointEncoder
+from sb3_permakey.encoders import KeypointEncoder
 
 
 class RainbowPolicy(RecurrentQPolicy):

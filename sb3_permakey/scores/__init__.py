@@ -1,8 +1,8 @@
 """Keypoint quality without reinforcement learning: keypoints against the objects that a game shows."""
 
-from sb3_permakey.scores.command import ScoreConfig, detect_pairs, score
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 from sb3_permakey.scores.labelled import LabelledFrames, labelled_frames
+from sb3_permakey.scores.scoring import ScoreConfig, detect_pairs, score
 from sb3_permakey.scores.statistics import (
     Figure,
     grid_points,

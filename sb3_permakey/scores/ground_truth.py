@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from sb3_permakey.atari import atari_env_id, plain_game_name
+from sb3_permakey.envs.atari import atari_env_id, plain_game_name
 from sb3_permakey.extras import missing_package
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 

@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from sb3_permakey.atari import make_atari_env
-from sb3_permakey.distractors import INFO_KEY, BarPlaces, DistractorKind
-from sb3_permakey.pretraining.players import MINARI, RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
+from sb3_permakey.envs.atari import make_atari_env
+from sb3_permakey.envs.distractors import INFO_KEY, BarPlaces, DistractorKind
+from sb3_permakey.play.players import MINARI, RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 from sb3_permakey.settings import MOST_SEED, require_at_least, require_range, require_seed
 

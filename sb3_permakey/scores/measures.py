@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_permakey.distractors import BAR_WIDTH_PX, NO_BAR
+from sb3_permakey.envs.distractors import BAR_WIDTH_PX, NO_BAR
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.scores.ground_truth import LONGEST_MOVE_PX, FrameObjects, box_centers

@@ -29,9 +29,9 @@ from benchmarks.harness.pool import Pool
 from benchmarks.harness.results import CorruptResultWarning, read_result
 from sb3_permakey import RecurrentQRDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
-from sb3_permakey.evaluation import FIRST_TEST_SEED
 from sb3_permakey.files import InUseError, locked_folder
-from sb3_permakey.validation import FIRST_VALIDATION_SEED
+from sb3_permakey.play.evaluation import FIRST_TEST_SEED
+from sb3_permakey.training.validation import FIRST_VALIDATION_SEED
 
 pytestmark = pytest.mark.usefixtures("keep_threads")
 
@@ -118,7 +118,9 @@ def test_a_run_keeps_every_score(method, preset, task_of, squares):
 
 def test_the_best_checkpoint_of_the_validations_is_tested(task_of, squares, monkeypatch):
     scores = iter([[5.0, 5.0], [9.0, 9.0], [7.0, 7.0]])
-    monkeypatch.setattr("sb3_permakey.validation.evaluate_policy", lambda *args, **kwargs: (next(scores), [5, 5]))
+    monkeypatch.setattr(
+        "sb3_permakey.training.validation.evaluate_policy", lambda *args, **kwargs: (next(scores), [5, 5])
+    )
     tested = []
     played = runs.play_episodes
     monkeypatch.setattr(runs, "play_episodes", lambda player, *rest: tested.append(player) or played(player, *rest))

@@ -1,7 +1,7 @@
 import numpy as np
 
 from benchmarks.atari100k.objects import ObjectObservation, describe_objects, kinds_of
-from sb3_permakey.atari import make_atari_env
+from sb3_permakey.envs.atari import make_atari_env
 
 
 def test_an_object_is_its_place_kind_size_and_colour():

@@ -14,7 +14,7 @@ from benchmarks.atari100k.observations import (
     VecPointObservation,
     with_points,
 )
-from sb3_permakey.atari import make_atari_env
+from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig
 from sb3_permakey.scores import FrameObjects
 

@@ -22,8 +22,8 @@ from benchmarks.figures.paper import (
     seeds_rows,
 )
 from sb3_permakey.figures import GAP_PX, LABEL_PX
+from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, Transporter, TransporterConfig, save_checkpoint
-from sb3_permakey.pretraining.reader import FrameReader
 
 TILE_PX = 84 * 3 + GAP_PX
 

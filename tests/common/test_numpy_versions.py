@@ -7,7 +7,7 @@ from stable_baselines3 import PPO
 
 from sb3_permakey import RecurrentDQN
 from sb3_permakey.common.numpy_versions import NumpyVersionError
-from sb3_permakey.saved_agents import load_agent
+from sb3_permakey.play.saved_agents import load_agent
 
 UNREADABLE = "Y251bXB5Ll9jb3JlLm51bWVyaWNfZnV0dXJlCl9mcm9tYnVmZmVyCi4="
 """The pickle of a function in numpy._core.numeric_future, in base64."""

@@ -6,9 +6,9 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import nn
 
 from sb3_permakey.common.windows import BurnIn
-from sb3_permakey.extractors import KeypointCNN, KeypointGNN
+from sb3_permakey.encoders import KeypointCNN, KeypointGNN
+from sb3_permakey.envs.previous_action_reward import with_previous_step
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig
-from sb3_permakey.previous_step import with_previous_step
 from sb3_permakey.recurrent_dqn.policies import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy, PermaKeyPolicy
 from sb3_permakey.recurrent_qrdqn import policies as quantile_policies
 

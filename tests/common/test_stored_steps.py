@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_permakey import RecurrentDQN
-from sb3_permakey.previous_step import VecPreviousActionReward
+from sb3_permakey.envs.previous_action_reward import VecPreviousActionReward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

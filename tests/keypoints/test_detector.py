@@ -53,7 +53,7 @@ def test_bfloat16_keeps_keypoints_within_a_quarter_pixel(keypoint_model):
 
 @pytest.fixture
 def bfloat16_cpu(monkeypatch):
-    monkeypatch.setattr("sb3_permakey.precision._computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("sb3_permakey.keypoints.device._computes_in_bfloat16", lambda device: True)
 
 
 def test_auto_precision_goes_back_to_float32_when_keypoints_move(keypoint_model, bfloat16_cpu):

@@ -9,6 +9,7 @@ from conftest import NUM_KEYPOINTS, MovingSquare, square_frames
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, VecPermaKeyObservation
+from sb3_permakey.envs.keypoints import KeypointSpace
 from sb3_permakey.keypoints import (
     READOUTS,
     KeypointDetector,
@@ -18,8 +19,7 @@ from sb3_permakey.keypoints import (
     Transporter,
     TransporterConfig,
 )
-from sb3_permakey.observation import KeypointSpace
-from sb3_permakey.saved_agents import FrameAgent
+from sb3_permakey.play.saved_agents import FrameAgent
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor
 
 from sb3_permakey.keypoints import Transporter, TransporterConfig
+from sb3_permakey.keypoints.device import place
 from sb3_permakey.keypoints.layers import soft_argmax
 from sb3_permakey.keypoints.transporter import transport_features
-from sb3_permakey.precision import place
 
 MODULES = ("features", "pointnet", "to_keypoints", "refine")
 

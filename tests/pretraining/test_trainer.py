@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from sb3_permakey.distractors import draw_bars, places_by_index
+from sb3_permakey.envs.distractors import draw_bars, places_by_index
 from sb3_permakey.files import InUseError, WriteError, locked_folder
+from sb3_permakey.frames.reader import FrameReader
+from sb3_permakey.frames.store import FrameStoreError
 from sb3_permakey.keypoints import (
     CheckpointError,
     PermaKey,
@@ -24,8 +26,6 @@ from sb3_permakey.keypoints import (
 )
 from sb3_permakey.keypoints.lspn import lspn_loss, patch_errors, to_patches
 from sb3_permakey.pretraining.config import PretrainConfig
-from sb3_permakey.pretraining.frames import FrameStoreError
-from sb3_permakey.pretraining.reader import FrameReader
 from sb3_permakey.pretraining.state import StateError, load_state
 from sb3_permakey.pretraining.trainer import Pretraining, TrainingDivergedError, pretrain
 
@@ -133,7 +133,7 @@ def test_a_killed_run_has_the_same_loss_curve(frame_store, tmp_path, schedule):
 def test_threads_are_chosen_said_and_given_back(frame_store, tmp_path, monkeypatch, keep_threads, capsys):
     torch.set_num_threads(2)
     monkeypatch.setattr("sb3_permakey.pretraining.trainer.threads_are_free", lambda device, processes: processes == 1)
-    monkeypatch.setattr("sb3_permakey.threads.TIMED_STEPS", 1)
+    monkeypatch.setattr("sb3_permakey.pretraining.threads.TIMED_STEPS", 1)
     pretrain(config_for(frame_store, tmp_path / "model.safetensors", max_steps=5))
     said = capsys.readouterr().out
     assert re.search(r"PointNet: [12] of 2 threads \(a step takes \d+\.\d\d s on 1, \d+\.\d\d s on 2\)", said), said

@@ -18,7 +18,7 @@ from sb3_permakey.common.presets import BBF, RAINBOW, RAINBOW_PEAKS
 from sb3_permakey.common.run_checkpoint import load_run, save_run
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer
 from sb3_permakey.common.value_heads import CategoricalValues, QuantileValues, ScalarValues
-from sb3_permakey.saved_agents import load_agent
+from sb3_permakey.play.saved_agents import load_agent
 
 SMALL = {"learning_starts": 20, "buffer_size": 300, "batch_size": 8, "device": "cpu", "seed": 0}
 NET = {"policy_kwargs": {"net_arch": [16]}}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sb3_permakey.common.memory.cell import MemoryCell, States, begun_anew
-from sb3_permakey.initialisation import initialise_recurrent
+from sb3_permakey.encoders.initialisation import initialise_recurrent
 
 
 class GatedMemory(MemoryCell):

@@ -7,7 +7,7 @@ from torch import nn
 
 from sb3_permakey.common.memory.cell import MemoryCell, States
 from sb3_permakey.common.memory.scan import linear_recurrence
-from sb3_permakey.initialisation import initialise_layers
+from sb3_permakey.encoders.initialisation import initialise_layers
 
 KEEPING_BIAS = 1.0
 """Of the gates at first: they keep most of what there is, as an LSTM's forget gates do."""

@@ -1,0 +1,18 @@
+"""Encoders of keypoints: feature extractors for SB3's policies, sb3-contrib's and this package's."""
+
+from typing import Literal
+
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from sb3_permakey.encoders.cnn import KeypointCNN
+from sb3_permakey.encoders.gnn import KeypointGNN
+from sb3_permakey.encoders.pairs import KeypointPairs
+
+__all__ = ["KEYPOINT_ENCODERS", "KeypointCNN", "KeypointEncoder", "KeypointGNN", "KeypointPairs"]
+
+KeypointEncoder = Literal["gnn", "pairs", "cnn"]
+KEYPOINT_ENCODERS: dict[KeypointEncoder, type[BaseFeaturesExtractor]] = {
+    "gnn": KeypointGNN,
+    "pairs": KeypointPairs,
+    "cnn": KeypointCNN,
+}

@@ -1,0 +1,80 @@
+"""The frozen trunk's features around keypoints, through convolutions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from sb3_permakey.encoders.initialisation import initialise_layers
+from sb3_permakey.encoders.parts import require_keypoints
+from sb3_permakey.envs.keypoint_space import KeypointSpace
+from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
+from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
+from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
+
+CNN_KERNELS, CNN_STRIDES = (3, 3, 3, 3), (1, 1, 2, 1)
+
+
+class KeypointCNN(BaseFeaturesExtractor):
+    """The frozen trunk's features, masked by the keypoints' windows, through convolutions (appendix A.2.3).
+
+    Of the keypoints it reads the places alone: neither confidence nor displacements.
+
+    The trunk is the one that made the keypoints: of the checkpoint named, or else the one that the observation space of
+    `PermaKeyObservation` carries, through which a saved agent holds it in its file.
+
+    :param observation_space: with "keypoints" (K, 2), "features" (K, C) and "image" uint8, channels first or last
+    :param features_dim: units of the linear layer on top
+    :param checkpoint: a keypoint model or a checkpoint's path; needed only where the space does not carry the trunk
+    :param filters: filters of each convolution (paper: 128; the authors' released code: 32)
+    :raises ValueError: when the space has no keypoints or no image, or nothing says which trunk made them
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        features_dim: int = 128,
+        checkpoint: KeypointModel | str | Path | None = None,
+        filters: int = 128,
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        keypoints = require_keypoints(observation_space, image=True)
+        weights = _trunk_weights(keypoints, checkpoint)
+        image_shape = keypoints["image"].shape
+        assert image_shape is not None
+        self.channels_last = image_shape[-1] == weights.image_channels
+        self.map_size, self.window_std = weights.map_size, weights.window_std
+        self.trunk = FrozenTrunk(weights)
+        shape = TrunkShape(CNN_KERNELS, (filters,) * len(CNN_KERNELS), CNN_STRIDES)
+        self.convolutions = Trunk(shape, weights.channels)
+        flat = filters * shape.map_sizes(weights.map_size)[-1] ** 2
+        self.output = nn.Sequential(nn.Flatten(), nn.Linear(flat, features_dim), nn.ReLU())
+        initialise_layers(self.convolutions)
+        initialise_layers(self.output)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features (B, features_dim); "image" comes as floats in [0, 1], as SB3's policies give it."""
+        images = observations["image"]
+        if self.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        windows = gaussian_windows(observations["keypoints"], self.map_size, self.window_std)
+        masked = self.trunk(images) * windows.sum(dim=1, keepdim=True)
+        return self.output(self.convolutions(masked)[-1])
+
+
+def _trunk_weights(space: spaces.Dict, checkpoint: KeypointModel | str | Path | None) -> TrunkWeights:
+    """The trunk that made the keypoints: of the checkpoint named, or, where that has gone, the one in the space."""
+    carried = space.trunk if isinstance(space, KeypointSpace) else None
+    if isinstance(checkpoint, KeypointModel):
+        return fold_trunk(checkpoint)
+    if carried is not None and (checkpoint is None or not checkpoint_exists(checkpoint)):
+        return carried
+    if checkpoint is None:
+        raise ValueError(
+            "the observation space does not carry the keypoint model's trunk: "
+            "name the checkpoint in features_extractor_kwargs=dict(checkpoint=...)"
+        )
+    return fold_trunk(load_checkpoint(checkpoint))

@@ -1,0 +1,68 @@
+"""Frames of a store as training reads them: with bars where wanted, on the device, as images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sb3_permakey.envs.distractors import DistractorKind, draw_bars, places_by_index
+from sb3_permakey.frames.store import SPLITS, FrameStore, FrameStoreError
+from sb3_permakey.keypoints.layers import to_images
+
+
+class FrameReader:
+    """Batches of a store's frames.
+
+    On a GPU that has the room, the whole store lies in its memory, so that a batch costs no transfer.
+
+    :param store: the store
+    :param device: where the images are wanted
+    :param distractor: bars to draw, at a place that split, index and seed decide
+    :param seed: seed of the bars
+    :raises FrameStoreError: when bars are wanted and the store's frames have some already
+    """
+
+    def __init__(
+        self, store: FrameStore, device: torch.device, distractor: DistractorKind | None = None, seed: int = 0
+    ) -> None:
+        drawn = store.description.get("distractor")
+        if distractor and drawn:
+            raise FrameStoreError(f"{store.path} holds frames with {drawn} bars; draw bars on clean frames")
+        self.store, self.device, self.distractor, self.seed = store, device, distractor, seed
+        self.on_device: dict[str, Tensor] = {}
+        if device.type == "cuda" and distractor is None:
+            self._move_to_device()
+
+    def size(self, split: str) -> int:
+        """Number of frames of a split."""
+        return len(self.store.splits[split])
+
+    def frames(self, split: str, indices: np.ndarray) -> np.ndarray:
+        """Frames uint8 (B, 84, 84, C), with their bars."""
+        frames = self.store.splits[split][indices]
+        if self.distractor is None:
+            return frames
+        places = places_by_index(self.distractor, indices, (self.seed, SPLITS.index(split)), *frames.shape[1:3])
+        return draw_bars(frames, places)
+
+    def images(self, split: str, indices: np.ndarray) -> Tensor:
+        """Images float32 (B, C, 84, 84) in [0, 1], on the device."""
+        if split in self.on_device:
+            chosen = self.on_device[split][torch.from_numpy(indices).to(self.device)]
+            return chosen.permute(0, 3, 1, 2).float().div_(255)
+        return to_images(self.frames(split, indices), self.device)
+
+    def episode_bounds(self, split: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last frame, as indices of the split, of the episodes that the frames belong to."""
+        episodes = sorted((one for one in self.store.episodes if one.split == split), key=lambda one: one.start)
+        starts = np.array([episode.start for episode in episodes])
+        lengths = np.array([episode.length for episode in episodes])
+        chosen = np.searchsorted(starts, indices, side="right") - 1
+        return starts[chosen], starts[chosen] + lengths[chosen] - 1
+
+    def _move_to_device(self) -> None:
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if sum(frames.nbytes for frames in self.store.splits.values()) < free / 2:
+            for split, frames in self.store.splits.items():
+                self.on_device[split] = torch.from_numpy(np.array(frames)).to(self.device)

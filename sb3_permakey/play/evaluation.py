@@ -1,0 +1,257 @@
+"""Whole games on test seeds, by an agent and by the random policy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from tqdm import tqdm
+
+from sb3_permakey.envs.atari import atari_env_id, make_atari_env
+from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.figures import import_imageio, keypoint_animation, save_mp4
+from sb3_permakey.files import locked_file, read_json, require_writable, write_json
+from sb3_permakey.keypoints import model_fingerprint
+from sb3_permakey.play.saved_agents import FrameAgent
+from sb3_permakey.provenance import provenance
+from sb3_permakey.settings import require_range, require_suffix
+
+FIRST_TEST_SEED = 2_000_000
+"""Test seeds start here; training seeds lie below 1,000,000 and validation seeds between."""
+MOST_TEST_SEEDS = 10_000
+"""Each has an emulator of its own."""
+FRAMES_PER_SECOND = 15
+"""Agent steps in a second of play: 60 frames at a frame skip of 4."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Play whole games with a trained agent and with the random policy, on the same seeds.
+
+    As in training, the agent begins anew where a life is lost.
+    """
+
+    game: str
+    """Game, e.g. MsPacman."""
+    agent: Path
+    """The agent's file, e.g. best_model.zip."""
+    out: Path
+    """JSON file to write."""
+    checkpoint: Path | None = None
+    """Keypoint checkpoint, for an agent that sees keypoints."""
+    seeds: int = 10
+    """Test seeds, one game on each."""
+    epsilon: float = 0.0
+    """Probability that the agent's action is replaced by a random one (paper: 0)."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari."""
+    video: Path | None = None
+    """MP4 file for the first game, keypoints drawn on it."""
+
+    def __post_init__(self) -> None:
+        require_range(0, 1, epsilon=self.epsilon)
+        require_range(1, MOST_TEST_SEEDS, seeds=self.seeds)
+        require_suffix(".mp4", video=self.video)
+
+
+@dataclass(frozen=True)
+class Game:
+    """One game played to its end."""
+
+    seed: int
+    score: float
+    """Sum of the game's own rewards."""
+    steps: int
+    """Agent steps."""
+
+
+Chooser = Callable[[np.ndarray, np.ndarray, Sequence[int]], Sequence[int] | np.ndarray]
+"""Frames, episode starts and the numbers of the games that go on, to one action each."""
+Note = Callable[[Sequence[int] | np.ndarray, np.ndarray], None]
+"""Is told the actions of these games and the rewards that they brought."""
+
+
+def play_games(
+    game: str,
+    seeds: Sequence[int],
+    choose: Chooser,
+    title: str,
+    record: list[np.ndarray] | None = None,
+    distractor: DistractorKind | None = None,
+    note: Note | None = None,
+) -> list[Game]:
+    """Play one whole game on each seed, all at once, as training does: each life is an episode that begins anew.
+
+    :param game: game's name
+    :param seeds: seed of each game
+    :param choose: chooses the actions
+    :param title: of the progress bar
+    :param record: takes the first game's frames
+    :param distractor: bars of noisy Atari
+    :param note: is told each step
+    """
+    with ExitStack() as opened:
+        envs = [opened.enter_context(closing(make_atari_env(game, distractor=distractor))) for _ in seeds]
+        frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
+        scores, steps, starts = np.zeros(len(envs)), np.zeros(len(envs), dtype=int), np.ones(len(envs), dtype=bool)
+        bar = opened.enter_context(tqdm(total=len(envs), desc=title, unit="game"))
+        while frames:
+            if record is not None and 0 in frames:
+                record.append(frames[0])
+            playing = list(frames)
+            actions = choose(np.stack([frames[index] for index in playing]), starts[playing], playing)
+            rewards = np.zeros(len(playing))
+            for place, (index, action) in enumerate(zip(playing, actions, strict=True)):
+                env = envs[index]
+                frames[index], rewards[place], terminated, truncated, _ = env.step(int(action))
+                steps[index] += 1
+                starts[index] = terminated or truncated
+                if starts[index] and not _played(env):
+                    # The step with which the next life begins can end the game too.
+                    frames[index], _ = env.reset()
+                if _played(env):
+                    scores[index] = _played(env)[0]
+                    del frames[index]
+                    bar.update()
+            if note is not None:
+                note(actions, rewards)
+    return [Game(seed, float(score), int(count)) for seed, score, count in zip(seeds, scores, steps, strict=True)]
+
+
+def _played(env: gym.Env) -> list[float]:
+    """Scores of the games that an environment has played to their ends, as its Monitor counts them."""
+    return env.get_wrapper_attr("get_episode_rewards")()
+
+
+def agent_chooser(agent: FrameAgent, game: str, seeds: Sequence[int], epsilon: float) -> Chooser:
+    """The actions of an agent, or with probability epsilon random ones; games that have ended are forgotten."""
+    before: list[int] = []
+    choose_randomly = random_chooser(game, seeds)
+    generators = [np.random.default_rng((seed, 1)) for seed in seeds]
+
+    def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> np.ndarray:
+        if before and len(playing) < len(before):
+            agent.keep([before.index(index) for index in playing])
+        before[:] = playing
+        explores = np.array([generators[index].random() for index in playing]) < epsilon
+        return np.where(explores, choose_randomly(frames, starts, playing), agent.act(frames, starts))
+
+    return choose
+
+
+def random_chooser(game: str, seeds: Sequence[int]) -> Chooser:
+    """Uniform actions; the seed of a game determines them."""
+    actions = int(_action_space(game).n)
+    generators = [np.random.default_rng(seed) for seed in seeds]
+
+    def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> list[int]:
+        return [int(generators[index].integers(actions)) for index in playing]
+
+    return choose
+
+
+def _action_space(game: str) -> spaces.Discrete:
+    with closing(make_atari_env(game)) as env:
+        assert isinstance(env.action_space, spaces.Discrete)
+        return env.action_space
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Play, write the JSON file and, where wanted, the video; a file of the same evaluation is read instead.
+
+    :param config: what to evaluate
+    :return: the content of the JSON file
+    :raises AgentFileError: when the agent is missing, broken, of another game, or needs another checkpoint
+    :raises ImportError: when a video is wanted and imageio is not installed
+    :raises ValueError: when the file holds another evaluation, or the agent sees no keypoints and a checkpoint is given
+    :raises WriteError: when JSON or video cannot be written, or another run is writing the JSON file
+    """
+    game = atari_env_id(config.game)
+    if config.video:
+        import_imageio()
+    agent = FrameAgent(config.agent, config.checkpoint)
+    if config.checkpoint and agent.detector is None:
+        raise ValueError(f"{config.agent} sees no keypoints: leave out the checkpoint {config.checkpoint}")
+    agent.require_actions(config.game, _action_space(config.game))
+    wanted = {
+        "game": game,
+        "agent_sha256": hashlib.sha256(config.agent.read_bytes()).hexdigest(),
+        "checkpoint_sha256": None if agent.detector is None else model_fingerprint(agent.detector.model),
+        "seeds": [FIRST_TEST_SEED + index for index in range(config.seeds)],
+        "epsilon": config.epsilon,
+        "distractor": config.distractor,
+    }
+    if config.out.exists():
+        found = read_json(config.out)
+        other = [name for name, value in wanted.items() if found.get(name) != value]
+        if other:
+            raise ValueError(f"{config.out} holds another evaluation (other {', '.join(other)}); give another --out")
+        if not config.video or config.video.exists():
+            return found
+    require_writable(config.out, config.video)
+    with locked_file(config.out):
+        return _evaluate(config, agent, wanted)
+
+
+def _evaluate(config: EvaluateConfig, agent: FrameAgent, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Play, and write JSON and video."""
+    seeds = wanted["seeds"]
+    record: list[np.ndarray] = []
+    players: dict[str, tuple[Chooser, list[np.ndarray] | None, Note | None]] = {
+        "agent": (
+            agent_chooser(agent, config.game, seeds, config.epsilon),
+            record if config.video else None,
+            agent.note,
+        ),
+        "random": (random_chooser(config.game, seeds), None, None),
+    }
+    games = {
+        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded, config.distractor, note)
+        for name, (choose, recorded, note) in players.items()
+    }
+    files = {"agent_file": str(config.agent), "checkpoint": str(config.checkpoint) if config.checkpoint else None}
+    result = {**wanted, **files, **provenance()}
+    for name, played in games.items():
+        result[name] = {**summarise(played), "games": [asdict(one) for one in played]}
+    write_json(config.out, result)
+    if config.video:
+        save_mp4(config.video, _pictures(agent, np.stack(record)), FRAMES_PER_SECOND)
+    return result
+
+
+def summarise(games: Sequence[Game]) -> dict[str, float]:
+    """Mean, standard deviation, median, lowest and highest score, and the mean number of steps."""
+    scores = np.array([game.score for game in games])
+    return {
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        "median": float(np.median(scores)),
+        "min": float(scores.min()),
+        "max": float(scores.max()),
+        "mean_steps": float(np.mean([game.steps for game in games])),
+    }
+
+
+def score_table(result: dict[str, Any]) -> str:
+    """Agent and random policy as a text table."""
+    seeds, epsilon = len(result["seeds"]), result["epsilon"]
+    noise = f", distractor bars {result['distractor']}" if result.get("distractor") else ""
+    lines = [f"{result['game']}, whole games, {seeds} test seeds, agent's epsilon {epsilon}{noise}"]
+    lines.append(f"{'policy':<8}{'mean':>9}{'std':>9}{'median':>9}{'min':>9}{'max':>9}{'steps':>9}")
+    for name in ("agent", "random"):
+        row = result[name]
+        values = [row[key] for key in ("mean", "std", "median", "min", "max", "mean_steps")]
+        lines.append(f"{name:<8}" + "".join(f"{value:>9.1f}" for value in values))
+    return "\n".join(lines)
+
+
+def _pictures(agent: FrameAgent, frames: np.ndarray) -> list[np.ndarray]:
+    """The frames, with keypoints where the agent sees them."""
+    return list(frames) if agent.detector is None else keypoint_animation(agent.detector, frames)

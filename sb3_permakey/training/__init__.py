@@ -1,0 +1,1 @@
+"""Training an agent on a game: presets, the run and its folder, validation."""

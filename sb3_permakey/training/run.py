@@ -1,0 +1,349 @@
+"""Training an agent on an Atari game, with validation and the best checkpoint kept."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import tyro
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
+
+from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
+from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
+from sb3_permakey.encoders import KeypointEncoder, KeypointGNN
+from sb3_permakey.envs.atari import atari_env_id, make_atari_env, plain_game_name
+from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.envs.keypoints import VecPermaKeyObservation
+from sb3_permakey.files import atomic_file, locked_folder
+from sb3_permakey.keypoints import ReadoutConfig, warn_of_another_game
+from sb3_permakey.keypoints.device import resolve_device
+from sb3_permakey.settings import require_at_least, require_positive, require_range, require_seed
+from sb3_permakey.training.presets import (
+    ALGORITHMS,
+    PRESETS,
+    AlgorithmName,
+    Preset,
+    PresetName,
+    choose_agent,
+    default_arguments,
+    preset_arguments,
+    reads_images,
+)
+from sb3_permakey.training.run_folder import FINAL_MODEL, MAY_CHANGE, RUN, begin, go_on, run_goes_on
+from sb3_permakey.training.validation import (
+    BEST_MODEL,
+    FIRST_VALIDATION_SEED,
+    VALIDATION_ENVS,
+    VALIDATION_STEPS,
+    VALIDATIONS,
+    Validation,
+)
+
+
+def values_of_presets(value: Callable[[Preset], Any]) -> Any:
+    """What the help says of a flag that is empty by default: the value in each preset."""
+    return tyro.conf.arg(
+        help_behavior_hint="(" + ", ".join(f"{name}: {value(preset)}" for name, preset in PRESETS.items()) + ")"
+    )
+
+
+def values_of_argument(name: str) -> Any:
+    """The same for one of the algorithms' arguments."""
+
+    def value(preset: Preset) -> Any:
+        return preset.agent.get(name, default_arguments(preset.algorithms[0])[name])
+
+    return values_of_presets(value)
+
+
+def aggregate_of(preset: Preset) -> str:
+    """How the preset's GNN joins its nodes."""
+    if preset.encoder != "gnn":
+        return "-"
+    encoder = preset.agent.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
+    return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
+
+
+def context_in(arguments: dict[str, Any]) -> str:
+    """What the encoder of an agent with these arguments reads beside keypoints."""
+    return arguments.get("policy_kwargs", {}).get("features_extractor_kwargs", {}).get("context") or "none"
+
+
+def context_of(preset: Preset) -> str:
+    """What the preset's encoder reads beside keypoints."""
+    return context_in(preset.agent)
+
+
+READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
+    f"{name} by {preset.readout}" for name, preset in PRESETS.items()
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train an agent on an Atari game."""
+
+    game: str
+    """Game, e.g. MsPacman."""
+    out: Path
+    """Folder for models and logs."""
+    checkpoint: Path | None = None
+    """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels
+    (CnnLstmPolicy)."""
+    algo: Annotated[AlgorithmName | None, tyro.conf.arg(help_behavior_hint="(the preset's)")] = None
+    """Who learns: RecurrentDQN, RecurrentQRDQN or Rainbow."""
+    preset: Annotated[PresetName | None, tyro.conf.arg(help_behavior_hint="(paper; with --algo rainbow: rainbow)")] = (
+        None
+    )
+    """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
+    sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time. rainbow: RAINBOW_PEAKS, peaks with
+    their motion; learns most from few steps."""
+    readout: Annotated[ReadoutConfig, tyro.conf.arg(help=READOUT_HELP)] = field(default_factory=ReadoutConfig)
+    """How keypoints are read; by the preset's readout where none is named."""
+    history: Annotated[int | None, values_of_presets(lambda preset: preset.history)] = None
+    """How many of its last displacements each keypoint carries."""
+    encoder: Annotated[KeypointEncoder | None, values_of_presets(lambda preset: preset.encoder)] = None
+    """Keypoint encoder."""
+    aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
+    """How the GNN joins its nodes: one after another, or their mean and maximum, whatever their order."""
+    context: Annotated[Literal["none", "image"] | None, values_of_presets(context_of)] = None
+    """What the encoder pairs reads beside keypoints: the whole frame, through a small CNN."""
+    distractor: DistractorKind | None = None
+    """Bars of noisy Atari, in training and validation."""
+    steps: int = 100_000
+    """Agent steps."""
+    num_envs: int = 1
+    """Environments played at once; together they make the agent steps of all other flags."""
+    validate_every: int = 10_000
+    """Agent steps between two validations."""
+    validation_episodes: int = 10
+    """Whole games of each validation, each of its actions random with probability .001."""
+    learning_rate: Annotated[float | None, values_of_argument("learning_rate")] = None
+    """Adam's learning rate."""
+    learning_starts: Annotated[int | None, values_of_argument("learning_starts")] = None
+    """Random steps before learning starts."""
+    batch_size: Annotated[int | None, values_of_argument("batch_size")] = None
+    """Windows in a batch; of Rainbow transitions."""
+    sequence_length: Annotated[int | None, values_of_argument("sequence_length")] = None
+    """Steps of a window, for agents with a memory."""
+    train_freq: Annotated[int | None, values_of_argument("train_freq")] = None
+    """Agent steps between updates."""
+    exploration_fraction: Annotated[float | None, values_of_argument("exploration_fraction")] = None
+    """Part of the training over which epsilon falls."""
+    exploration_final_eps: Annotated[float | None, values_of_argument("exploration_final_eps")] = None
+    """Epsilon from then on."""
+    buffer_size: Annotated[int | None, values_of_argument("buffer_size")] = None
+    """Steps in the replay buffer."""
+    device: str = "auto"
+    """Where to train."""
+    save_every: int = 10_000
+    """Agent steps between two checkpoints of the run, from which --resume goes on."""
+    resume: bool = False
+    """Go on with a run that was killed; a finished one goes on by more --steps alone."""
+    seed: int = 0
+    """Seed of environment, weights and exploration."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            steps=self.steps,
+            num_envs=self.num_envs,
+            validate_every=self.validate_every,
+            validation_episodes=self.validation_episodes,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            train_freq=self.train_freq,
+            buffer_size=self.buffer_size,
+            save_every=self.save_every,
+        )
+        require_at_least(0, learning_starts=self.learning_starts, history=self.history)
+        require_positive(learning_rate=self.learning_rate, exploration_fraction=self.exploration_fraction)
+        require_range(
+            0, 1, exploration_fraction=self.exploration_fraction, exploration_final_eps=self.exploration_final_eps
+        )
+        require_seed(self.seed, FIRST_VALIDATION_SEED - self.num_envs - 1)
+        algorithm, _ = choose_agent(self.algo, self.preset)
+        if algorithm == "rainbow" and not self.checkpoint:
+            raise ValueError("rainbow has no memory, and one frame shows no motion: give the checkpoint of keypoints")
+        if algorithm == "rainbow" and self.sequence_length:
+            raise ValueError("sequence_length is of agents with a memory, which rainbow has not")
+        learning_starts = all_arguments(self)["learning_starts"]
+        if self.steps <= learning_starts:
+            raise ValueError(
+                f"steps must be more than learning_starts, {learning_starts}, before which nothing is learned, "
+                f"not {self.steps}"
+            )
+        if self.checkpoint:
+            wanted_readout(self)
+        else:
+            others = [
+                name for name in ("history", "encoder", "aggregate", "context") if getattr(self, name) is not None
+            ]
+            for name in (*(("readout",) if self.readout.is_named else ()), *self.readout.given(), *others):
+                raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
+        if self.aggregate and encoder_of(self) != "gnn":
+            raise ValueError(f"aggregate is the GNN's: it needs the encoder gnn, not {encoder_of(self)}")
+        if self.context and encoder_of(self) != "pairs":
+            raise ValueError(f"context is of the encoder pairs, not of {encoder_of(self)}")
+
+
+COMPARED = (
+    *dict.fromkeys(
+        one.name
+        for one in (*fields(TrainConfig), *fields(ReadoutConfig))
+        if one.name not in (*MAY_CHANGE, "out", "resume", "checkpoint")
+    ),
+    "checkpoint_sha256",
+)
+"""Settings that a run keeps when it goes on; a checkpoint is compared by its content."""
+
+
+def train(config: TrainConfig) -> Path:
+    """Train; keep the model with the best mean score over the validation games, and the last one.
+
+    The folder keeps the run's last checkpoint too, from which it goes on: with `resume` when it was killed, or when the
+    finished run is asked for more steps.
+
+    :param config: the run's settings
+    :return: path of the best model
+    :raises ValueError: when the folder already holds a trained agent, another run, or a killed one that is not to be
+        resumed
+    :raises WriteError: when the folder cannot be written, or another run is writing it
+    """
+    game = plain_game_name(atari_env_id(config.game))
+    resolve_device(config.device)
+    if config.checkpoint:
+        warn_of_another_game(config.checkpoint, game)
+    out, kept = config.out, (config.out / BEST_MODEL, config.out / VALIDATIONS)
+    with locked_folder(out), ExitStack() as opened:
+        env = opened.enter_context(closing(make_envs(config, config.num_envs, config.seed)))
+        settings = run_settings(config, game, env)
+        if run_goes_on(out, settings, COMPARED, resume=config.resume):
+            model = load_run(algorithm_of(config), out / RUN, env, kept, device=config.device)
+            go_on(out, settings)
+        else:
+            model = new_agent(config, env)
+            begin(out, settings)
+        validated = opened.enter_context(closing(validation_envs(config)))
+        model.learn(
+            config.steps - model.num_timesteps,
+            callback=[
+                Validation(validated, out, config.validate_every, config.validation_episodes, verbose=1),
+                RunCheckpoint(out / RUN, config.save_every, kept),
+            ],
+            progress_bar=True,
+            tb_log_name=game,
+            reset_num_timesteps=model.num_timesteps == 0,
+        )
+        with atomic_file(out / FINAL_MODEL) as file:
+            model.save(file)  # type: ignore[arg-type]
+        save_run(model, out / RUN, kept)
+    return out / BEST_MODEL if (out / BEST_MODEL).exists() else out / FINAL_MODEL
+
+
+def run_settings(config: TrainConfig, game: str, env: VecEnv) -> dict[str, Any]:
+    """All settings of a run, as JSON gives them back: the agent's, and which model makes its keypoints."""
+    model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
+    chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
+    read = {**asdict(wanted_readout(config)), "history": history_of(config), "encoder": encoder_of(config)}
+    read["context"] = context_in(agent_arguments(config))
+    settings = {**asdict(config), "game": game, **chosen, **read, **all_arguments(config)}
+    return json.loads(json.dumps({**settings, **model}, default=str))
+
+
+def algorithm_of(config: TrainConfig) -> type[RecurrentQLearning]:
+    """Who learns."""
+    return ALGORITHMS[choose_agent(config.algo, config.preset)[0]]
+
+
+def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentQLearning:
+    """The agent that the settings describe."""
+    return algorithm_of(config)(
+        "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
+        env,
+        tensorboard_log=str(config.out / "tensorboard"),
+        **agent_arguments(config) | updates_for_steps(config),
+    )
+
+
+def updates_for_steps(config: TrainConfig) -> dict[str, int]:
+    """train_freq and gradient_steps with which several environments make as many updates for their steps as one does.
+
+    SB3 counts train_freq in steps of all environments at once, each of which is `num_envs` agent steps.
+    """
+    arguments = all_arguments(config)
+    common = math.gcd(arguments["train_freq"], config.num_envs)
+    updates = arguments["gradient_steps"] * (config.num_envs // common)
+    return {"train_freq": arguments["train_freq"] // common, "gradient_steps": updates}
+
+
+def agent_arguments(config: TrainConfig) -> dict[str, Any]:
+    """The agent's arguments beside its defaults: the preset's, and whatever the settings say themselves."""
+    algorithm, preset = choose_agent(config.algo, config.preset)
+    encoder = encoder_of(config)
+    arguments = preset_arguments(preset, encoder)
+    own = default_arguments(algorithm)
+    arguments |= {name: getattr(config, name) for name in own if getattr(config, name, None) is not None}
+    if encoder == "gnn" and config.aggregate:
+        arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["aggregate"] = config.aggregate
+    if encoder == "pairs" and config.context:
+        context = None if config.context == "none" else config.context
+        arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["context"] = context
+    return arguments
+
+
+def all_arguments(config: TrainConfig) -> dict[str, Any]:
+    """The agent's arguments, its defaults among them."""
+    return {**default_arguments(choose_agent(config.algo, config.preset)[0]), **agent_arguments(config)}
+
+
+def encoder_of(config: TrainConfig) -> KeypointEncoder | None:
+    """The encoder of keypoints, as the settings say, or else the preset; None for pixels."""
+    return (config.encoder or _preset_of(config).encoder) if config.checkpoint else None
+
+
+def history_of(config: TrainConfig) -> int:
+    """How many of its last displacements each keypoint carries, as the settings say, or else the preset."""
+    return _preset_of(config).history if config.history is None else config.history
+
+
+def _preset_of(config: TrainConfig) -> Preset:
+    return PRESETS[choose_agent(config.algo, config.preset)[1]]
+
+
+def validation_envs(config: TrainConfig) -> VecEnv:
+    """The environments of the validation games."""
+    count = min(config.validation_episodes, VALIDATION_ENVS)
+    return make_envs(config, count, FIRST_VALIDATION_SEED, max_steps=VALIDATION_STEPS)
+
+
+def wanted_readout(config: TrainConfig) -> ReadoutConfig:
+    """How keypoints are read: as the settings say, or else the preset."""
+    return config.readout.named(_preset_of(config).readout)
+
+
+def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int | None = None) -> VecEnv:
+    """Environments as the agent sees them, seeded from `first_seed` on, their games cut after `max_steps`."""
+
+    def maker(seed: int) -> Callable[[], gym.Env]:
+        return lambda: make_atari_env(config.game, seed=seed, distractor=config.distractor, max_steps=max_steps)
+
+    envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
+    keep_image = reads_images(agent_arguments(config))
+    if config.checkpoint:
+        envs = VecPermaKeyObservation(
+            envs,
+            config.checkpoint,
+            keep_image=keep_image,
+            history=history_of(config),
+            device=config.device,
+            readout=wanted_readout(config),
+        )
+    return VecTransposeImage(envs) if keep_image or not config.checkpoint else envs

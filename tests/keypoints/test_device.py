@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from sb3_permakey.keypoints.device import resolve_device, resolve_precision
+
+GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def test_devices_that_are_there():
+    assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if GPUS else "cpu")
+
+
+@pytest.mark.parametrize("name", ["foo", "", "cuda:x"])
+def test_a_name_that_is_no_device(name):
+    with pytest.raises(ValueError, match=f"device must be auto, cpu, cuda or another that torch knows, not '{name}'"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", [f"cuda:{GPUS}", "meta"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(ValueError, match=f"there is no device {name} on this machine"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, torch.bfloat16),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, torch.bfloat16),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, torch.float32),
+        ({"ONEDNN_MAX_CPU_ISA": "avx2"}, torch.float32),
+        ({"DNNL_MAX_CPU_ISA": "AVX2"}, torch.float32),
+        ({"ONEDNN_MAX_CPU_ISA": "DEFAULT", "DNNL_MAX_CPU_ISA": "AVX2"}, torch.bfloat16),
+    ],
+)
+def test_onednns_limit_switches_bfloat16_off(monkeypatch, variables, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
