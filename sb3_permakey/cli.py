@@ -3,174 +3,34 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from sb3_permakey.commands.show import ShowConfig, show
-from sb3_permakey.envs.atari import UnknownGameError, plain_game_name
-from sb3_permakey.frames.store import FrameStore
-from sb3_permakey.keypoints import READOUTS, ReadoutConfig, checkpoint_table, load_checkpoint, shipped_checkpoints
-from sb3_permakey.play.collect import CollectConfig, collect
-from sb3_permakey.play.evaluation import EvaluateConfig, evaluate, score_table
-from sb3_permakey.pretraining.config import PRESETS, PretrainConfig
-from sb3_permakey.pretraining.trainer import TrainingDivergedError, pretrain
-from sb3_permakey.scores import GroundTruthError, ScoreConfig, keypoint_score_table, score
-from sb3_permakey.training.run import TrainConfig, train
-from sb3_permakey.training.run_folder import RUN
-from sb3_permakey.training.validation import validation_scores
+from sb3_permakey.commands import checkpoints, collect, evaluate, pretrain, score, show, train
+from sb3_permakey.play.collect import CollectConfig
+from sb3_permakey.play.evaluation import EvaluateConfig
+from sb3_permakey.pretraining.config import PretrainConfig
+from sb3_permakey.pretraining.trainer import TrainingDivergedError
+from sb3_permakey.scores import ScoreConfig
+from sb3_permakey.training.run import TrainConfig
 
-
-@dataclass(frozen=True)
-class CheckpointsConfig:
-    """List the keypoint checkpoints that come with the package, with their scores."""
-
-
-def run_collect(config: CollectConfig) -> None:
-    """Collect frames."""
-    store = collect(config)
-    sizes = ", ".join(f"{len(frames)} {split}" for split, frames in store.splits.items())
-    _say(f"{config.out}: {len(store.episodes)} episodes of {game_name(store)} ({sizes})")
-    out = f"{game_name(store).lower()}.safetensors"
-    _next("pretrain", "--preset", "strong", "--frames", config.out, "--out", out)
-
-
-def run_pretrain(config: PretrainConfig) -> None:
-    """Train a keypoint model."""
-    before = _written_at(config.out)
-    checkpoint = pretrain(config)
-    if os.environ.get("RANK", "0") != "0":
-        return
-    logs = checkpoint.with_suffix(".pretraining")
-    is_new = _written_at(checkpoint) != before
-    _say(
-        f"{checkpoint}: keypoint model{'' if is_new else ', finished before: nothing was left to train'}; "
-        f"{logs}: losses.csv and TensorBoard logs"
-    )
-    if config.score:
-        _score_pretrained(checkpoint, config, is_new)
-    _next("show", "--checkpoint", checkpoint, "--frames", config.frames_folder, "--out", "keypoints.png")
-
-
-def _written_at(path: Path) -> int | None:
-    """When a file was written, in nanoseconds; None where there is none."""
-    return path.stat().st_mtime_ns if path.exists() else None
-
-
-def _score_pretrained(checkpoint: Path, config: PretrainConfig, is_new: bool) -> None:
-    """Score a checkpoint on frames of its game, by each way to read its keypoints; a new one's old scores are gone."""
-    store = FrameStore(config.frames_folder)
-    if not store.is_atari:
-        _say("not scored: true objects are known of Atari games alone")
-        return
-    model = load_checkpoint(checkpoint)
-    try:
-        for readout in (kind.name for kind in READOUTS.values() if kind.reads(model)):
-            picture = checkpoint.with_name(f"{checkpoint.stem}.{readout}.png")
-            if is_new:
-                for path in (picture, picture.with_suffix(".json")):
-                    path.unlink(missing_ok=True)
-            _say(f"read by {readout}:")
-            run_score(
-                ScoreConfig(
-                    (str(checkpoint),),
-                    game_name(store),
-                    picture=picture,
-                    out=picture.with_suffix(".json"),
-                    distractor=config.distractor or store.description.get("distractor"),
-                    readout=ReadoutConfig(readout),
-                )
-            )
-    except (ImportError, UnknownGameError, GroundTruthError) as error:
-        _say(f"not scored: {error}")
-
-
-def run_show(config: ShowConfig) -> None:
-    """Draw keypoints."""
-    store, columns, gif_frames = show(config)
-    _say(f"{config.out}: keypoints and error maps on {columns} frames")
-    if config.gif:
-        _say(f"{config.gif}: keypoints over {gif_frames} consecutive frames")
-    settings = config.readout.as_flags()
-    if store.is_atari:
-        game = game_name(store)
-        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
-        _next("train", "--game", game, "--checkpoint", config.checkpoint, *flags, "--out", f"{game.lower()}-agent")
-    else:
-        arguments = ["env", json.dumps(str(config.checkpoint))]
-        arguments += [f"{name}={json.dumps(value)}" for name, value in settings.items()]
-        _suggest(f"in Python, PermaKeyObservation({', '.join(arguments)})")
-
-
-def run_checkpoints(config: CheckpointsConfig) -> None:
-    """List the checkpoints that come with the package."""
-    _say(checkpoint_table(shipped_checkpoints()))
-
-
-def game_name(store: FrameStore) -> str:
-    """The game of a store's frames, as `make_atari_env` takes it."""
-    return plain_game_name(store.description["game"])
-
-
-def run_score(config: ScoreConfig) -> None:
-    """Score keypoints."""
-    result = score(config)
-    if config.out:
-        _say(f"{config.out}: every score with its interval")
-    if config.picture:
-        _say(f"{config.picture}: frames with objects and keypoints, and the scores")
-    _say(keypoint_score_table(result))
-
-
-def run_train(config: TrainConfig) -> None:
-    """Train an agent."""
-    best = train(config)
-    scores = [mean_score for _, mean_score in validation_scores(config.out)]
-    which = f"the agent after {config.steps} steps, not validated"
-    if scores:
-        which = f"the best agent of {len(scores)} validation(s), mean score {max(scores):.1f}"
-    _say(f"{best}: {which}; {config.out / 'tensorboard'}: logs")
-    _say(f"{config.out / RUN}: with it the same command goes on to more --steps; {_megabytes(config.out / RUN)} MB")
-    checkpoint = ("--checkpoint", config.checkpoint) if config.checkpoint else ()
-    out = config.out / "evaluation.json"
-    _next("evaluate", "--game", config.game, "--agent", best, *checkpoint, "--out", out)
-
-
-def _megabytes(folder: Path) -> int:
-    return round(sum(path.stat().st_size for path in folder.rglob("*")) / 1e6)
-
-
-def run_evaluate(config: EvaluateConfig) -> None:
-    """Evaluate an agent."""
-    result = evaluate(config)
-    _say(f"{config.out}: every game's score" + (f"; {config.video}: the first game" if config.video else ""))
-    _say(score_table(result))
-
-
-NEXT_VARIABLE = "SB3_PERMAKEY_NEXT"
-"""With 0 in this environment variable commands do not name the next one: for scripts that go on by themselves."""
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "collect": (CollectConfig, run_collect),
-    "pretrain": (PretrainConfig, run_pretrain),
-    "show": (ShowConfig, run_show),
-    "score": (ScoreConfig, run_score),
-    "checkpoints": (CheckpointsConfig, run_checkpoints),
-    "train": (TrainConfig, run_train),
-    "evaluate": (EvaluateConfig, run_evaluate),
+    "collect": (CollectConfig, collect.run),
+    "pretrain": (PretrainConfig, pretrain.run),
+    "show": (show.ShowConfig, show.run),
+    "score": (ScoreConfig, score.run),
+    "checkpoints": (checkpoints.CheckpointsConfig, checkpoints.run),
+    "train": (TrainConfig, train.run),
+    "evaluate": (EvaluateConfig, evaluate.run),
 }
-
-
+"""The settings of each command, whose fields are its flags, and what runs it."""
 AFTER_STOP = {
     "collect": "the same command goes on with its first unfinished episode",
     "pretrain": "the same command goes on from where it last saved",
@@ -213,7 +73,7 @@ def _parse(given: list[str]) -> Any:
     What they refuse themselves tyro would print in a box, under its own inner names; it is raised instead.
     """
     kinds: dict[str, Any] = {name: kind for name, (kind, _) in COMMANDS.items()}
-    kinds["pretrain"] = _pretraining_kind(given)
+    kinds["pretrain"] = pretrain.kind_of(given)
 
     def parse() -> Any:
         return tyro.extras.subcommand_cli_from_dict(
@@ -262,24 +122,3 @@ def _warnings_as_sentences() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-def _pretraining_kind(arguments: Sequence[str]) -> type[PretrainConfig]:
-    """The settings that the preset among the arguments names: it decides what all other flags are by default."""
-    parts = [part for argument in arguments for part in argument.split("=", 1)]
-    chosen = [value for flag, value in pairwise(parts) if flag == "--preset" and value in PRESETS]
-    return PRESETS[chosen[-1]] if chosen else PretrainConfig
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _next(*parts: Any) -> None:
-    """Print the command that comes next, as a shell takes it."""
-    _suggest(shlex.join(["sb3-permakey", *map(str, parts)]))
-
-
-def _suggest(step: str) -> None:
-    if os.environ.get(NEXT_VARIABLE) != "0":
-        _say(f"next: {step}")

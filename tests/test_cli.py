@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from sb3_permakey import cli
 from sb3_permakey.cli import COMMANDS, main
+from sb3_permakey.commands.output import NEXT_VARIABLE
 from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.files import write_json
 from sb3_permakey.frames.store import FrameStore, write_store
@@ -161,7 +162,7 @@ def test_one_command_goes_from_a_game_to_its_scores(run, tmp_path, monkeypatch, 
         scored.append(config)
         raise GroundTruthError("no objects today")
 
-    monkeypatch.setattr("sb3_permakey.cli.score", score)
+    monkeypatch.setattr("sb3_permakey.commands.score.score", score)
     checkpoint = tmp_path / "pong.safetensors"
     flags = ("--game", "Pong", "--collect-frames", 2500, "--out", checkpoint, "--batch-size", 2, "--max-steps", 1)
     code, output, errors = run("pretrain", "--method", method, *flags, "--distractor", "both")
@@ -260,8 +261,8 @@ def test_show_of_the_contrast_and_the_commands_that_go_on(run, checkpoint, squar
 
 def test_one_place_names_the_next_command():
     sources = {path.name: path.read_text().count("next: ") for path in Path(cli.__file__).parent.rglob("*.py")}
-    assert {name for name, count in sources.items() if count} == {"cli.py"}
-    assert sources["cli.py"] == 1
+    assert {name for name, count in sources.items() if count} == {"output.py"}
+    assert sources["output.py"] == 1
 
 
 def test_the_demo_says_where_it_is_and_names_no_next_commands():
@@ -269,7 +270,7 @@ def test_the_demo_says_where_it_is_and_names_no_next_commands():
     steps = re.findall(r'step (\d) of 5: .*"\n\t\$\(BIN\)/sb3-permakey (\w+)', makefile)
     commands = ("collect", "pretrain", "show", "train", "evaluate")
     assert sorted(steps) == [(str(number), command) for number, command in enumerate(commands, 1)]
-    assert f"demo-steps: export {cli.NEXT_VARIABLE} := 0" in makefile
+    assert f"demo-steps: export {NEXT_VARIABLE} := 0" in makefile
 
 
 def test_show_refuses_a_frame_that_is_not_there(refused, square_store, tmp_path):
@@ -387,7 +388,7 @@ def test_a_finished_pretraining_says_so_goes_on_and_is_scored_anew(run, frame_st
         scored.append(config.readout)
         raise GroundTruthError("no objects today")
 
-    monkeypatch.setattr("sb3_permakey.cli.score", score)
+    monkeypatch.setattr("sb3_permakey.commands.score.score", score)
     out = tmp_path / "model.safetensors"
     pretrain = ("pretrain", "--frames", frame_store.path, "--out", out, "--batch-size", 4, "--num-keypoints", 3)
     run(*pretrain, "--max-steps", 1)

@@ -1,7 +1,8 @@
-"""Pictures of a checkpoint's keypoints and error maps on the test frames of a store."""
+"""`sb3-permakey show`: pictures of a checkpoint's keypoints and error maps on the test frames of a store."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from sb3_permakey.envs.atari import plain_game_name
+from sb3_permakey.commands.output import name_next, say, suggest
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
 from sb3_permakey.files import require_writable
@@ -62,6 +63,23 @@ class ShowConfig:
             raise ValueError("gif_frames is of the GIF: give gif, the file to write")
 
 
+def run(config: ShowConfig) -> None:
+    """Draw keypoints."""
+    store, columns, gif_frames = show(config)
+    say(f"{config.out}: keypoints and error maps on {columns} frames")
+    if config.gif:
+        say(f"{config.gif}: keypoints over {gif_frames} consecutive frames")
+    settings = config.readout.as_flags()
+    if store.is_atari:
+        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+        out = f"{store.game.lower()}-agent"
+        name_next("train", "--game", store.game, "--checkpoint", config.checkpoint, *flags, "--out", out)
+    else:
+        arguments = ["env", json.dumps(str(config.checkpoint))]
+        arguments += [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+        suggest(f"in Python, PermaKeyObservation({', '.join(arguments)})")
+
+
 def show(config: ShowConfig) -> tuple[FrameStore, int, int]:
     """Draw the pictures.
 
@@ -75,7 +93,7 @@ def show(config: ShowConfig) -> tuple[FrameStore, int, int]:
     require_writable(config.out, config.gif)
     detectors = _detectors(config)
     store = FrameStore(config.frames)
-    warn_of_another_game(config.checkpoint, plain_game_name(store.description["game"]))
+    warn_of_another_game(config.checkpoint, store.game)
     detectors[0].check_channels(store.splits["test"].shape[-1])
     reader = FrameReader(store, detectors[0].device, config.distractor)
     size = reader.size("test")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_permakey.envs.atari import plain_game_name
 from sb3_permakey.files import atomic_array, write_json
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 
@@ -73,6 +74,11 @@ class FrameStore:
                     f"{path}/{split}.npy holds {frames.dtype} {frames.shape}, "
                     f"but frames.json describes {described} uint8 frames"
                 )
+
+    @property
+    def game(self) -> str:
+        """The frames' game, as `make_atari_env` takes it, or the name of another environment."""
+        return plain_game_name(self.description["game"])
 
     @property
     def is_atari(self) -> bool:

@@ -61,7 +61,7 @@ class CollectConfig:
         if self.distractor is not None:
             check_kind(self.distractor)
 
-    def provenance(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, Any]:
         """What determines the episodes, for frames.json."""
         settings = asdict(self)
         for name in ("out", "frames", "shares"):
@@ -144,4 +144,4 @@ def collect(config: CollectConfig) -> FrameStore:
             sources = parse_sources(config.policy)
             return Player(config, Roster(sources, config.game, env.action_space, config.checkpoint, config.seed), env)
 
-        return collect_episodes(config.out, config.frames, config.shares, config.provenance(), open_player)
+        return collect_episodes(config.out, config.frames, config.shares, config.origin(), open_player)

@@ -43,32 +43,32 @@ def require_sizes(frames: int, max_episode_steps: int, shares: Shares, seed: int
 
 
 def collect_episodes(
-    out: Path, frames: int, shares: Shares, provenance: dict[str, Any], open_player: Callable[[], EpisodePlayer]
+    out: Path, frames: int, shares: Shares, origin: dict[str, Any], open_player: Callable[[], EpisodePlayer]
 ) -> FrameStore:
     """Play episodes until they hold the frames wanted, and store them; what was played before is not played again.
 
     :param out: folder to write
     :param frames: number of frames at least; whole episodes are kept
     :param shares: parts of train, valid and test
-    :param provenance: what determines the episodes: game, policy and preprocessing among it
+    :param origin: what determines the episodes: game, policy and preprocessing among it
     :param open_player: opens the player, where there is anything left to play
     :raises FrameStoreError: when the folder holds frames that were made with other settings, or too few
     :raises WriteError: when the folder cannot be written, or another collection is writing it
     """
-    provenance = json.loads(json.dumps(provenance, default=str))
+    origin = json.loads(json.dumps(origin, default=str))
     if (out / DESCRIPTION).exists():
-        return _finished(out, frames, provenance)
+        return _finished(out, frames, origin)
     require_writable(out / DESCRIPTION)
     with locked_folder(out):
         if (out / DESCRIPTION).exists():  # by a collection that has ended meanwhile
-            return _finished(out, frames, provenance)
+            return _finished(out, frames, origin)
         collection, episodes = out / COLLECTION, out / "episodes"
         if collection.exists() and any(episodes.glob("[0-9]*.npy")):
-            _require_same(out, read_json(collection), provenance)
+            _require_same(out, read_json(collection), origin)
         player = open_player()
-        write_json(collection, provenance)
-        lengths = _play_missing(player, frames, provenance, episodes)
-        store = write_store(out, StoredEpisodes(episodes, len(lengths)), shares, provenance)
+        write_json(collection, origin)
+        lengths = _play_missing(player, frames, origin, episodes)
+        store = write_store(out, StoredEpisodes(episodes, len(lengths)), shares, origin)
         shutil.rmtree(episodes)
         collection.unlink()
         return store
@@ -96,26 +96,26 @@ class StoredEpisodes(Sequence[np.ndarray]):
         return np.load(_episode_path(self.folder, index), mmap_mode="r")
 
 
-def _finished(out: Path, frames: int, provenance: dict[str, Any]) -> FrameStore:
+def _finished(out: Path, frames: int, origin: dict[str, Any]) -> FrameStore:
     """A store that was finished before, if it is what is wanted."""
     store = FrameStore(out)
-    _require_same(out, store.description, provenance)
+    _require_same(out, store.description, origin)
     if sum(episode.length for episode in store.episodes) < frames:
         raise FrameStoreError(f"{out} is finished with fewer than {frames} frames; use another folder")
     return store
 
 
-def _play_missing(player: EpisodePlayer, frames: int, provenance: dict[str, Any], folder: Path) -> list[int]:
+def _play_missing(player: EpisodePlayer, frames: int, origin: dict[str, Any], folder: Path) -> list[int]:
     """Play until the first episodes, without a gap, hold the frames wanted; their lengths."""
     folder.mkdir(parents=True, exist_ok=True)
     done = {int(path.stem): len(np.load(path, mmap_mode="r")) for path in folder.glob("[0-9]*.npy")}
-    with tqdm(total=frames, unit="frame", desc=f"collecting {provenance['game']}") as progress:
+    with tqdm(total=frames, unit="frame", desc=f"collecting {origin['game']}") as progress:
         while sum(lengths := _without_gap(done)) < frames:
             progress.update(sum(lengths) - progress.n)
             index = len(lengths)
             if not player.start(index):
                 raise FrameStoreError(
-                    f"the recordings of {' '.join(provenance['policy'])} end after {sum(lengths)} frames; "
+                    f"the recordings of {' '.join(origin['policy'])} end after {sum(lengths)} frames; "
                     "collect no more than these, or give them a smaller share"
                 )
             while not player.step():

@@ -47,16 +47,14 @@ def record_frames(
     """
     require_frames(env.observation_space)
     require_sizes(frames, max_episode_steps, shares, seed)
-    provenance = {
+    origin = {
         "game": env.spec.id if env.spec else type(env.unwrapped).__name__,
         "policy": [getattr(policy, "__name__", type(policy).__name__) if policy else RANDOM],
         "max_episode_steps": max_episode_steps,
         "seed": seed,
         "preprocessing": None,
     }
-    return collect_episodes(
-        Path(out), frames, shares, provenance, lambda: _Player(env, policy, max_episode_steps, seed)
-    )
+    return collect_episodes(Path(out), frames, shares, origin, lambda: _Player(env, policy, max_episode_steps, seed))
 
 
 class _Player:

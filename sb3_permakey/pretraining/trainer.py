@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sb3_permakey.envs.atari import PREPROCESSING, plain_game_name
+from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.figures import keypoint_panel
 from sb3_permakey.files import locked_folder, require_writable
 from sb3_permakey.frames.reader import FrameReader
@@ -31,7 +30,6 @@ from sb3_permakey.keypoints import (
 )
 from sb3_permakey.keypoints.checkpoint import GAME
 from sb3_permakey.keypoints.device import keep_freed_memory, place, resolve_device, resolve_precision
-from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
 from sb3_permakey.pretraining.logs import TrainingLog
@@ -61,7 +59,8 @@ class TrainingDivergedError(RuntimeError):
 def pretrain(config: PretrainConfig) -> Path:
     """Train a keypoint model; a run that was stopped goes on, and so does a finished one that may now be longer.
 
-    A finished run whose steps, epochs and minutes leave nothing to do is not done again.
+    A finished run whose steps, epochs and minutes leave nothing to do is not done again. The frames are there: those of
+    a game are collected by `sb3_permakey.commands.pretrain`.
 
     The checkpoint holds the last weights. Early stopping ends a run but does not go back to its best validation loss:
     the LSPN predicts features that change while the encoder learns, so that a lower loss does not mark a better model.
@@ -76,15 +75,6 @@ def pretrain(config: PretrainConfig) -> Path:
     :raises CheckpointError: when `frozen_from` names no good checkpoint or one with other settings
     :raises WriteError: when checkpoint or state cannot be written, or another run is writing them
     """
-    if config.game:
-        if "WORLD_SIZE" in os.environ:
-            raise ValueError("collect the frames first: several processes cannot share one collection")
-        # What can be told before the frames are collected.
-        resolve_device(config.device)
-        require_writable(config.out)
-        if config.frozen_from:
-            load_checkpoint(config.frozen_from)
-        collect(CollectConfig(game=config.game, out=config.frames_folder, frames=config.collect_frames))
     return Pretraining(config).run()
 
 
@@ -201,7 +191,7 @@ class Pretraining:
     def _write_checkpoint(self) -> Path:
         """The checkpoint; of a model that took its frozen modules from one for detection only, another such one."""
         save = save_for_detection if self.model.for_detection_only else save_checkpoint
-        return save(self.model, self.config.out, metadata={GAME: plain_game_name(self.store.description["game"])})
+        return save(self.model, self.config.out, metadata={GAME: self.store.game})
 
     def _make_stage(self) -> Stage:
         return self.stages[self.progress.stage].make()

@@ -4,7 +4,7 @@ from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTr
 from sb3_permakey.scores.labelled import LabelledFrames, labelled_frames
 from sb3_permakey.scores.scoring import ScoreConfig, detect_pairs, score
 from sb3_permakey.scores.statistics import (
-    Figure,
+    Estimate,
     grid_points,
     random_points,
     score_categories,
@@ -14,7 +14,7 @@ from sb3_permakey.scores.statistics import (
 from sb3_permakey.scores.tables import keypoint_score_table
 
 __all__ = [
-    "Figure",
+    "Estimate",
     "FrameObjects",
     "GroundTruth",
     "GroundTruthError",

@@ -24,7 +24,7 @@ from sb3_permakey.scores.labelled import MOST_EPISODES, MOST_SCORING_SEED, Label
 from sb3_permakey.scores.measures import bars_area_share
 from sb3_permakey.scores.pictures import score_picture
 from sb3_permakey.scores.statistics import (
-    Figure,
+    Estimate,
     grid_points,
     random_points,
     score_categories,
@@ -211,14 +211,14 @@ def _all_scores(
     """Scores of each checkpoint, and of all of them, random points and grid."""
 
     def scores(centers: Centers) -> dict[str, Any]:
-        figures = score_keypoints(*centers, labelled, window_std, margin_px=config.margin_px, seed=config.seed)
-        return {name: _as_json(figure) for name, figure in figures.items()}
+        estimates = score_keypoints(*centers, labelled, window_std, margin_px=config.margin_px, seed=config.seed)
+        return {name: _as_json(estimate) for name, estimate in estimates.items()}
 
     def categories(centers: Centers) -> dict[str, Any]:
-        figures = score_categories(*centers, labelled, margin_px=config.margin_px, seed=config.seed)
+        estimates = score_categories(*centers, labelled, margin_px=config.margin_px, seed=config.seed)
         return {
-            category: {name: _as_json(figure) for name, figure in of_category.items()}
-            for category, of_category in figures.items()
+            category: {name: _as_json(estimate) for name, estimate in of_category.items()}
+            for category, of_category in estimates.items()
         }
 
     count, num_keypoints = detected[0][0].shape[:2]
@@ -257,5 +257,5 @@ def _bars_area_share(labelled: LabelledFrames) -> float | None:
     return float(np.mean([bars_area_share(top, left) for top, left in zip(*labelled.bars, strict=True)]))
 
 
-def _as_json(figure: Figure) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in figure._asdict().items()}
+def _as_json(estimate: Estimate) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}

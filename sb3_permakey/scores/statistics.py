@@ -1,4 +1,4 @@
-"""Figures of pooled frames with bootstrap intervals, and the points to compare keypoints with."""
+"""Estimates from pooled frames with bootstrap intervals, and the points to compare keypoints with."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ F1_PARTS = {
 }
 
 
-class Figure(NamedTuple):
-    """A figure with its 95 % interval; NaN where nothing was counted."""
+class Estimate(NamedTuple):
+    """A measured value with its 95 % interval; NaN where nothing was counted."""
 
     value: float
     low: float
@@ -37,9 +37,9 @@ def f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
     return 2 * precision * recall / np.where(precision + recall == 0, 1, precision + recall)
 
 
-def pooled_figures(
+def pooled_estimates(
     tallies: Mapping[str, Tally], episodes: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Ratios of sums over all frames, with percentile intervals from resampled episodes.
 
     Whole episodes are drawn with replacement, as many as there are, because frames of an episode are alike. F1 joins
@@ -57,7 +57,7 @@ def pooled_figures(
     drawn = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     values = _ratios(sums.sum(axis=0)[None], list(tallies))
     samples = _ratios(sums[drawn].sum(axis=1), list(tallies))
-    return {name: Figure(float(values[name][0]), *_interval(samples[name])) for name in values}
+    return {name: Estimate(float(values[name][0]), *_interval(samples[name])) for name in values}
 
 
 def score_keypoints(
@@ -69,7 +69,7 @@ def score_keypoints(
     margin_px: float = 3.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Every score of keypoints, or of any points, on labelled frames.
 
     :param centers_t: (..., N, K, 2), (y, x) in [-1, 1], on the first frames of the N pairs; leading axes, draws or
@@ -95,7 +95,7 @@ def score_keypoints(
         for index, objects in enumerate(labelled.objects)
     ]
     tallies = {name: Tally(*np.array([frame[name] for frame in per_frame], dtype=float).T) for name in per_frame[0]}
-    return pooled_figures(tallies, labelled.episodes, resamples=resamples, seed=seed)
+    return pooled_estimates(tallies, labelled.episodes, resamples=resamples, seed=seed)
 
 
 def score_categories(
@@ -106,14 +106,14 @@ def score_categories(
     margin_px: float = 3.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, Estimate]]:
     """Scores of each category of objects alone: which ones are hit, are followed, and how exactly.
 
     "recall": share of the objects with a point near; "tracking": share of the moving ones that keep it for a step;
     "motion_error_px": how far, in a step, the points that are kept move otherwise than their objects. Arguments as of
     `score_keypoints`.
 
-    :return: figures of each category of the pairs' first frames
+    :return: estimates of each category of the pairs' first frames
     :raises ValueError: when the points' shapes do not fit
     """
     _check_points(centers_t, centers_t1, len(labelled.frames))
@@ -122,19 +122,21 @@ def score_categories(
         for index, objects in enumerate(labelled.objects)
     ]
     absent = dict.fromkeys(CATEGORY_SCORES, Tally(0, 0))
-    figures = {}
+    estimates = {}
     for category in sorted({category for frame in per_frame for category in frame}):
         frames = [frame.get(category, absent) for frame in per_frame]
         tallies = {name: Tally(*np.array([frame[name] for frame in frames], dtype=float).T) for name in CATEGORY_SCORES}
-        figures[category] = pooled_figures(tallies, labelled.episodes, resamples=resamples, seed=seed)
-    return figures
+        estimates[category] = pooled_estimates(tallies, labelled.episodes, resamples=resamples, seed=seed)
+    return estimates
 
 
-def score_stability(centers: np.ndarray, episodes: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
+def score_stability(
+    centers: np.ndarray, episodes: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
     """Mean distance in pixels between matched points of checkpoints (S, N, K, 2) on frames of these episodes (N,)."""
     distances = matched_distances(centers)
     tallies = {"stability": Tally(distances, np.ones(len(distances)))}
-    return pooled_figures(tallies, episodes, resamples=resamples, seed=seed)["stability"]
+    return pooled_estimates(tallies, episodes, resamples=resamples, seed=seed)["stability"]
 
 
 def random_points(draws: int, frames: int, count: int, seed: int = 0) -> np.ndarray:

@@ -257,20 +257,6 @@ def test_impossible_and_useless_settings_are_named(frame_store, tmp_path, settin
         config_for(frame_store, tmp_path / "model.safetensors", **settings)
 
 
-def test_what_can_be_told_is_told_before_frames_are_collected(tmp_path, monkeypatch):
-    monkeypatch.setattr("sb3_permakey.pretraining.trainer.collect", lambda config: pytest.fail("frames were collected"))
-    (tmp_path / "file").write_text("not a folder")
-    out = tmp_path / "model.safetensors"
-    with pytest.raises(ValueError, match="collect_frames must be at least a batch of 32"):
-        PretrainConfig(out, game="Pong", collect_frames=31)
-    with pytest.raises(WriteError, match="could not write .*file/model.safetensors: Not a directory"):
-        pretrain(PretrainConfig(tmp_path / "file" / "model.safetensors", game="Pong"))
-    with pytest.raises(ValueError, match="there is no device meta"):
-        pretrain(PretrainConfig(out, game="Pong", device="meta"))
-    with pytest.raises(CheckpointError, match="no keypoint checkpoint at"):
-        pretrain(PretrainConfig(out, game="Pong", frozen_from=tmp_path / "nowhere.safetensors"))
-
-
 def test_a_checkpoint_that_cannot_be_written_is_named_before_the_first_step(frame_store, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     training = Pretraining(config_for(frame_store, tmp_path / "file" / "model.safetensors"))

@@ -28,7 +28,7 @@ from sb3_permakey.scores import (
 from sb3_permakey.scores import measures as m
 from sb3_permakey.scores.labelled import evenly_spread
 from sb3_permakey.scores.pictures import DISPLAY_COLOR, OBJECT_COLOR, draw_objects
-from sb3_permakey.scores.statistics import pooled_figures
+from sb3_permakey.scores.statistics import pooled_estimates
 
 
 def at(*places: tuple[float, float]) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_bootstrap_is_the_slow_one():
     tallies = {
         name: m.Tally(random.integers(0, 4, 6), random.integers(4, 9, 6)) for name in ("precision", "recall", "other")
     }
-    figures = pooled_figures(tallies, episodes, resamples=50, seed=7)
+    figures = pooled_estimates(tallies, episodes, resamples=50, seed=7)
     drawn = np.random.default_rng(7).integers(3, size=(50, 3))
     samples = {name: [] for name in (*tallies, "f1")}
     for choice in drawn:
@@ -207,14 +207,14 @@ def test_bootstrap_is_the_slow_one():
 
 def test_what_was_never_counted_is_no_number():
     tallies = {"precision": m.Tally(np.zeros(2), np.ones(2)), "recall": m.Tally(np.zeros(2), np.zeros(2))}
-    figures = pooled_figures(tallies, np.array([0, 1]))
+    figures = pooled_estimates(tallies, np.array([0, 1]))
     assert figures["precision"] == (0, 0, 0)
     assert all(math.isnan(value) for name in ("recall", "f1") for value in figures[name])
 
 
 def test_f1_of_nothing_found_is_zero():
     tallies = {"precision": m.Tally(np.zeros(2), np.ones(2)), "recall": m.Tally(np.zeros(2), np.ones(2))}
-    assert pooled_figures(tallies, np.array([0, 1]))["f1"] == (0, 0, 0)
+    assert pooled_estimates(tallies, np.array([0, 1]))["f1"] == (0, 0, 0)
 
 
 def test_scores_pool_frames_and_draws():
