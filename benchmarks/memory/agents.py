@@ -83,6 +83,7 @@ RAINBOW: dict[str, Settings] = {
         "learning_rate": 1e-3,
         "learning_starts": 500,
         "gradient_steps": 1,
+        "tau": 0.02,
         "gamma": 0.99,
         "n_steps": 10,
         "v_min": 0.0,
@@ -90,7 +91,7 @@ RAINBOW: dict[str, Settings] = {
         "reset_interval": 0,
     },
 }
-"""Rainbow, where nothing needs a memory; no return is above 100 with this discount. Chosen on seeds 1 and 4."""
+"""Rainbow, where nothing needs a memory; no return is above 100 with this discount. Chosen on seeds 1, 4 and 9."""
 STACKED_FRAMES = 4
 ON_POLICY: dict[str, Settings] = {
     "cartpole": {
