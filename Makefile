@@ -72,7 +72,7 @@ dist: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet]"
 	touch $@
 
 $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""The command line: sb3-permakey collect | pretrain | show | score | checkpoints | train | evaluate."""
+"""The command line: sb3-permakey and the name of a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from sb3_permakey.commands import checkpoints, collect, evaluate, pretrain, score, show, train
+from sb3_permakey.commands import checkpoints, collect, detect, evaluate, pretrain, score, show, train
 from sb3_permakey.play.collect import CollectConfig
 from sb3_permakey.play.evaluation import EvaluateConfig
 from sb3_permakey.pretraining.config import PretrainConfig
@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "show": (show.ShowConfig, show.run),
     "score": (ScoreConfig, score.run),
     "checkpoints": (checkpoints.CheckpointsConfig, checkpoints.run),
+    "detect": (detect.DetectConfig, detect.run),
     "train": (TrainConfig, train.run),
     "evaluate": (EvaluateConfig, evaluate.run),
 }
@@ -81,7 +82,8 @@ def _parse(given: list[str]) -> Any:
             config=(tyro.conf.OmitArgPrefixes,),
             prog="sb3-permakey",
             description="Object keypoints for reinforcement learning: collect frames, pretrain keypoints on them, "
-            "show and score these, train an agent that sees them, evaluate it. Each command names the next one.",
+            "show and score these, write them to files, train an agent that sees them, evaluate it. Each "
+            "command names the next one; --version says which release this is.",
             args=given,
         )
 

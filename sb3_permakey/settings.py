@@ -45,8 +45,12 @@ def require_choice(choices: Sequence[str], **settings: str | None) -> None:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def require_suffix(suffix: str, **paths: Path | None) -> None:
-    """Raise ValueError unless the paths end in `suffix`, small or capital: a file's name tells its format."""
+def require_suffix(suffix: str | Sequence[str], **paths: Path | None) -> None:
+    """Raise ValueError unless the paths end in `suffix`, or in one of several, small or capital.
+
+    A file's name tells its format.
+    """
+    suffixes = (suffix,) if isinstance(suffix, str) else suffix
     for name, path in paths.items():
-        if path is not None and path.suffix.lower() != suffix:
-            raise ValueError(f"{name} must name a {suffix} file, not {path}")
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise ValueError(f"{name} must name a {' or '.join(suffixes)} file, not {path}")

@@ -14,6 +14,7 @@ from sb3_permakey.keypoints.detector import KeypointDetector
 from sb3_permakey.keypoints.model import MODELS, FrozenModel, KeypointModel, Keypoints, register_model
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig, PermaKeyLosses
 from sb3_permakey.keypoints.readouts import READOUTS, Readout, ReadoutConfig, ReadoutName, register_readout
+from sb3_permakey.keypoints.recorded import KeypointFileError, RecordedKeypoints, read_keypoints, write_keypoints
 from sb3_permakey.keypoints.shipped import ShippedCheckpoint, checkpoint_exists, checkpoint_table, shipped_checkpoints
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig, TransporterLosses
 
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "FrozenModel",
     "KeypointDetector",
+    "KeypointFileError",
     "KeypointModel",
     "Keypoints",
     "PermaKey",
@@ -31,6 +33,7 @@ __all__ = [
     "Readout",
     "ReadoutConfig",
     "ReadoutName",
+    "RecordedKeypoints",
     "ShippedCheckpoint",
     "Transporter",
     "TransporterConfig",
@@ -41,10 +44,12 @@ __all__ = [
     "load_checkpoint",
     "model_fingerprint",
     "register_model",
+    "read_keypoints",
     "register_readout",
     "require_trainable",
     "save_checkpoint",
     "save_for_detection",
     "shipped_checkpoints",
     "warn_of_another_game",
+    "write_keypoints",
 ]

@@ -117,15 +117,21 @@ class KeypointTracker:
         :param episode_starts: (B,), True where the frame is an episode's first
         :param rows: (B,), which environment each frame comes from; None: frame i from environment i
         """
-        environments = range(len(keypoints.centers)) if rows is None else rows
-        orders = np.tile(np.arange(keypoints.centers.shape[1]), (len(keypoints.centers), 1))
-        for index, (row, starts) in enumerate(zip(environments, episode_starts, strict=True)):
-            centers = keypoints.centers[index]
-            if row in self._last_centers and not starts:
-                orders[index] = match_keypoints(self._last_centers[row], centers)
-            self._last_centers[row] = centers[orders[index]]
+        orders = self.orders(keypoints.centers, episode_starts, rows)
         frames = np.arange(len(orders))[:, None]
         return Keypoints(*(None if values is None else values[frames, orders] for values in keypoints))
+
+    def orders(
+        self, centers: np.ndarray, episode_starts: Sequence[bool] | np.ndarray, rows: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """The order (B, K) into which `track` puts the keypoints of each frame, whose centers are (B, K, 2)."""
+        environments = range(len(centers)) if rows is None else rows
+        orders = np.tile(np.arange(centers.shape[1]), (len(centers), 1))
+        for index, (row, starts) in enumerate(zip(environments, episode_starts, strict=True)):
+            if row in self._last_centers and not starts:
+                orders[index] = match_keypoints(self._last_centers[row], centers[index])
+            self._last_centers[row] = centers[index][orders[index]]
+        return orders
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the environments alone, numbered anew from 0."""
