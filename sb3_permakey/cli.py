@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from sb3_permakey.commands import checkpoints, collect, detect, evaluate, pretrain, score, show, train
+from sb3_permakey.commands import checkpoints, collect, compare, detect, evaluate, pretrain, score, show, train
 from sb3_permakey.play.collect import CollectConfig
 from sb3_permakey.play.evaluation import EvaluateConfig
 from sb3_permakey.pretraining.config import PretrainConfig
@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "detect": (detect.DetectConfig, detect.run),
     "train": (TrainConfig, train.run),
     "evaluate": (EvaluateConfig, evaluate.run),
+    "compare": (compare.CompareConfig, compare.run),
 }
 """The settings of each command, whose fields are its flags, and what runs it."""
 AFTER_STOP = {
@@ -82,7 +83,7 @@ def _parse(given: list[str]) -> Any:
             config=(tyro.conf.OmitArgPrefixes,),
             prog="sb3-permakey",
             description="Object keypoints for reinforcement learning: collect frames, pretrain keypoints on them, "
-            "show and score these, write them to files, train an agent that sees them, evaluate it. Each "
+            "show and score these, write them to files, train an agent that sees them, evaluate it, compare runs. Each "
             "command names the next one; --version says which release this is.",
             args=given,
         )

@@ -101,6 +101,8 @@ def brought_by(extra: str, own: dict) -> set[str]:
         ("scores", ("ale_py", "cv2", "ocatari")),
         ("players", ("ale_py", "cv2", "huggingface_sb3", "minari", "h5py", "huggingface_hub")),
         ("benchmarks", ("ale_py", "cv2", "ray", "rliable", "pandas", "matplotlib")),
+        ("curves", ("matplotlib",)),
+        ("parquet", ("pyarrow",)),
         ("zoo", ("rl_zoo3", "requests", "optuna", "pandas", "pygame", "moviepy")),
     ],
 )
@@ -127,4 +129,8 @@ def test_commands_come_from_one_place_and_name_extras_that_there_are():
         if path.name != "extras.py":
             assert not re.search(r"pip install[^\n]*sb3-permakey", text), path
         named |= set(re.findall(r'missing_package\(.*, "(\w+)"\)', text))
-    assert {"atari", "benchmarks", "players", "scores"} <= named <= set(PROJECT["optional-dependencies"])
+    assert (
+        {"atari", "benchmarks", "curves", "parquet", "players", "scores"}
+        <= named
+        <= set(PROJECT["optional-dependencies"])
+    )
