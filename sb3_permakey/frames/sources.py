@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from sb3_permakey.extras import missing_package
 from sb3_permakey.frames.store import DESCRIPTION, FrameStore
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+LEAST_SHARE = 0.9
+"""Of a video's frames; its own count of them is an estimate in some formats."""
 
 
 class FrameSourceError(ValueError):
@@ -69,17 +72,19 @@ def frames_of_video(path: Path) -> FrameSource:
     if not video.isOpened():
         raise FrameSourceError(f"{path} is not a video that OpenCV can read")
 
+    told = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+
     def frames() -> Iterator[tuple[int, np.ndarray]]:
+        count = 0
         try:
-            while True:
-                is_there, frame = video.read()
-                if not is_there:
-                    return
-                yield 0, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            while (read := video.read())[0]:
+                count += 1
+                yield 0, cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
         finally:
             video.release()
+        if count < LEAST_SHARE * told:
+            warnings.warn(f"{path} says that it has {told} frames, but {count} could be read", stacklevel=2)
 
-    told = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     return FrameSource(str(path), frames(), told if told > 0 else None)
 
 

@@ -178,9 +178,9 @@ def _episodes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     for file in _files(path, "episodes"):
         try:
             with open(file, newline="") as opened:
-                head = opened.readline()
-                begun = json.loads(head.removeprefix("#"))["t_start"]
-                rows = csv.DictReader(opened)
+                begun = json.loads(opened.readline().removeprefix("#"))["t_start"]
+                # The last line of a run that goes on, or was killed, may be a part of one.
+                rows = csv.DictReader(line for line in opened if line.endswith("\n"))
                 ended += [(begun + float(row["t"]), int(row["l"]), float(row["r"])) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
             raise RunFilesError(f"{file} is not a whole file of SB3's Monitor ({error})") from error

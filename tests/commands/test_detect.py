@@ -2,6 +2,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw
 from sb3_permakey.cli import main
 from sb3_permakey.commands.detect import DetectConfig, detect
 from sb3_permakey.figures import save_mp4, save_png
-from sb3_permakey.frames.sources import FrameSourceError, frames_at
+from sb3_permakey.frames.sources import FrameSourceError, frames_at, frames_of_video
 from sb3_permakey.frames.store import write_store
 from sb3_permakey.keypoints import READOUTS, KeypointDetector, ReadoutConfig, read_keypoints
 from sb3_permakey.keypoints.peaks import KeypointTracker
@@ -95,6 +96,19 @@ def test_each_frame_of_a_video_is_read_once(checkpoint, brightest, tmp_path):
     assert found.centers_px.shape == (20, 1, 2)
     assert (found.centers_px[:, 0] >= boxes[:, :2] - 2).all()
     assert (found.centers_px[:, 0] <= boxes[:, 2:] + 2).all()
+
+
+def test_a_video_that_is_cut_short_is_told(tmp_path):
+    frames, _ = pictures((120, 200), count=20)
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 15, (200, 120))
+    for frame in frames:
+        video.write(frame)
+    video.release()
+    assert len(list(frames_of_video(tmp_path / "v.avi").frames)) == 20
+    whole = (tmp_path / "v.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=r"cut.avi says that it has \d+ frames, but \d+ could be read"):
+        assert 0 < len(list(frames_of_video(tmp_path / "cut.avi").frames)) < 18
 
 
 def test_pictures_in_the_order_of_their_numbers(tmp_path):

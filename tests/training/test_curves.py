@@ -74,6 +74,13 @@ def test_the_last_hundred_episodes_count(tmp_path):
     assert run.means[0] == np.mean(range(4))
 
 
+def test_a_line_that_is_being_written_does_not_count(tmp_path):
+    path = monitored(tmp_path / "a.monitor.csv", 0, [(1, 10, 1), (3, 10, 2)])
+    path.write_text(path.read_text() + "99,1")
+    (run,), _ = read_curves([path])
+    assert (run.steps[-1], run.means[-1]) == (20, 2)
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
