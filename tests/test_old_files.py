@@ -72,7 +72,8 @@ def test_agents_play_the_same(old, expected, name):
     assert len(np.unique(actions)) > 1
     for index, frame in enumerate(expected["frames"]):
         assert player.act(frame[None], starts[[index]]) == actions[index]
-        np.testing.assert_allclose(np.stack(player.state), expected[f"{name}.states"][index], atol=2e-3)
+        # The LSTM's cells are as large as 8 here; with AVX2 alone one differs by .002.
+        np.testing.assert_allclose(np.stack(player.state), expected[f"{name}.states"][index], atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", AGENTS)

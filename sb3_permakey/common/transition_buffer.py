@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -41,33 +40,18 @@ class PrioritizedReplayBuffer(PrioritizedSequenceReplayBuffer):
 
     n and the discount are chosen when a batch is drawn, so that both may change while an agent learns.
 
-    :param buffer_size: observations stored in all environments together
-    :param observation_space: anything SB3 preprocesses
-    :param action_space: ``Discrete``
-    :param device: where the sampled tensors go
-    :param n_envs: number of parallel environments
+    :param arguments: those of PrioritizedSequenceReplayBuffer, by place
     :param alpha: exponent of the priorities; 0 draws uniformly
     :param beta: exponent of the importance weights; 0 for none
-    :param kwargs: the other arguments of SequenceReplayBuffer; ``lookahead`` is the largest n
+    :param sequence_length: 1, unless windows are wanted too
+    :param kwargs: its other arguments by name; ``lookahead`` is the largest n
     :raises ValueError: if an argument is out of its range
     """
 
     def __init__(
-        self,
-        buffer_size: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        device: torch.device | str = "auto",
-        n_envs: int = 1,
-        *,
-        alpha: float = 0.5,
-        beta: float = 0.5,
-        **kwargs: Any,
+        self, *arguments: Any, alpha: float = 0.5, beta: float = 0.5, sequence_length: int = 1, **kwargs: Any
     ) -> None:
-        settings = {"sequence_length": 1, **kwargs}
-        super().__init__(
-            buffer_size, observation_space, action_space, device, n_envs, alpha=alpha, beta=beta, **settings
-        )
+        super().__init__(*arguments, alpha=alpha, beta=beta, sequence_length=sequence_length, **kwargs)
 
     def sample_transitions(
         self, batch_size: int, n_steps: int, gamma: float, env: VecNormalize | None = None

@@ -32,33 +32,21 @@ class Rainbow(RecurrentQLearning):
     of BBF, https://arxiv.org/abs/2305.19452, whose settings are the defaults; `sb3_permakey.common.presets` holds the
     original's too.
 
+    Arguments up to ``_init_setup_model`` are those of SB3's DQN, in its order, and mean what they mean there and in
+    `RecurrentQLearning`, which explains them all. Here are those that mean more, or have another default.
+
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", "PermaKeyPolicy", or a class
     :param env: the environment to learn from (if registered in gymnasium, can be str)
-    :param learning_rate: learning rate, may be a function of the remaining progress (from 1 to 0)
-    :param buffer_size: observations in the replay buffer, of all environments together
     :param learning_starts: steps of random play before learning starts
     :param batch_size: transitions in a batch
-    :param tau: part of the online network that moves into the target network at its update ("Polyak update")
+    :param tau: part of the online network that moves into the target network after each update
     :param gamma: discount factor, or (from, to, over how many updates), begun anew at each reset
-    :param train_freq: environment steps between updates, or a tuple like ``(5, "step")`` or ``(2, "episode")``
     :param gradient_steps: gradient updates each time; -1 for as many as steps were made
     :param replay_buffer_class: a subclass of PrioritizedReplayBuffer, which is the default
-    :param replay_buffer_kwargs: its further arguments
-    :param optimize_memory_usage: must be False, the buffer already stores each observation once
     :param n_steps: n of the n-step targets, or (from, to, over how many updates), begun anew at each reset
-    :param target_update_interval: environment steps between updates of the target network, as in DQN, which come right
-        after gradient updates: 1 for one after each; or ``(2500, "update")`` to count gradient updates
     :param exploration_fraction: part of the training over which the exploration rate falls
-    :param exploration_initial_eps: rate of random actions at the beginning
-    :param exploration_final_eps: rate of random actions at the end
-    :param max_grad_norm: the gradient's norm is clipped to this
-    :param stats_window_size: episodes over which the logged statistics are averaged
-    :param tensorboard_log: TensorBoard directory, None for no logging
+    :param exploration_final_eps: rate of random actions from then on
     :param policy_kwargs: further arguments of the policy
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
-    :param seed: seed of all random numbers
-    :param device: "cpu", "cuda" or "auto"
-    :param _init_setup_model: whether to build the networks at once
     :param double_q: whether the online network chooses the actions that the target network values
     :param dueling: whether state value and advantages are added up
     :param value_head: "categorical", "quantile", "scalar", or what makes `Values` of your own
