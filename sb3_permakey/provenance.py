@@ -54,7 +54,7 @@ COMMIT = source_commit(Path(__file__).parent)
 def provenance() -> dict[str, Any]:
     """Command line, commit of the source tree when the process began, package versions and kind of machine."""
     return {
-        "command": shlex.join([*_program(Path(sys.argv[0])), *sys.argv[1:]]),
+        "command": command_line(),
         "commit": COMMIT,
         "versions": {package: _version(package) for package in PACKAGES},
         "machine": {
@@ -65,6 +65,21 @@ def provenance() -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def command_line() -> str:
+    """The process's command as anybody can type it: of folders elsewhere on this machine the last name alone."""
+    return shlex.join([*_program(Path(sys.argv[0])), *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(argument: str) -> str:
+    """An argument, or the value behind its equals sign, without the folders above an absolute path."""
+    flag, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    here = Path.cwd()
+    return f"{flag}{equals}{path.relative_to(here) if path.is_relative_to(here) else path.name}"
 
 
 def _program(path: Path) -> list[str]:

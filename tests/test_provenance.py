@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_permakey.provenance import COMMIT, provenance, source_commit
+from sb3_permakey.provenance import COMMIT, command_line, provenance, source_commit
 
 
 @pytest.fixture
@@ -64,3 +64,12 @@ def test_provenance_names_command_versions_and_machine():
 def test_the_command_can_be_typed_again(program, command, monkeypatch):
     monkeypatch.setattr("sys.argv", [str(Path(__file__).parents[1] / program), "--seeds", "0"])
     assert provenance()["command"] == command
+
+
+def test_the_command_names_no_folder_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--out", str(tmp_path / "runs" / "one"), "--results", "/elsewhere/results", "--folder=/else/where"]
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments, "--settings", "rate=1e-4", "size=[1,2]"])
+    assert command_line() == (
+        "train.py --out runs/one --results results --folder=where --settings rate=1e-4 'size=[1,2]'"
+    )

@@ -19,8 +19,6 @@ paper's statistic needs it. Settings are chosen by validation alone: `--test-epi
 from __future__ import annotations
 
 import itertools
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +34,7 @@ from benchmarks.atari100k.tables import all_runs_table, group_runs
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.envs.atari import atari_env_id, plain_game_name
+from sb3_permakey.provenance import command_line
 
 GAMES = ("BattleZone", "MsPacman", "Seaquest", "Frostbite")
 MEMORY_BYTES = {True: 5 * 10**9, False: 2 * 10**9}
@@ -107,7 +106,6 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
         if wanted is not None:
             missing = benchmark.pretrain and find_checkpoint(wanted) is None
             checkpoints[wanted] = pretrain(wanted) if missing else require_checkpoint(wanted)
-    command = shlex.join(["python", "-m", "benchmarks.atari100k", *sys.argv[1:]])
     tasks = [
         Task(
             run=run,
@@ -117,7 +115,7 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
             folder=benchmark.folder.resolve(),
             results=benchmark.results.resolve(),
             device=benchmark.device,
-            command=command,
+            command=command_line(),
         )
         for run in dict.fromkeys(runs)
     ]
