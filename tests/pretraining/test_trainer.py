@@ -96,7 +96,8 @@ def test_stored_error_maps_are_those_of_the_frozen_modules(frame_store, tmp_path
 
 
 @pytest.mark.parametrize("schedule", ["joint", "staged"])
-def test_a_killed_run_has_the_same_loss_curve(frame_store, tmp_path, schedule):
+def test_a_killed_run_has_the_same_loss_curve(frame_store, tmp_path, one_thread, schedule):
+    # The process below has one thread too: another number rounds otherwise, which fourteen steps make visible.
     whole = config_for(frame_store, tmp_path / "whole.safetensors", schedule=schedule, max_steps=14)
     pretrain(whole)
     killed = replace(whole, out=tmp_path / "killed.safetensors", save_every_s=0)
