@@ -116,6 +116,11 @@ def _by_number(identity: str) -> tuple[str, int]:
     return category, int(number)
 
 
+def middles(boxes: np.ndarray) -> np.ndarray:
+    """The middles (y, x) of boxes (N, 4) in pixels of the frame, as keypoints have their places: (N, 2) in [-1, 1]."""
+    return ((box_centers(boxes) - 0.5) / (IMAGE_SIZE - 1) * 2 - 1).clip(-1, 1)
+
+
 class TrueObjects:
     """Points on the objects that OCAtari reads from the emulator; where it fails, those of the frame before.
 
@@ -142,9 +147,9 @@ class TrueObjects:
             objects = self.truth.objects()
         except GroundTruthError:
             return self.points
-        centers = (box_centers(objects.boxes) - 0.5) / (IMAGE_SIZE - 1) * 2 - 1
+        centers = middles(objects.boxes)
         self.points = np.array(
-            [NOWHERE if index is None else (*centers[index].clip(-1, 1), 1.0) for index in self.slots.assign(objects)]
+            [NOWHERE if index is None else (*centers[index], 1.0) for index in self.slots.assign(objects)]
         )
         return self.points
 

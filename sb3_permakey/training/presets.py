@@ -70,11 +70,16 @@ def preset_arguments(preset: PresetName, encoder: KeypointEncoder | None) -> dic
     return arguments
 
 
+def context_in(arguments: dict[str, Any]) -> str:
+    """What the encoder of an agent with these arguments reads beside keypoints: "image" or "none"."""
+    policy = arguments.get("policy_kwargs") or {}
+    return policy.get("features_extractor_kwargs", {}).get("context") or "none"
+
+
 def reads_images(arguments: dict[str, Any]) -> bool:
     """Whether the encoder of keypoints that an agent's arguments describe reads the frames too."""
     policy = arguments.get("policy_kwargs") or {}
-    context = policy.get("features_extractor_kwargs", {}).get("context")
-    return policy.get("keypoint_encoder") == "cnn" or context == "image"
+    return policy.get("keypoint_encoder") == "cnn" or context_in(arguments) == "image"
 
 
 def choose_agent(algorithm: AlgorithmName | None, preset: PresetName | None) -> tuple[AlgorithmName, PresetName]:

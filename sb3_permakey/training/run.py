@@ -32,6 +32,7 @@ from sb3_permakey.training.presets import (
     Preset,
     PresetName,
     choose_agent,
+    context_in,
     default_arguments,
     preset_arguments,
     reads_images,
@@ -69,11 +70,6 @@ def aggregate_of(preset: Preset) -> str:
         return "-"
     encoder = preset.agent.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
     return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
-
-
-def context_in(arguments: dict[str, Any]) -> str:
-    """What the encoder of an agent with these arguments reads beside keypoints."""
-    return arguments.get("policy_kwargs", {}).get("features_extractor_kwargs", {}).get("context") or "none"
 
 
 def context_of(preset: Preset) -> str:
