@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 Number = int | float | None
 """A setting; None, which stands for a default found elsewhere, is always allowed."""
@@ -43,6 +44,13 @@ def require_choice(choices: Sequence[str], **settings: str | None) -> None:
     for name, value in settings.items():
         if value is not None and value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def require_one(**settings: Any) -> None:
+    """Raise ValueError unless exactly one of the settings is given: is not None."""
+    given = [name for name, value in settings.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of {', '.join(settings)}, not {' and '.join(given) or 'none'}")
 
 
 def require_suffix(suffix: str | Sequence[str], **paths: Path | None) -> None:

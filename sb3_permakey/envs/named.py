@@ -1,0 +1,88 @@
+"""What commands play: an Atari game, or an environment of one's own, each seen through one function."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from sb3_permakey.envs.atari import atari_env_id, make_atari_env, plain_game_name
+from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.envs.own import make_own_env, require_discrete_actions
+from sb3_permakey.settings import require_one
+
+
+@dataclass(frozen=True)
+class NamedEnvironment:
+    """An Atari game or an environment of one's own, one of both, by the name that commands take.
+
+    :raises ValueError: when both are named, or neither
+    """
+
+    game: str | None = None
+    """"MsPacman"."""
+    env: str | None = None
+    """"module:function" or an id of gymnasium's, as `make_own_env` takes it."""
+
+    def __post_init__(self) -> None:
+        require_one(game=self.game, env=self.env)
+
+    @property
+    def id(self) -> str:
+        """What files say: "ALE/MsPacman-v5", or the own name.
+
+        :raises UnknownGameError: when there is no such game
+        """
+        return atari_env_id(self.game or "") if self.env is None else self.env
+
+    @property
+    def name(self) -> str:
+        """The name alone: "MsPacman", or the own name.
+
+        :raises UnknownGameError: when there is no such game
+        """
+        return plain_game_name(self.id) if self.env is None else self.env
+
+    @property
+    def file_name(self) -> str:
+        """The name in small letters, as a part of files' names."""
+        return re.sub(r"[^\w.]+", "-", self.name).strip("-").lower()
+
+    @property
+    def flags(self) -> tuple[str, str]:
+        """As the command line has it."""
+        return ("--game", self.name) if self.env is None else ("--env", self.env)
+
+    def make(
+        self,
+        *,
+        seed: int | None = None,
+        training: bool = True,
+        distractor: DistractorKind | None = None,
+        max_steps: int | None = None,
+    ) -> gym.Env:
+        """The environment, with frames uint8 (84, 84, 3), whose episodes SB3's Monitor counts.
+
+        :param seed: seed of the first reset and of the action space
+        :param training: of Atari: lost lives end episodes, rewards are clipped
+        :param distractor: bars of noisy Atari; None: none
+        :param max_steps: agent steps after which an episode is cut; None: 27,000
+        :raises UnknownGameError: when there is no such game
+        :raises OwnEnvironmentError: when there is no such environment, or it has no frames
+        """
+        if self.env is not None:
+            return make_own_env(self.env, seed=seed, distractor=distractor, max_steps=max_steps)
+        return make_atari_env(self.game or "", seed=seed, training=training, distractor=distractor, max_steps=max_steps)
+
+    def actions(self) -> spaces.Discrete:
+        """The actions that an agent chooses among.
+
+        :raises OwnEnvironmentError: for continuous actions, or any but Discrete ones that count from 0
+        """
+        env = self.make()
+        try:
+            return require_discrete_actions(env.action_space, self.name)
+        finally:
+            env.close()
