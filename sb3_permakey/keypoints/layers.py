@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ IMAGE_SIZE = 84
 """Height and width of every image, in pixels."""
 MOST_KEYPOINTS = (IMAGE_SIZE // 2) ** 2
 """Cells of the first layer's error map: more keypoints than these would share places."""
+FARTHEST = 4.0
+"""Widths of a window from its centre to the last cell that counts: exp(-4^2) is about float32's rounding."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,35 @@ def window_means(features: Tensor, windows: Tensor) -> Tensor:
     weights = flat_windows / flat_windows.sum(-1, keepdim=True).clamp_min(1e-6)
     with torch.autocast(features.device.type, enabled=False):
         return weights @ features.flatten(2).float().transpose(1, 2)
+
+
+def means_around(features: Tensor, centers: Tensor, std: float) -> Tensor:
+    """Mean of the features inside each keypoint's window, as `window_means` of `gaussian_windows` within rounding.
+
+    On a CPU the features are read at the windows' cells alone: those within `FARTHEST` standard widths of the centre,
+    beyond which a window is lower than float32 tells from 0 beside its highest cell.
+
+    :param features: (B, C, H, H), laid out channels last where it shall be quick
+    :param centers: (B, K, 2), (y, x) in [-1, 1]
+    :param std: width of the windows
+    :return: (B, K, C), float32
+    """
+    size = features.shape[-1]
+    side = 2 * math.ceil(FARTHEST * std * (size - 1) / 2) + 2
+    if features.device.type != "cpu" or side >= size:
+        return window_means(features, gaussian_windows(centers, size, std))
+    batch, keypoints, _ = centers.shape
+    first = ((centers + 1).mul_((size - 1) / 2) - (side - 1) / 2).round_().long().clamp_(0, size - side)
+    cells = first.unsqueeze(-1) + torch.arange(side)
+    away = (axis_coordinates(size)[cells] - centers.unsqueeze(-1)).div_(std)
+    along_y, along_x = away.square_().neg_().exp_().unbind(dim=2)
+    weights = (along_y.unsqueeze(-1) * along_x.unsqueeze(-2)).view(-1, side**2)
+    weights /= weights.sum(-1, keepdim=True)
+    rows, columns = cells.unbind(dim=2)
+    rows = rows + size * torch.arange(batch).view(-1, 1, 1)
+    places = (rows.mul_(size).unsqueeze(-1) + columns.unsqueeze(-2)).view(-1, side**2)
+    table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).float()
+    return F.embedding_bag(places, table, mode="sum", per_sample_weights=weights).view(batch, keypoints, -1)
 
 
 def resize_maps(maps: Tensor, size: int = IMAGE_SIZE) -> Tensor:

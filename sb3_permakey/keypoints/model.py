@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ConvBlock, gaussian_windows, window_means
+from sb3_permakey.keypoints.layers import ConvBlock, means_around
 
 
 class Keypoints(NamedTuple):
@@ -165,7 +165,7 @@ def features_at(centers: Tensor, features: Tensor, window_std: float) -> Tensor:
     :param window_std: width of the windows
     :return: (B, K, C), float32
     """
-    return window_means(features, gaussian_windows(centers, features.shape[-1], window_std))
+    return means_around(features, centers, window_std)
 
 
 def require_error_maps(model: KeypointModel, source: str) -> None:

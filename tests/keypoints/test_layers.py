@@ -6,6 +6,7 @@ from sb3_permakey.keypoints.layers import (
     ENCODER,
     Trunk,
     gaussian_windows,
+    means_around,
     resize_maps,
     same_conv2d,
     same_padding,
@@ -99,6 +100,16 @@ def test_window_means_against_a_loop():
             weights = windows[batch, keypoint]
             expected = [(features[batch, channel] * weights).sum() / weights.sum() for channel in range(5)]
             assert torch.allclose(means[batch, keypoint], torch.stack(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "std"), [(42, 0.1), (42, 0.03), (21, 0.1)])  # of the last, windows as wide as the map
+def test_means_around_keypoints_are_those_of_whole_windows(size, std):
+    torch.manual_seed(0)
+    features = torch.rand(3, 5, size, size).contiguous(memory_format=torch.channels_last)
+    centers = torch.cat([torch.rand(3, 6, 2) * 2 - 1, torch.tensor([[-1.0, 1.0], [1.0, 0.0]]).expand(3, 2, 2)], dim=1)
+    expected = window_means(features, gaussian_windows(centers, size, std))
+    assert torch.allclose(means_around(features, centers, std), expected, atol=2e-6)
+    assert torch.allclose(means_around(features.contiguous(), centers, std), expected, atol=2e-6)
 
 
 def test_resize_keeps_the_outermost_cells_in_place():
