@@ -25,6 +25,7 @@ SCHEMAS = (
     ResultSchema("agents_speed.json", {**MEASURED, "game": str, "agents": dict}),
     ResultSchema("memory_speed.json", {**MEASURED, "batch": int, "units": int, "windows": dict}),
     ResultSchema("rainbow_speed.json", {**MEASURED, "games": dict}),
+    ResultSchema("updates/*.json", {**MEASURED, "order": int, "agents": dict}),
     ResultSchema(
         "pretraining_step.json",
         {**MEASURED, "step_s": dict, "matrix_product_gflops": float, "batch_size": int, "precision": str},
