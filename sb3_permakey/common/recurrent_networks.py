@@ -168,6 +168,15 @@ class RecurrentQNetwork(BaseModel):
         """Outputs (N, actions, outputs) for observations (N, ...), by a network without a memory."""
         return self.head(self.recurrent_inputs(obs))
 
+    @torch.no_grad()
+    def values_in_use(self, obs: PyTorchObs) -> torch.Tensor:
+        """`state_values` in evaluation mode: what is left out while learning does not choose actions."""
+        training = self.training
+        self.set_training_mode(False)
+        outputs = self.state_values(obs)
+        self.set_training_mode(training)
+        return outputs
+
     def window_values(
         self, obs: PyTorchObs, states: States | None = None, learned_steps: int | None = None
     ) -> torch.Tensor:

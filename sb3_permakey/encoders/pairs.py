@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sb3_permakey.encoders.frame_context import FrameContext
 from sb3_permakey.encoders.initialisation import initialise_layers
@@ -29,7 +30,10 @@ class KeypointPairs(BaseFeaturesExtractor):
     :param position_frequencies: number of frequencies pi, 2 pi, 4 pi, ... of sines and cosines beside the position
     :param context: what else is read: "image", the whole frame through a small CNN; None: nothing
     :param context_shift_px: while learning the whole frame is shifted by up to so many pixels in each direction
-    :raises ValueError: when the space has no keypoints, no image where it is needed, or the context is unknown
+    :param keypoint_dropout: while learning each keypoint is left out with this probability (Srivastava et al. 2014)
+    :param feature_dropout: and each number of its normalised feature with this one
+    :raises ValueError: when the space has no keypoints, no image where it is needed, the context is unknown, or a
+        probability is not from 0 to below 1
     """
 
     def __init__(
@@ -39,7 +43,12 @@ class KeypointPairs(BaseFeaturesExtractor):
         position_frequencies: int = 4,
         context: Literal["image"] | None = None,
         context_shift_px: int = 0,
+        keypoint_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
     ) -> None:
+        for name, dropout in (("keypoint_dropout", keypoint_dropout), ("feature_dropout", feature_dropout)):
+            if not 0 <= dropout < 1:
+                raise ValueError(f"{name} must be from 0 to below 1, not {dropout}")
         if context not in (None, "image"):
             raise ValueError(f"context must be 'image' or None, not {context!r}")
         keypoints = require_keypoints(observation_space, image=context == "image")
@@ -48,6 +57,7 @@ class KeypointPairs(BaseFeaturesExtractor):
         self.frames = frames
         _, channels = keypoints["features"].shape  # type: ignore[misc]
         self.position_frequencies = position_frequencies
+        self.keypoint_dropout, self.feature_dropout = keypoint_dropout, feature_dropout
         self.has_confidence = "confidence" in keypoints.spaces
         self.has_motion, motion_size = "motion" in keypoints.spaces, motion_size_of(keypoints)
         self.normalise_features = nn.LayerNorm(channels)
@@ -61,8 +71,9 @@ class KeypointPairs(BaseFeaturesExtractor):
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features (B, 4 units), with a context more; "image" comes as floats in [0, 1]."""
+        features = self.normalise_features(observations["features"])
         parts = [
-            self.normalise_features(observations["features"]),
+            F.dropout(features, self.feature_dropout, self.training) if self.feature_dropout else features,
             with_waves(observations["keypoints"], self.position_frequencies),
         ]
         if self.has_confidence:
@@ -70,6 +81,8 @@ class KeypointPairs(BaseFeaturesExtractor):
         if self.has_motion:
             parts.append(observations["motion"] * MOTION_SCALE)
         nodes = self.encode_nodes(torch.cat(parts, dim=-1))
+        if self.keypoint_dropout:
+            nodes = F.dropout1d(nodes, self.keypoint_dropout, self.training)
         messages = mean_messages(self.as_receiver(nodes), self.as_sender(nodes))
         nodes = torch.cat([nodes, messages], dim=-1)
         pooled = self.normalise_pooled(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))

@@ -216,7 +216,7 @@ class Rainbow(RecurrentQLearning):
         predicted = values_of(windows.actions, self.q_net.state_values(windows.observations))
         with torch.no_grad():
             target = self.q_net_target.state_values(windows.next_observations)
-            choosing = self.q_net.state_values(windows.next_observations) if self.double_q else target
+            choosing = self.q_net.values_in_use(windows.next_observations) if self.double_q else target
             outputs = values_of(values.expected(choosing).argmax(dim=-1), target)
             places = windows.returns.unsqueeze(-1) + windows.discounts.unsqueeze(-1) * values.places(outputs)
             targets = values.targets(places, lambda: outputs)

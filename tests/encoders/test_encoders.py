@@ -313,6 +313,49 @@ def test_pairs_equal_messages_written_out(confidence, history):
     torch.testing.assert_close(encoder(permuted), found)
 
 
+def test_dropout_leaves_whole_keypoints_out_while_learning_alone():
+    torch.manual_seed(0)
+    observations = observations_of(5)
+    encoder, without = (KeypointPairs(keypoint_space(5), units=8, keypoint_dropout=share) for share in (0.5, 0.0))
+    without.load_state_dict(encoder.state_dict())
+    seen = []
+    encoder.as_sender.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    torch.testing.assert_close(encoder.eval()(observations), without(observations))
+    whole = seen.pop()
+    encoder.train()
+    for _ in range(40):
+        encoder(observations)
+    nodes = torch.stack(seen)
+    left_out = (nodes == 0).all(dim=-1)
+    assert 0.4 < left_out.float().mean() < 0.6
+    # A node that stays counts twice, so that their mean stays.
+    torch.testing.assert_close(nodes[~left_out], (2 * whole).expand_as(nodes)[~left_out])
+
+
+def test_feature_dropout_touches_features_alone():
+    torch.manual_seed(0)
+    observations = observations_of(5)
+    encoder = KeypointPairs(keypoint_space(5), units=8, feature_dropout=0.5)
+    seen = []
+    encoder.encode_nodes.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    encoder.eval()(observations)
+    encoder.train()(observations)
+    whole, dropped = seen
+    channels = observations["features"].shape[-1]
+    torch.testing.assert_close(dropped[..., channels:], whole[..., channels:])
+    lost = (dropped[..., :channels] == 0).float().mean()
+    assert 0.3 < lost < 0.7
+    kept = dropped[..., :channels] != 0
+    torch.testing.assert_close(dropped[..., :channels][kept], 2 * whole[..., :channels][kept])
+
+
+@pytest.mark.parametrize("name", ["keypoint_dropout", "feature_dropout"])
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_dropout_of_everything_is_refused(name, share):
+    with pytest.raises(ValueError, match=f"{name} must be from 0 to below 1, not {share}"):
+        KeypointPairs(keypoint_space(5), **{name: share})
+
+
 def test_the_gnn_reads_displacements_where_there_are_any():
     torch.manual_seed(0)
     space = spaces.Dict({**keypoint_space(3).spaces, "motion": spaces.Box(-0.3, 0.3, (3, 4), np.float32)})

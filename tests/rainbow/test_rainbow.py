@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, IdentityEnv
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
@@ -42,6 +43,22 @@ def test_defaults_are_those_of_bbf():
     assert model.policy_kwargs == again.policy_kwargs
     assert isinstance(model.q_net.values, CategoricalValues)
     assert isinstance(model.replay_buffer, PrioritizedReplayBuffer)
+
+
+def test_dropout_does_not_choose_the_actions_whose_values_are_learned_from():
+    class Dropped(FlattenExtractor):
+        def forward(self, observations):
+            modes.append(self.training)
+            return nn.functional.dropout(super().forward(observations), 0.5, self.training)
+
+    modes = []
+    model = make_model(policy_kwargs={"net_arch": [16], "features_extractor_class": Dropped}, train_freq=1000)
+    model.learn(100)
+    modes.clear()
+    model.train(1, 8)
+    # The states drawn while learning; the target and the choice of the next states in evaluation mode.
+    assert sorted(modes) == [False, False, True]
+    assert model.q_net.training
 
 
 @pytest.mark.parametrize("preset", [RAINBOW, RAINBOW_PEAKS])
