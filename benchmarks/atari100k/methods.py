@@ -107,6 +107,7 @@ METHODS: dict[str, Method] = {
     "recurrent-dqn-pixels": Method("RecurrentDQN on pixels", "recurrent-dqn", "pixels"),
     "dqn-pixels": Method("DQN on pixels", "dqn", "gray"),
     "qrdqn-pixels": Method("QRDQN on pixels", "qrdqn", "gray"),
+    "rainbow-pixels": Method("Rainbow on pixels", "rainbow", "gray"),
     "random": Method("random policy", "random", "pixels"),
 }
 MEMORYLESS = {name for name, method in METHODS.items() if method.agent not in OWN_ALGORITHMS}

@@ -80,7 +80,13 @@ def test_every_method_sees_atari_as_its_agent_needs_it(method, task_of):
 
 @pytest.mark.parametrize(
     ("method", "preset"),
-    [("permakey-gnn", "paper"), ("permakey-peaks-gnn", "strong"), ("grid-gnn", "strong"), ("dqn-pixels", "paper")],
+    [
+        ("permakey-gnn", "paper"),
+        ("permakey-peaks-gnn", "strong"),
+        ("grid-gnn", "strong"),
+        ("dqn-pixels", "paper"),
+        ("rainbow-pixels", "rainbow"),
+    ],
 )
 def test_a_run_keeps_every_score(method, preset, task_of, squares):
     task = task_of(method, preset=preset, seed=3)
