@@ -254,4 +254,5 @@ def test_memory_of_the_agents():
     guide = (ROOT / "docs" / "recurrent_agents.md").read_text()
     results = read_memory_results(ROOT / "benchmarks" / "results" / "memory")
     assert "\n".join(memory_table(results)) in guide
+    assert "\n".join(memory_table(results, need_memory=False)) in (ROOT / "docs" / "rainbow.md").read_text()
     assert renewed(ROOT / "docs" / "results.md", memory="\n".join(short_memory_table(results))) == PAGE

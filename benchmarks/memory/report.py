@@ -91,9 +91,14 @@ def cell(figures: list[float], digits: int) -> str:
     return f"{np.mean(figures):.{digits}f} ({', '.join(f'{figure:.{digits}f}' for figure in figures)})"
 
 
-def table(results: Results) -> list[str]:
-    """A row an agent, a column a task."""
-    tasks = [task for task in TASKS if task in results]
+def tasks_of(results: Results, *, need_memory: bool) -> list[str]:
+    """The tasks with results that need a memory, or those that need none."""
+    return [task for task in TASKS if task in results and (TASKS[task].family in RECURRENT) == need_memory]
+
+
+def table(results: Results, *, need_memory: bool = True) -> list[str]:
+    """A row an agent, a column a task of those that need a memory, or that need none."""
+    tasks = tasks_of(results, need_memory=need_memory)
     titles = ["agent", *(f"{task}, {MEASURES[TASKS[task].measure]}" for task in tasks)]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for name, agent in AGENTS.items():
@@ -105,6 +110,8 @@ def table(results: Results) -> list[str]:
             ]
             lines.append(f"| {agent.label} | {' | '.join(cells)} |")
     bounds = ["-" if TASKS[task].memoryless is None else f"{TASKS[task].memoryless:.2f}" for task in tasks]
+    if set(bounds) == {"-"}:
+        return lines
     return [*lines, f"| the best without memory (by calculation) | {' | '.join(bounds)} |"]
 
 
@@ -120,9 +127,7 @@ def short_table(results: Results) -> list[str]:
 
 def windows(results: Results) -> str:
     """Steps in a window of each family of tasks that need a memory."""
-    families = dict.fromkeys(
-        TASKS[task].family for task in TASKS if task in results and TASKS[task].family in RECURRENT
-    )
+    families = dict.fromkeys(TASKS[task].family for task in tasks_of(results, need_memory=True))
     return ", ".join(f"{family} {RECURRENT[family]['sequence_length']}" for family in families)
 
 
@@ -147,13 +152,14 @@ def report(results: Results, picture: str) -> str:
     machine = "No runs yet."
     if every_run:
         minutes = [run["training"]["minutes"] for run in every_run]
-        cpu = every_run[0]["machine"]["cpu"]
-        machine = f"{len(every_run)} runs of {min(minutes):.1f} to {max(minutes):.1f} minutes, one thread of {cpu}."
+        cpus = " or ".join(sorted({run["machine"]["cpu"] for run in every_run}))
+        machine = f"{len(every_run)} runs of {min(minutes):.1f} to {max(minutes):.1f} minutes, one thread of {cpus}."
     count = sum(map(is_dirty, every_run))
     return filled(
         NOTES,
         cartpole_success=str(CARTPOLE_SUCCESS_STEPS),
         table=table(results),
+        without_memory=table(results, need_memory=False) if tasks_of(results, need_memory=False) else None,
         windows=windows(results),
         burn_in=str(STATES["burn-in"]["burn_in"]),
         picture=picture,
@@ -190,6 +196,7 @@ def draw_task(panel: Axes, task: str, agents: dict[str, list[dict[str, Any]]]) -
         panel.axhline(bound, color="black", linewidth=0.8, linestyle="--")
     panel.set(title=task, xlabel="environment steps", ylabel=MEASURES[measure])
     panel.set_ylim(bottom=0)
+    panel.locator_params(axis="x", nbins=5)
 
 
 def write_report(config: ReportConfig) -> None:

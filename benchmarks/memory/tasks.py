@@ -144,7 +144,7 @@ TASKS = {
         make=lambda: gym.make("CartPole-v1"),
         success=lambda returns: (returns >= CARTPOLE_SUCCESS_STEPS).astype(float),
         chance=0.0,
-        memoryless=1.0,
+        memoryless=None,
         reward_scale=1.0,
         episode_steps=CARTPOLE_STEPS,
         measure="mean_return",

@@ -54,6 +54,18 @@ def test_table_has_a_row_an_agent_with_its_seeds_in_order(results):
     assert lines[-1] == "| the best without memory (by calculation) | - | 0.50 |"
 
 
+def test_tasks_that_need_no_memory_have_a_table_of_their_own(results):
+    (results / "4.json").write_text(json.dumps(result("cartpole-v1", "rainbow", 0, 1.0)))
+    found = read_results(results)
+    assert table(found)[0] == "| agent | cartpole, return | tmaze-10, success rate |"
+    assert table(found, need_memory=False) == [
+        "| agent | cartpole-v1, return |",
+        "|---|---|",
+        "| Rainbow | 400 (400) |",
+    ]
+    assert "| Rainbow | 400 (400) |" in report(found, "memory.png")
+
+
 def test_short_table_has_cartpole_alone(results):
     lines = short_table(read_results(results))
     assert lines[0] == "| agent | return |"
@@ -74,9 +86,16 @@ def test_report_is_written_with_the_address_of_the_picture(results, tmp_path):
     write_report(config)
     text = config.table.read_text()
     assert "](../docs/memory.png)" in text
-    assert "4 runs of 2.0 to 2.0 minutes" in text
+    assert "4 runs of 2.0 to 2.0 minutes, one thread of a processor." in text
     assert config.picture.stat().st_size > 1000
     assert "no clean commit" not in text
+
+
+def test_every_machine_is_named(results):
+    (results / "4.json").write_text(json.dumps(result("tmaze-10", "dqn", 1, 0.5, machine={"cpu": "another"})))
+    assert "5 runs of 2.0 to 2.0 minutes, one thread of a processor or another." in report(
+        read_results(results), "memory.png"
+    )
 
 
 def test_runs_of_no_clean_commit_are_named(results):
