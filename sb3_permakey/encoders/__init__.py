@@ -4,15 +4,17 @@ from typing import Literal
 
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
+from sb3_permakey.encoders.attention import KeypointAttention
 from sb3_permakey.encoders.cnn import KeypointCNN
 from sb3_permakey.encoders.gnn import KeypointGNN
 from sb3_permakey.encoders.pairs import KeypointPairs
 
-__all__ = ["KEYPOINT_ENCODERS", "KeypointCNN", "KeypointEncoder", "KeypointGNN", "KeypointPairs"]
+__all__ = ["KEYPOINT_ENCODERS", "KeypointAttention", "KeypointCNN", "KeypointEncoder", "KeypointGNN", "KeypointPairs"]
 
-KeypointEncoder = Literal["gnn", "pairs", "cnn"]
+KeypointEncoder = Literal["gnn", "pairs", "attention", "cnn"]
 KEYPOINT_ENCODERS: dict[KeypointEncoder, type[BaseFeaturesExtractor]] = {
     "gnn": KeypointGNN,
     "pairs": KeypointPairs,
+    "attention": KeypointAttention,
     "cnn": KeypointCNN,
 }

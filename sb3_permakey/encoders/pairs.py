@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sb3_permakey.encoders.frame_context import FrameContext
 from sb3_permakey.encoders.initialisation import initialise_layers
 from sb3_permakey.encoders.message_passing import mean_messages
-from sb3_permakey.encoders.parts import MOTION_SCALE, mlp, motion_size_of, require_keypoints, with_waves
+from sb3_permakey.encoders.parts import mlp, require_keypoints, rest_of, rest_size_of, with_waves
 
 
 class KeypointPairs(BaseFeaturesExtractor):
@@ -58,10 +58,8 @@ class KeypointPairs(BaseFeaturesExtractor):
         _, channels = keypoints["features"].shape  # type: ignore[misc]
         self.position_frequencies = position_frequencies
         self.keypoint_dropout, self.feature_dropout = keypoint_dropout, feature_dropout
-        self.has_confidence = "confidence" in keypoints.spaces
-        self.has_motion, motion_size = "motion" in keypoints.spaces, motion_size_of(keypoints)
         self.normalise_features = nn.LayerNorm(channels)
-        width = channels + 2 + 4 * position_frequencies + self.has_confidence + motion_size
+        width = channels + 2 + 4 * position_frequencies + rest_size_of(keypoints)
         self.encode_nodes = mlp(width, units)
         self.as_receiver, self.as_sender = nn.Linear(units, units), nn.Linear(units, units, bias=False)
         self.normalise_pooled = nn.LayerNorm(4 * units)
@@ -75,11 +73,8 @@ class KeypointPairs(BaseFeaturesExtractor):
         parts = [
             F.dropout(features, self.feature_dropout, self.training) if self.feature_dropout else features,
             with_waves(observations["keypoints"], self.position_frequencies),
+            *rest_of(observations),
         ]
-        if self.has_confidence:
-            parts.append(observations["confidence"].unsqueeze(-1))
-        if self.has_motion:
-            parts.append(observations["motion"] * MOTION_SCALE)
         nodes = self.encode_nodes(torch.cat(parts, dim=-1))
         if self.keypoint_dropout:
             nodes = F.dropout1d(nodes, self.keypoint_dropout, self.training)

@@ -35,10 +35,20 @@ def require_keypoints(space: spaces.Space, *, image: bool = False) -> spaces.Dic
     return space
 
 
-def motion_size_of(keypoints: spaces.Dict) -> int:
-    """How many numbers tell a keypoint's last displacements; 0 where the observations have none."""
+def rest_size_of(keypoints: spaces.Dict) -> int:
+    """How many numbers `rest_of` observations of this space has for a keypoint."""
     motion = keypoints.spaces.get("motion")
-    return 0 if motion is None else motion.shape[-1]  # type: ignore[index]
+    return ("confidence" in keypoints.spaces) + (0 if motion is None else motion.shape[-1])  # type: ignore[index]
+
+
+def rest_of(observations: dict[str, Tensor]) -> list[Tensor]:
+    """What observations tell of keypoints beside place and features.
+
+    :param observations: perhaps with "confidence" (B, K) and "motion" (B, K, 2n)
+    :return: of these what there is, (B, K, 1) and (B, K, 2n), displacements scaled
+    """
+    rest = [observations["confidence"].unsqueeze(-1)] if "confidence" in observations else []
+    return [*rest, observations["motion"] * MOTION_SCALE] if "motion" in observations else rest
 
 
 def mlp(in_features: int, units: int) -> nn.Sequential:

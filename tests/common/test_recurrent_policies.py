@@ -293,5 +293,7 @@ def test_permakey_policy_says_what_is_missing():
             make_policy(PermaKeyPolicy, space)
     with pytest.raises(ValueError, match="keep_image=True"):
         make_policy(PermaKeyPolicy, spaces.Dict(KEYPOINTS), keypoint_encoder="cnn")
-    with pytest.raises(ValueError, match=r"keypoint_encoder must be one of \['cnn', 'gnn', 'pairs'\], got 'mlp'"):
+    with pytest.raises(
+        ValueError, match=r"keypoint_encoder must be one of \['attention', 'cnn', 'gnn', 'pairs'\], got 'mlp'"
+    ):
         make_policy(PermaKeyPolicy, spaces.Dict(KEYPOINTS), keypoint_encoder="mlp")

@@ -11,6 +11,7 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_permakey import (
+    KeypointAttention,
     KeypointCNN,
     KeypointGNN,
     KeypointPairs,
@@ -195,7 +196,7 @@ def test_cnn_names_what_it_lacks(env, keypoint_model):
         KeypointCNN(plain)
 
 
-@pytest.mark.parametrize("encoder", [KeypointGNN, KeypointCNN])
+@pytest.mark.parametrize("encoder", [KeypointGNN, KeypointAttention, KeypointCNN])
 def test_spaces_without_keypoints_are_refused_in_a_sentence(encoder):
     with pytest.raises(ValueError, match="wrap the environment with PermaKeyObservation first"):
         encoder(spaces.Box(0, 255, (84, 84, 3), np.uint8))
@@ -266,7 +267,7 @@ def test_an_agent_with_the_cnn_loads_where_its_checkpoint_is_gone(
     assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
 
 
-@pytest.mark.parametrize("encoder", [KeypointGNN, KeypointPairs, KeypointCNN])
+@pytest.mark.parametrize("encoder", [KeypointGNN, KeypointPairs, KeypointAttention, KeypointCNN])
 def test_stacked_keypoints_are_refused_in_a_sentence(encoder, checkpoint):
     env = VecFrameStack(
         VecPermaKeyObservation(DummyVecEnv([MovingSquare]), checkpoint, keep_image=True), 4, channels_order="last"
@@ -283,9 +284,9 @@ def pairs_written_out(encoder: KeypointPairs, observations: dict[str, torch.Tens
         for k in range(observations["keypoints"].shape[1]):
             place = with_waves(observations["keypoints"][b, k], encoder.position_frequencies)
             parts = [encoder.normalise_features(observations["features"][b, k]), place]
-            if encoder.has_confidence:
+            if "confidence" in observations:
                 parts.append(observations["confidence"][b, k : k + 1])
-            if encoder.has_motion:
+            if "motion" in observations:
                 parts.append(10 * observations["motion"][b, k])
             nodes.append(encoder.encode_nodes(torch.cat(parts)))
         both = []

@@ -6,7 +6,7 @@ from conftest import NUM_KEYPOINTS, MovingSquare
 
 from sb3_permakey import Rainbow, RecurrentDQN, RecurrentQRDQN
 from sb3_permakey.common.presets import STRONG
-from sb3_permakey.encoders import KeypointCNN
+from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointCNN
 from sb3_permakey.envs.distractors import BAR_COLOR
 from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent, load_agent
@@ -87,6 +87,8 @@ def test_a_preset_is_the_agent_where_no_flag_says_otherwise(checkpoint, tmp_path
         ({"algo": "rainbow"}, Rainbow, "peaks", 3),
         ({"preset": "rainbow", "history": 1}, Rainbow, "peaks", 1),
         ({"preset": "rainbow", "encoder": "gnn", "readout": ReadoutConfig("pointnet")}, Rainbow, "pointnet", 3),
+        ({"algo": "rainbow", "encoder": "attention", "readout": ReadoutConfig("peaks", 25)}, Rainbow, "peaks", 3),
+        ({"preset": "strong", "encoder": "attention"}, RecurrentDQN, "peaks", 0),
     ],
 )
 def test_every_algorithm_trains_and_plays(checkpoint, tmp_path, flags, algorithm, readout, history):
@@ -98,6 +100,7 @@ def test_every_algorithm_trains_and_plays(checkpoint, tmp_path, flags, algorithm
     written = json.loads((tmp_path / "config.json").read_text())
     assert ALGORITHMS[written["algo"]] is algorithm
     assert (written["readout"], written["history"]) == (readout, history)
+    assert isinstance(model.q_net.features_extractor, KEYPOINT_ENCODERS[written["encoder"]])
     frames = np.zeros((2, 84, 84, 3), np.uint8)
     assert FrameAgent(tmp_path / "final_model.zip", checkpoint).act(frames, np.ones(2, bool)).shape == (2,)
 
