@@ -23,6 +23,9 @@ SCALE = 3
 GAP_PX = 6
 LABEL_PX = 110
 DOT_RADIUS_PX = 4
+ATTENTION_RADIUS_PX = 12
+"""Of a frame's pixels, where all queries look at one keypoint alone."""
+OPACITY = 170
 
 Color = tuple[int, int, int]
 Row = tuple[str, Sequence[Image.Image]]
@@ -61,6 +64,29 @@ def draw_keypoints(
     return picture
 
 
+def draw_attention(frame: np.ndarray, centers: np.ndarray, weights: np.ndarray, scale: int = SCALE) -> Image.Image:
+    """A frame enlarged, with a disc at each keypoint, as large as what looks at it, a slice of it for each query.
+
+    :param frame: uint8 (84, 84, 3)
+    :param centers: (K, 2), (y, x) in [-1, 1]
+    :param weights: (queries, K), those of each query sum to 1
+    :param scale: enlargement
+    """
+    picture = enlarge(frame, scale).convert("RGBA")
+    over = Image.new("RGBA", picture.size)
+    canvas = ImageDraw.Draw(over)
+    colors = keypoint_colors(len(weights))
+    for (y, x), parts in sorted(zip(centers, weights.T, strict=True), key=lambda one: -one[1].sum()):
+        row, column = (scale * ((place + 1) * (IMAGE_SIZE - 1) / 2 + 0.5) for place in (y, x))
+        radius = scale * ATTENTION_RADIUS_PX * (parts.sum() / len(parts)) ** 0.5
+        if radius >= 1:
+            ends = 360 * np.cumsum(parts) / parts.sum()
+            for start, end, color in zip([0, *ends[:-1]], ends, colors, strict=True):
+                canvas.pieslice(_box(column, row, radius), start, end, fill=(*color, OPACITY))
+        canvas.ellipse(_box(column, row, 1), fill=(255, 255, 255, 255))
+    return Image.alpha_composite(picture, over).convert("RGB")
+
+
 def enlarge(frame: np.ndarray, scale: int = SCALE) -> Image.Image:
     """A frame uint8 (H, W, 3) with each pixel a square of `scale` pixels."""
     return Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.NEAREST)
@@ -72,11 +98,14 @@ def heat(error_map: np.ndarray) -> np.ndarray:
     return (255 * ramps).astype(np.uint8)
 
 
-def keypoint_panel(detectors: Sequence[KeypointDetector], frames: np.ndarray) -> np.ndarray:
+def keypoint_panel(
+    detectors: Sequence[KeypointDetector], frames: np.ndarray, further: Sequence[Row] = ()
+) -> np.ndarray:
     """A picture as the paper's figure 2: frames, keypoints with their windows, a PermaKey's error maps, in rows.
 
     :param detectors: of one model, one for each row of keypoints
     :param frames: uint8 (B, 84, 84, 3)
+    :param further: rows below the keypoints'
     :return: uint8 (height, width, 3)
     """
     rows: list[Row] = [("frame", [enlarge(frame) for frame in frames])]
@@ -84,6 +113,7 @@ def keypoint_panel(detectors: Sequence[KeypointDetector], frames: np.ndarray) ->
         drawn = zip(frames, detector.detect(frames).centers, strict=True)
         overlays = [draw_keypoints(frame, centers, detector.config.window_std) for frame, centers in drawn]
         rows.append((detector.readout.kind.label, overlays))
+    rows += further
     if detectors[0].model.error_map_layers:
         rows += error_map_rows(detectors[0], frames)
     return panel(rows)

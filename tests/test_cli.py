@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import square_frames
+from conftest import MovingSquare, square_frames
 from PIL import Image
 from safetensors.torch import save_file
 
-from sb3_permakey import cli
+from sb3_permakey import PermaKeyObservation, RecurrentDQN, cli
 from sb3_permakey.cli import COMMANDS, main
 from sb3_permakey.commands.output import NEXT_VARIABLE
 from sb3_permakey.envs.atari import PREPROCESSING
@@ -257,6 +257,22 @@ def test_show_of_the_contrast_and_the_commands_that_go_on(run, checkpoint, squar
     _, output, _ = run(*show[:2], moved, *show[3:])
     assert "keypoints and error maps" in output
     assert "next:" not in output
+
+
+def test_show_draws_where_an_agent_looks(run, refused, checkpoint, square_store, tmp_path):
+    env = PermaKeyObservation(MovingSquare(), checkpoint, readout="peaks", num_keypoints=6, history=2)
+    for name, encoder in (("looking", "attention"), ("other", "pairs")):
+        agent = RecurrentDQN("PermaKeyPolicy", env, buffer_size=100, policy_kwargs={"keypoint_encoder": encoder})
+        agent.save(tmp_path / f"{name}.zip")
+    show = ("show", "--checkpoint", checkpoint, "--frames", square_store.path, "--out", tmp_path / "keypoints.png")
+    show += ("--readout", "peaks", "--columns", 2, "--gif", tmp_path / "keypoints.gif", "--gif-frames", 3)
+    assert run(*show)[0] == 0
+    rows = Image.open(tmp_path / "keypoints.png").height
+    code, _, errors = run(*show, "--agent", tmp_path / "looking.zip")
+    assert code == 0, errors
+    assert Image.open(tmp_path / "keypoints.png").height == rows + 258
+    assert Image.open(tmp_path / "keypoints.gif").size == (2 * 252, 252)
+    assert "its encoder is not KeypointAttention" in refused(*show, "--agent", tmp_path / "other.zip")
 
 
 def test_one_place_names_the_next_command():

@@ -4,6 +4,7 @@ from conftest import square_frames
 from PIL import Image
 
 from sb3_permakey.figures import (
+    draw_attention,
     draw_keypoints,
     heat,
     keypoint_animation,
@@ -33,6 +34,17 @@ def test_keypoints_without_rings_in_given_colours():
     assert drawn[1, 1].tolist() == [255, 0, 0]
     assert drawn[250, 250].tolist() == [0, 0, 255]
     assert drawn[10:-10, 10:-10].max() == 0
+
+
+def test_discs_are_as_large_as_what_looks_there_with_a_slice_for_each_query():
+    frame, centers = np.zeros((84, 84, 3), np.uint8), np.array([[0.0, 0.0], [0.0, 0.7], [0.7, -0.7]])
+    # Both queries look at the first keypoint, the second one half of the time; nobody at the last.
+    drawn = np.asarray(draw_attention(frame, centers, np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]))).astype(int)
+    first, second = (drawn[:, left : left + 100].max(axis=-1) > 100 for left in (76, 164))
+    assert first.sum() / second.sum() == pytest.approx(3, rel=0.1)
+    reds, blues = (((drawn[:, 76:176, one] - drawn[:, 76:176, other]) > 100).sum() for one, other in ((0, 2), (2, 0)))
+    assert reds / (reds + blues) == pytest.approx(2 / 3, rel=0.1)
+    assert (drawn[160:, :80].max(axis=-1) > 100).sum() < 15
 
 
 def test_heat_goes_from_black_to_white():

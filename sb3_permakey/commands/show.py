@@ -9,15 +9,17 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from PIL import Image
 
 from sb3_permakey.commands.output import name_next, say, suggest
 from sb3_permakey.envs.distractors import DistractorKind
-from sb3_permakey.figures import keypoint_animation, keypoint_panel, save_gif, save_png
+from sb3_permakey.figures import Row, draw_attention, keypoint_animation, keypoint_panel, save_gif, save_png
 from sb3_permakey.files import require_writable
 from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import READOUTS, KeypointDetector, ReadoutConfig, load_checkpoint, warn_of_another_game
 from sb3_permakey.play.evaluation import FRAMES_PER_SECOND
+from sb3_permakey.play.saved_agents import FrameAgent
 from sb3_permakey.settings import require_at_least, require_range, require_suffix
 
 FIRST = 100
@@ -36,6 +38,8 @@ class ShowConfig:
     """Folder of frames that `collect` or `record_frames` wrote."""
     out: Path
     """PNG file: frames, keypoints with their windows, error maps of each layer."""
+    agent: Path | None = None
+    """Saved agent with the encoder attention: where it looks is drawn too."""
     gif: Path | None = None
     """GIF file: keypoints over consecutive frames."""
     columns: int = 6
@@ -100,15 +104,43 @@ def show(config: ShowConfig) -> tuple[FrameStore, int, int]:
     first = config.first if config.first is not None else FIRST if size > FIRST else 0
     require_range(0, size - 1, first=first)
     after = np.arange(first, size)
-    shown = reader.frames("test", after[:: config.spacing][: config.columns])
-    save_png(config.out, keypoint_panel(detectors, shown))
+    indices = after[:: config.spacing][: config.columns]
+    shown = reader.frames("test", indices)
+    further: list[Row] = []
+    looked: list[Image.Image] = []
+    if config.agent is not None:
+        until = max(indices[-1] + 1, first + config.gif_frames if config.gif else 0)
+        looked = attention_pictures(config.agent, config.checkpoint, reader, after[: until - first])
+        further = [("attention", [looked[index - first] for index in indices])]
+    save_png(config.out, keypoint_panel(detectors, shown, further))
     if config.gif is None:
         return store, len(shown), 0
     consecutive = reader.frames("test", after[: config.gif_frames])
     animations = [keypoint_animation(detector, consecutive) for detector in detectors]
+    if looked:
+        animations.append([np.asarray(picture) for picture in looked[: len(consecutive)]])
     pictures = [np.concatenate(beside, axis=1) for beside in zip(*animations, strict=True)]
     save_gif(config.gif, pictures, FRAMES_PER_SECOND)
     return store, len(shown), len(consecutive)
+
+
+def attention_pictures(agent: Path, checkpoint: Path, reader: FrameReader, indices: np.ndarray) -> list[Image.Image]:
+    """Test frames that follow each other, with where an agent looks that sees all of them.
+
+    :param agent: its file
+    :param checkpoint: keypoint checkpoint
+    :param reader: gives the frames
+    :param indices: of the frames
+    :raises AgentFileError: when it is none with the encoder attention, or learned from other keypoints
+    """
+    player = FrameAgent(agent, checkpoint)
+    starts, _ = reader.episode_bounds("test", indices)
+    pictures = []
+    for frame, index, start in zip(reader.frames("test", indices), indices, starts, strict=True):
+        begins = np.array([index in (start, indices[0])])
+        [look] = player.looks(player.observe(frame[None], begins))
+        pictures.append(draw_attention(frame, *look))
+    return pictures
 
 
 def _detectors(config: ShowConfig) -> list[KeypointDetector]:

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from sb3_permakey.envs.atari import atari_env_id, make_atari_env
 from sb3_permakey.envs.distractors import DistractorKind
-from sb3_permakey.figures import import_imageio, keypoint_animation, save_mp4
+from sb3_permakey.figures import draw_attention, import_imageio, keypoint_animation, save_mp4
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import model_fingerprint
-from sb3_permakey.play.saved_agents import FrameAgent
+from sb3_permakey.play.saved_agents import FrameAgent, Look
 from sb3_permakey.provenance import provenance
 from sb3_permakey.settings import require_range, require_suffix
 
@@ -53,7 +53,7 @@ class EvaluateConfig:
     distractor: DistractorKind | None = None
     """Bars of noisy Atari."""
     video: Path | None = None
-    """MP4 file for the first game, keypoints drawn on it."""
+    """MP4 file for the first game, keypoints drawn on it, or where an agent with the encoder attention looks."""
 
     def __post_init__(self) -> None:
         require_range(0, 1, epsilon=self.epsilon)
@@ -146,6 +146,18 @@ def agent_chooser(agent: FrameAgent, game: str, seeds: Sequence[int], epsilon: f
     return choose
 
 
+def watched_chooser(choose: Chooser, agent: FrameAgent, looks: list[Look]) -> Chooser:
+    """The same actions; takes down where the agent looks in the first game."""
+
+    def watched(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> Sequence[int] | np.ndarray:
+        actions = choose(frames, starts, playing)
+        if 0 in playing:
+            looks.append(agent.looks(agent.observed)[playing.index(0)])
+        return actions
+
+    return watched
+
+
 def random_chooser(game: str, seeds: Sequence[int]) -> Chooser:
     """Uniform actions; the seed of a game determines them."""
     actions = int(_action_space(game).n)
@@ -204,12 +216,12 @@ def _evaluate(config: EvaluateConfig, agent: FrameAgent, wanted: dict[str, Any])
     """Play, and write JSON and video."""
     seeds = wanted["seeds"]
     record: list[np.ndarray] = []
+    looks: list[Look] = []
+    choose = agent_chooser(agent, config.game, seeds, config.epsilon)
+    if config.video and agent.attention is not None:
+        choose = watched_chooser(choose, agent, looks)
     players: dict[str, tuple[Chooser, list[np.ndarray] | None, Note | None]] = {
-        "agent": (
-            agent_chooser(agent, config.game, seeds, config.epsilon),
-            record if config.video else None,
-            agent.note,
-        ),
+        "agent": (choose, record if config.video else None, agent.note),
         "random": (random_chooser(config.game, seeds), None, None),
     }
     games = {
@@ -222,7 +234,7 @@ def _evaluate(config: EvaluateConfig, agent: FrameAgent, wanted: dict[str, Any])
         result[name] = {**summarise(played), "games": [asdict(one) for one in played]}
     write_json(config.out, result)
     if config.video:
-        save_mp4(config.video, _pictures(agent, np.stack(record)), FRAMES_PER_SECOND)
+        save_mp4(config.video, _pictures(agent, np.stack(record), looks), FRAMES_PER_SECOND)
     return result
 
 
@@ -252,6 +264,8 @@ def score_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pictures(agent: FrameAgent, frames: np.ndarray) -> list[np.ndarray]:
-    """The frames, with keypoints where the agent sees them."""
+def _pictures(agent: FrameAgent, frames: np.ndarray, looks: Sequence[Look]) -> list[np.ndarray]:
+    """The frames, with keypoints where the agent sees them, and where it looks if it attends to some of them."""
+    if looks:
+        return [np.asarray(draw_attention(frame, *look)) for frame, look in zip(frames, looks, strict=True)]
     return list(frames) if agent.detector is None else keypoint_animation(agent.detector, frames)

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sb3_contrib
 import stable_baselines3
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import preprocess_obs
 
 from sb3_permakey.common.numpy_versions import newer_numpy_named
+from sb3_permakey.encoders import KeypointAttention
 from sb3_permakey.envs.atari import atari_env_id, plain_game_name
 from sb3_permakey.envs.keypoint_space import FRAME_SHAPE, KeypointSpace
 from sb3_permakey.envs.keypoints import KeypointObserver
@@ -161,6 +164,15 @@ class GrayStack:
             self.stacks = self.stacks[list(rows)]
 
 
+class Look(NamedTuple):
+    """Where an agent looks on a frame."""
+
+    centers: np.ndarray
+    """Keypoints, (K, 2)."""
+    weights: np.ndarray
+    """How much each query looks at each of them, (queries, K)."""
+
+
 class FrameAgent:
     """A saved agent that plays several games at once from their frames, without exploration.
 
@@ -193,9 +205,11 @@ class FrameAgent:
                 )
         elif not _is_image(space):
             raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")
+        self.attention = _attention_of(self.agent)
         self._forget()
 
     def _forget(self) -> None:
+        self.observed: Any = None
         self.state: tuple[np.ndarray, ...] | None = None
         self.observer = self._make_observer()
         self.previous: PreviousSteps | None = None
@@ -230,6 +244,12 @@ class FrameAgent:
         :param episode_starts: bool (B,), True where the frame is a game's first
         :return: (B,)
         """
+        self.observed = self.observe(frames, episode_starts)
+        actions, self.state = self.agent.predict(self.observed, self.state, episode_starts, deterministic=True)
+        return actions
+
+    def observe(self, frames: np.ndarray, episode_starts: np.ndarray) -> Any:
+        """What the agent sees of frames, as `act` takes them."""
         observations: Any = frames
         if self.observer is not None:
             observations = self.observer.observe(frames, episode_starts)
@@ -237,8 +257,29 @@ class FrameAgent:
             self.previous = self.previous or PreviousSteps(self.agent.action_space, len(frames))
             self.previous.forget(episode_starts)
             observations = self.previous.joined_to(observations)
-        actions, self.state = self.agent.predict(observations, self.state, episode_starts, deterministic=True)
-        return actions
+        return observations
+
+    def looks(self, observations: Any) -> list[Look]:
+        """Where the agent looks, of each game.
+
+        :param observations: of `observe`
+        :raises AgentFileError: when its encoder is not KeypointAttention
+        """
+        if self.attention is None:
+            raise AgentFileError(
+                f"{self.path} has no attention to be drawn: its encoder is not KeypointAttention "
+                "(sb3-permakey train --encoder attention)"
+            )
+        policy = self.agent.policy
+        tensors, _ = policy.obs_to_tensor(observations)
+        prepared: Any = preprocess_obs(
+            tensors,
+            self.agent.observation_space,
+            normalize_images=policy.normalize_images,
+        )
+        with torch.no_grad():
+            weights = self.attention.attention(prepared).cpu().numpy()
+        return [Look(*parts) for parts in zip(observations["keypoints"], weights, strict=True)]
 
     def note(self, actions: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
         """What followed the last `act`; agents that know the previous step see it in the next one.
@@ -256,6 +297,13 @@ class FrameAgent:
         for part in (self.observer, self.previous):
             if part is not None:
                 part.keep(rows)
+
+
+def _attention_of(agent: BaseAlgorithm) -> KeypointAttention | None:
+    """The encoder of the network that chooses the actions, where it is one that attends."""
+    policy: Any = agent.policy
+    acting = policy.q_net_target if getattr(policy, "act_with_target", False) else policy
+    return next((module for module in acting.modules() if isinstance(module, KeypointAttention)), None)
 
 
 def _without_previous_step(space: spaces.Space) -> spaces.Space:

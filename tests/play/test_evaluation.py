@@ -12,13 +12,16 @@ from sb3_permakey.files import InUseError, WriteError, locked_file
 from sb3_permakey.play import evaluation
 from sb3_permakey.play.evaluation import (
     EvaluateConfig,
+    _pictures,
     agent_chooser,
     evaluate,
     play_games,
     random_chooser,
     score_table,
     summarise,
+    watched_chooser,
 )
+from sb3_permakey.play.saved_agents import Look
 
 
 class RecordingAgent:
@@ -169,7 +172,7 @@ def evaluated(squares, monkeypatch, tmp_path):
     original = play_games
 
     class Agent(RecordingAgent):
-        detector = None
+        detector = attention = None
 
         def __init__(self, path, checkpoint):
             super().__init__()
@@ -216,6 +219,27 @@ def test_a_video_that_is_missing_is_made(evaluated, tmp_path):
     assert evaluated(video=tmp_path / "game.mp4") == 2
     assert (tmp_path / "game.mp4").stat().st_size > 0
     assert evaluated(video=tmp_path / "game.mp4") == 0
+
+
+def test_a_video_shows_where_the_agent_looks_in_the_first_game(squares):
+    """Of three games the second goes on for longest, the first for 3 steps."""
+
+    class Looking(RecordingAgent):
+        def act(self, frames, episode_starts):
+            self.observed = self.rows.tolist()
+            return super().act(frames, episode_starts)
+
+        def looks(self, games):
+            return [Look(np.zeros((1, 2)), np.full((1, 1), game)) for game in games]
+
+    agent, looks, record = Looking(), [], []
+    seeds = [1, 2, 3]
+    choose = watched_chooser(agent_chooser(agent, "MsPacman", seeds, 0.0), agent, looks)
+    play_games("MsPacman", seeds, choose, "agent", record)
+    assert len(looks) == len(record) == 3
+    assert all(look.weights == 0 for look in looks)
+    [*pictures] = _pictures(agent, np.stack(record), looks)
+    assert [picture.shape for picture in pictures] == [(252, 252, 3)] * 3
 
 
 def test_nothing_is_played_for_files_that_cannot_be_written(evaluated, tmp_path):

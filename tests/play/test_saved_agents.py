@@ -427,3 +427,33 @@ def test_the_previous_step_does_not_hide_what_made_the_keypoints(checkpoint, oth
     ]
     assert spaces_of[0] == spaces_of[1]
     assert spaces_of[0] != spaces_of[2]
+
+
+@pytest.mark.parametrize("acts_with_target", [False, True])
+def test_where_an_agent_looks_is_what_its_acting_network_weighs(acts_with_target, checkpoint, tmp_path):
+    env = PermaKeyObservation(MovingSquare(), checkpoint, readout="peaks", num_keypoints=5, history=1)
+    policy = {"keypoint_encoder": "attention", "act_with_target": acts_with_target}
+    agent = RecurrentDQN("PermaKeyPolicy", env, policy_kwargs=policy, learning_starts=10, seed=0)
+    agent.learn(30)
+    agent.save(tmp_path / "agent.zip")
+    player = FrameAgent(tmp_path / "agent.zip", checkpoint)
+    observation, _ = env.reset(seed=0)
+    frames = env.unwrapped._frame()[None]
+    player.act(frames, np.array([True]))
+    [look] = player.looks(player.observed)
+    np.testing.assert_allclose(look.centers, observation["keypoints"], atol=1e-5)
+    expected = {}
+    for name, net in (("online", agent.q_net), ("target", agent.q_net_target)):
+        tensors = {key: torch.as_tensor(part[None]) for key, part in observation.items()}
+        expected[name] = net.features_extractor.attention(tensors)[0].detach().numpy()
+    assert np.abs(expected["online"] - expected["target"]).max() > 1e-5
+    np.testing.assert_allclose(look.weights, expected["target" if acts_with_target else "online"], atol=2e-6)
+
+
+def test_other_encoders_have_no_attention_to_be_drawn(checkpoint, tmp_path):
+    env = PermaKeyObservation(MovingSquare(), checkpoint)
+    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
+    player = FrameAgent(tmp_path / "agent.zip", checkpoint)
+    assert player.attention is None
+    with pytest.raises(AgentFileError, match="its encoder is not KeypointAttention"):
+        player.looks({})
