@@ -96,6 +96,12 @@ METHODS: dict[str, Method] = {
     "permakey-peaks-rainbow": Method(
         "PKey peaks + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="pairs"
     ),
+    "permakey-peaks-gnn-rainbow": Method(
+        "PKey peaks + GNN + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="gnn"
+    ),
+    "permakey-peaks-attention-rainbow": Method(
+        "PKey peaks + attention + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="attention"
+    ),
     "true-positions-gnn": Method(
         "true positions + GNN", "recurrent-dqn", "points", "permakey", encoder="gnn", points="true"
     ),

@@ -5,6 +5,7 @@
 A player repeats random actions. From the keypoints of one frame an encoder predicts what comes next: the discounted
 rewards, and how near the next lost life is. Learning is the agent's (Adam, mean squared error), on the first three
 quarters of the play; the share of variance that is explained is measured on the rest, after some numbers of updates.
+Beside that stands what an update of Rainbow with the encoder takes (`encoder_speed`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -24,23 +25,15 @@ from torch import Tensor, nn
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
-from sb3_permakey import KeypointGNN, PermaKeyObservation, make_atari_env
+from benchmarks.variants import encoder_speed
+from benchmarks.variants.encoder_speed import SPEED, VARIANTS, EncoderVariant
+from sb3_permakey import PermaKeyObservation, make_atari_env
 from sb3_permakey.encoders.parts import require_keypoints
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.keypoints import checkpoint_exists
+from sb3_permakey.keypoints import ReadoutConfig, checkpoint_exists
 from sb3_permakey.provenance import provenance
 
 NOTES = Path(__file__).with_name("encoders.md")
-VARIANTS: dict[str, dict[str, Any]] = {
-    "concat (paper)": {},
-    "pool": {"aggregate": "pool"},
-    "pool, layer norm": {"aggregate": "pool", "layer_norm": True},
-    "pool, 4 frequencies": {"aggregate": "pool", "position_frequencies": 4},
-    "pool, layer norm, 2 frequencies": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 2},
-    "pool, layer norm, 4 frequencies": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 4},
-    "pool, layer norm, 6 frequencies": {"aggregate": "pool", "layer_norm": True, "position_frequencies": 6},
-    "concat, layer norm, 4 frequencies": {"layer_norm": True, "position_frequencies": 4},
-}
 TARGETS = ("rewards", "lost life")
 KEEP_ACTION = 0.65
 """Probability that the player repeats its action."""
@@ -57,6 +50,8 @@ class EncoderBenchmark:
     """Games; each needs a checkpoint that comes with the package."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Names of the encoders."""
+    num_keypoints: int | None = None
+    """Number of peaks; None for the checkpoint's."""
     seeds: int = 2
     """Seeds of each encoder."""
     steps: int = 24_000
@@ -67,6 +62,10 @@ class EncoderBenchmark:
     """Discount of rewards and of the next lost life."""
     results: Path = Path("benchmarks/results/encoders")
     """Where the JSON files are, one a game; encoders that they hold are not trained again."""
+    speed: Path = Path("benchmarks/results") / SPEED
+    """JSON file of milliseconds."""
+    turns: int = 12
+    """Turns in which updates are timed."""
     table: Path = Path("benchmarks/results/encoders.md")
     """Markdown file to write."""
 
@@ -144,16 +143,16 @@ def explained(predicted: Tensor, wanted: Tensor) -> list[float]:
     return (1 - (predicted - wanted).square().mean(0) / wanted.var(0, unbiased=False)).tolist()
 
 
-def judge(variant: dict[str, Any], data: Play, updates: tuple[int, ...], seed: int) -> list[list[float]]:
+def judge(variant: EncoderVariant, data: Play, updates: tuple[int, ...], seed: int) -> list[list[float]]:
     """Train an encoder; the explained shares of the targets after each number of updates."""
     torch.manual_seed(seed)
-    encoder = KeypointGNN(data.observation_space, **variant)
+    encoder = variant.make(data.observation_space)
     network = nn.Sequential(encoder, nn.Linear(encoder.features_dim, len(TARGETS)))
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     shares = []
     for update in range(1, updates[-1] + 1):
         batch = torch.randint(len(data.learned_targets), (BATCH_SIZE,))
-        predicted = network({name: values[batch] for name, values in data.learned.items()})
+        predicted = network(rows_of(data.learned, batch, variant))
         loss = (predicted - data.learned_targets[batch]).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -161,23 +160,47 @@ def judge(variant: dict[str, Any], data: Play, updates: tuple[int, ...], seed: i
         if update in updates:
             with torch.no_grad():
                 parts = [
-                    network({name: values[start : start + CHUNK] for name, values in data.judged.items()})
+                    network(rows_of(data.judged, slice(start, start + CHUNK), variant))
                     for start in range(0, len(data.judged_targets), CHUNK)
                 ]
             shares.append(explained(torch.cat(parts), data.judged_targets))
     return shares
 
 
-def report(results: Path) -> str:
-    """The tables of all games."""
+def rows_of(data: dict[str, Tensor], rows: Tensor | slice, variant: EncoderVariant) -> dict[str, Tensor]:
+    """Observations of some steps as the encoder takes them; images, where it reads them, as floats in [0, 1]."""
+    found = {name: values[rows] for name, values in data.items() if name != "image"}
+    return {**found, "image": data["image"][rows].float() / 255} if variant.reads_images else found
+
+
+def report(results: Path, speed: Path) -> str:
+    """The tables of all games.
+
+    :param results: folder of the games' JSON files
+    :param speed: JSON file of milliseconds, which may be missing
+    """
+    timed = json.loads(speed.read_text()) if speed.exists() else None
+    timed_names = timed["ms"] if timed else ()
     lines: list[str] = []
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())
         updates = result["config"]["updates"]
-        rows = [[name, *cells(shares)] for name, shares in result["variants"].items()]
+        found = result["variants"]
+        names = [name for name in dict.fromkeys((*VARIANTS, *found)) if name in found or name in timed_names]
         titles = [f"{target}, {count}" for target in TARGETS for count in updates]
-        lines += ["", f"## {result['game']}", "", *table(["encoder", *titles], rows)]
+        rows = [
+            [name, *(cells(found[name]) if name in found else ["-"] * len(titles)), *encoder_speed.cells(timed, name)]
+            for name in names
+        ]
+        peaks = f", {result['keypoints']} keypoints" if "keypoints" in result else ""
+        lines += ["", f"## {result['game']}{peaks}", ""]
+        lines += table(["encoder", *titles, *encoder_speed.titles(timed)], rows)
         lines += ["", f"`{result['command']}`, commit {result['commit']}"]
+    if timed is not None:
+        lines += [
+            "",
+            f"Milliseconds: `{timed['command']}`, commit {timed['commit']}, {timed['machine']['cpu']}, 1 thread",
+        ]
     return filled(NOTES, games=lines[1:] or "None yet.")
 
 
@@ -192,10 +215,11 @@ def cells(shares: list[list[list[float]]]) -> list[str]:
 
 
 def main(config: EncoderBenchmark) -> None:
-    """Judge what the JSON files do not hold yet, and write the table."""
+    """Judge and time what the JSON files do not hold yet, and write the table."""
     for game in config.games:
-        path = config.results / f"{game.lower()}.json"
-        settings = {name: getattr(config, name) for name in ("seeds", "steps", "updates", "gamma")}
+        peaks = f"-{config.num_keypoints}" if config.num_keypoints else ""
+        path = config.results / f"{game.lower()}{peaks}.json"
+        settings = {name: getattr(config, name) for name in ("num_keypoints", "seeds", "steps", "updates", "gamma")}
         settings = json.loads(json.dumps(settings))
         found = json.loads(path.read_text()) if path.exists() else {"variants": {}, "config": settings}
         if found["config"] != settings:
@@ -203,15 +227,22 @@ def main(config: EncoderBenchmark) -> None:
         missing = [name for name in config.variants if name not in found["variants"]]
         if not missing:
             continue
-        data = play(
-            PermaKeyObservation(make_atari_env(game, seed=0), game.lower(), readout="peaks"), config.steps, config.gamma
+        images = any(VARIANTS[name].reads_images for name in missing)
+        env = PermaKeyObservation(
+            make_atari_env(game, seed=0),
+            game.lower(),
+            keep_image=images,
+            readout=ReadoutConfig(readout="peaks", num_keypoints=config.num_keypoints),
         )
+        data = play(env, config.steps, config.gamma)
+        found["keypoints"] = len(data.learned["keypoints"][0])
         for name in missing:
             shares = [judge(VARIANTS[name], data, config.updates, seed) for seed in range(config.seeds)]
             found["variants"][name] = shares
             write_json(path, {**found, "game": game, **provenance()})
             print(f"{game}, {name}: {', '.join(cells(shares))}", flush=True)
-    write_atomically(config.table, report(config.results).encode())
+    encoder_speed.measure(config.speed, config.variants, config.turns)
+    write_atomically(config.table, report(config.results, config.speed).encode())
     print(config.table)
 
 

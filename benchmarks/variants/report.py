@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.schema import ResultSchema
+from benchmarks.variants.encoder_speed import SPEED
 from sb3_permakey.envs.atari import plain_game_name
 from sb3_permakey.files import write_atomically
 from sb3_permakey.play.players import RANDOM
@@ -29,6 +30,7 @@ NOTES = Path(__file__).with_name("notes.md")
 SCHEMAS = (
     *(ResultSchema(f"{name}/*.json", {"game": str, "config": dict, "variants": dict}) for name in CHAPTERS),
     ResultSchema("encoders/*.json", {"game": str, "config": dict, "variants": dict}),
+    ResultSchema(SPEED, {"game": str, "ms": dict, "batch_size": int, "threads": int}),
     ResultSchema("adam/*.json", {"game": str, "config": dict, "epsilons": dict, "threads": int}),
     ResultSchema("players/*.json", {"game": str, "seeds": list, "agent": dict, "random": dict}),
 )

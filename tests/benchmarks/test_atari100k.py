@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_tasks import tiny_task
 
 from benchmarks.atari100k import runs
-from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, readout_of
+from benchmarks.atari100k.methods import METHODS, PRESETS, agent_settings, algorithm_of, preset_of, readout_of
 from benchmarks.atari100k.objects import OBJECT_SLOTS
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.run import Atari100kBenchmark, main, make_tasks, memory_of
@@ -281,6 +281,21 @@ def test_presets_and_overrides():
     assert agent_settings("random", None, ("gamma=1",)) == {}
     with pytest.raises(ValueError, match="written like learning_rate=1e-4, not 'gamma'"):
         agent_settings("grid-gnn", "paper", ("gamma",))
+
+
+def test_encoders_are_compared_by_methods_and_settings():
+    layer = "policy_kwargs.features_extractor_kwargs."
+    overrides = (f"{layer}conv=GATv2Conv", f"{layer}conv_kwargs={{'heads': 4}}", f"{layer}aggregate=pool")
+    for name, encoder in (("permakey-peaks-gnn-rainbow", "gnn"), ("permakey-peaks-attention-rainbow", "attention")):
+        preset = preset_of(name, "paper")
+        assert preset == "rainbow"
+        assert agent_settings(name, preset)["policy_kwargs"] == {"keypoint_encoder": encoder}
+    extractor = agent_settings("permakey-peaks-gnn-rainbow", "rainbow", overrides)["policy_kwargs"]
+    assert extractor["features_extractor_kwargs"] == {
+        "conv": "GATv2Conv",
+        "conv_kwargs": {"heads": 4},
+        "aggregate": "pool",
+    }
 
 
 def test_a_learning_rate_may_fall_to_zero():

@@ -1,4 +1,5 @@
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import pytest
 import torch
 from conftest import MovingSquare
 
-from benchmarks.variants import encoders
-from benchmarks.variants.encoders import EncoderBenchmark, discounted, explained, main, play, report
+from benchmarks.variants import encoder_speed, encoders
+from benchmarks.variants.encoder_speed import SPEED, VARIANTS
+from benchmarks.variants.encoders import EncoderBenchmark, discounted, explained, judge, main, play, report
 from sb3_permakey import PermaKeyObservation
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -15,7 +17,15 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 @pytest.fixture
 def settings(tmp_path):
-    return {"games": ("MsPacman",), "seeds": 2, "steps": 60, "updates": (1, 3), "results": tmp_path / "encoders"}
+    return {
+        "games": ("MsPacman",),
+        "seeds": 2,
+        "steps": 60,
+        "updates": (1, 3),
+        "results": tmp_path / "encoders",
+        "speed": tmp_path / "speed.json",
+        "turns": 2,
+    }
 
 
 def test_discounted_sums_by_hand():
@@ -40,20 +50,59 @@ def test_later_episodes_are_judged(checkpoint):
         play(PermaKeyObservation(MovingSquare(100), checkpoint), 60, 0.9)
 
 
-def test_encoders_are_judged_once(checkpoint, monkeypatch, tmp_path, settings):
+def test_encoders_are_judged_and_timed_once(checkpoint, monkeypatch, tmp_path, settings):
     monkeypatch.setattr(encoders, "make_atari_env", lambda game, seed: MovingSquare(5))
     monkeypatch.setattr(
-        encoders, "PermaKeyObservation", lambda env, name, readout: PermaKeyObservation(env, checkpoint)
+        encoders,
+        "PermaKeyObservation",
+        lambda env, name, *, keep_image, readout: PermaKeyObservation(
+            env, checkpoint, keep_image=keep_image, readout=readout
+        ),
     )
+    trained = []
+
+    class Learner:
+        def train(self, updates, batch_size):
+            trained.append((updates, batch_size))
+
+    monkeypatch.setattr(encoder_speed, "learner", lambda variant, count: Learner())
     out = tmp_path / "encoders.md"
-    main(EncoderBenchmark(variants=("pool",), table=out, **settings))
-    found = json.loads((tmp_path / "encoders" / "mspacman.json").read_text())
+    main(EncoderBenchmark(variants=("pool",), num_keypoints=3, table=out, **settings))
+    found = json.loads((tmp_path / "encoders" / "mspacman-3.json").read_text())
     assert np.array(found["variants"]["pool"]).shape == (2, 2, 2)
-    assert "| encoder | rewards, 1 | rewards, 3 | lost life, 1 | lost life, 3 |" in out.read_text()
+    assert found["keypoints"] == 3
+    assert trained == [(5, 32)] * 6
+    timed = json.loads((tmp_path / "speed.json").read_text())["ms"]["pool"]
+    assert {count: len(turns) for count, turns in timed.items()} == {"8": 2, "20": 2, "25": 2}
+    titles = "| encoder | rewards, 1 | rewards, 3 | lost life, 1 | lost life, 3 | ms, K = 8 | ms, K = 20 | ms, K = 25 |"
+    assert titles in out.read_text()
+    assert f"| {min(timed['8']):.1f} | {min(timed['20']):.1f} | {min(timed['25']):.1f} |\n" in out.read_text()
     monkeypatch.setattr(encoders, "play", None)
-    main(EncoderBenchmark(variants=("pool",), table=out, **settings))
+    monkeypatch.setattr(encoder_speed, "learner", None)
+    main(EncoderBenchmark(variants=("pool",), num_keypoints=3, table=out, **settings))
     with pytest.raises(ValueError, match="made with other settings"):
-        main(EncoderBenchmark(variants=("pool",), table=out, **{**settings, "seeds": 3}))
+        main(EncoderBenchmark(variants=("pool",), num_keypoints=3, table=out, **{**settings, "seeds": 3}))
+
+
+@pytest.mark.parametrize("name", ["PNA", "pairs", "attention", "CNN, 32 filters"])
+def test_every_kind_of_encoder_is_judged(name, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(encoders, "BATCH_SIZE", 4)
+    images = VARIANTS[name].reads_images
+    data = play(PermaKeyObservation(MovingSquare(7), checkpoint, keep_image=images), 60, 0.9)
+    shares = np.array(judge(VARIANTS[name], data, (1, 2), 0))
+    assert shares.shape == (2, 2)
+    assert np.isfinite(shares).all()
+
+
+def test_updates_of_an_agent_are_timed(monkeypatch):
+    monkeypatch.setattr(encoder_speed, "WARM_UP_STEPS", 6)
+    agent = encoder_speed.learner(VARIANTS["attention"], 25)
+    assert agent.observation_space["keypoints"].shape == (25, 2)
+    assert agent.q_net.features_extractor.queries.out_features == 4
+    before = agent._n_updates
+    agent.train(encoder_speed.UPDATES, encoder_speed.BATCH_SIZE)
+    assert agent._n_updates == before + encoder_speed.UPDATES
 
 
 def test_bad_settings_are_named(settings):
@@ -66,4 +115,4 @@ def test_bad_settings_are_named(settings):
 
 
 def test_report_is_up_to_date():
-    assert (RESULTS / "encoders.md").read_text() == report(RESULTS / "encoders")
+    assert (RESULTS / "encoders.md").read_text() == report(RESULTS / "encoders", RESULTS / SPEED)
