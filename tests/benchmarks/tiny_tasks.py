@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import NUM_KEYPOINTS
 
 from benchmarks.atari100k.checkpoints import Checkpoint
-from benchmarks.atari100k.methods import METHODS
+from benchmarks.atari100k.methods import METHODS, preset_of
 from benchmarks.atari100k.runs import Run, Schedule, Task
 
 TINY_AGENT = ("learning_starts=10", "buffer_size=100", "batch_size=2")
@@ -23,7 +23,7 @@ def tiny_task(
         run=Run(
             game="MsPacman",
             method=method_name,
-            preset=preset if method.agent == "recurrent-dqn" else None,
+            preset=preset_of(method_name, preset),
             noise="clean",
             num_keypoints=NUM_KEYPOINTS if method.checkpoint else None,
             seed=seed,
