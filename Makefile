@@ -11,7 +11,7 @@ CHECKPOINT := $(DEMO)/mspacman.safetensors
 # What needs neither OCAtari nor the benchmarks' extras.
 CORE_TESTS := tests/keypoints tests/envs tests/encoders tests/common tests/rainbow tests/frames tests/play/test_collect.py
 
-.PHONY: demo demo-steps test test-numpy2 test-matrix lint dist clean
+.PHONY: demo demo-steps test test-numpy2 test-matrix lint docs dist clean
 
 # Each step runs when its result is missing; a second `make demo` only prints the table again. After a kill it goes on.
 demo: $(INSTALLED)
@@ -61,6 +61,10 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site, in build/site; what leads nowhere is an error. Neither building nor reading it takes a network.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
 # Wheel and source distribution, and the wheel tried in an empty environment.
 dist: $(INSTALLED)
 	rm -rf dist
@@ -72,7 +76,7 @@ dist: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet,docs]"
 	touch $@
 
 $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt

@@ -13,14 +13,11 @@ States = tuple[torch.Tensor, ...]
 
 
 class MemoryCell(nn.Module):
-    """A memory between the features and the values, made by ``cell(inputs, units, layers)``.
+    """A memory between the features and the values, made by `cell(inputs, units, layers)`.
 
     A kind of memory says what it holds where an episode begins and how it reads a window of steps at once: by one call
-    of a library or a parallel scan, never by a loop over the steps.
-
-    :param inputs: width of what it reads
-    :param units: of each layer
-    :param layers: how many are stacked
+    of a library or a parallel scan, never by a loop over the steps. Its constructor takes the width of what it reads,
+    the units of each layer, and how many layers are stacked.
     """
 
     remembers: ClassVar[bool] = True
