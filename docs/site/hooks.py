@@ -53,13 +53,22 @@ LIST_ITEM = re.compile(r"(- |1\. )")
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The results' part of the contents has every report."""
+    results = next(part["Results"] for part in config.nav or [] if "Results" in part)
+    results[1:1] = reports()
+    return config
+
+
+def reports() -> list[str]:
+    """The benchmarks' reports."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("benchmarks/results/*.md"))
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that lie elsewhere, those of linked files, and the API's."""
     own = {f"docs/{file.src_uri}": file.src_uri for file in files.documentation_pages()}
-    reports = {
-        name: name for name in sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/results/*.md"))
-    }
-    pages = PAGES | reports
+    pages = PAGES | {name: name for name in reports()}
     config.extra["site_pages"] = own | pages
     for source, page in pages.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
