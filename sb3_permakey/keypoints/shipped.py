@@ -36,8 +36,14 @@ from typing import Any
 FOLDER = Path(str(resources.files("sb3_permakey") / "checkpoints"))
 INDEX_FORMAT = "sb3-permakey shipped checkpoints"
 INDEX_VERSION = 1
-TABLE_HEADER = ("name", "game", "method", "noise", "K", "precision", "recall", "F1", "size")
+TABLE_READINGS = {"pointnet": "", "peaks": "peaks_", "contrast": "contrast_"}
+"""How keypoints were read when they were scored, and how names of such scores begin."""
+TABLE_HEADER = ("name", "game", "method", "noise", "K", *TABLE_READINGS, "size")
 TABLE_SCORES = ("precision", "recall", "f1")
+TABLE_NOTE = (
+    "Scores: precision / recall / F1 against the game's true objects, by each readout: pointnet; peaks, which is "
+    "--readout peaks;\nand contrast, which is --readout peaks --surround-px 18."
+)
 
 
 class CheckpointError(ValueError):
@@ -117,28 +123,29 @@ def checkpoint_exists(path_or_name: str | Path) -> bool:
 
 
 def checkpoint_table(checkpoints: Sequence[ShippedCheckpoint]) -> str:
-    """The checkpoints with their scores and file sizes, as a table of plain text."""
+    """The checkpoints with their scores by each readout and file sizes, as a table of plain text."""
     rows = [TABLE_HEADER, *(_table_row(checkpoint) for checkpoint in checkpoints)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(TABLE_HEADER))]
     words = TABLE_HEADER.index("K")
-    return "\n".join(
+    lines = [
         "  ".join(
             cell.ljust(width) if column < words else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, "", TABLE_NOTE])
 
 
 def _table_row(checkpoint: ShippedCheckpoint) -> tuple[str, ...]:
-    scores = (checkpoint.scores.get(score) for score in TABLE_SCORES)
+    scores = [[checkpoint.scores.get(prefix + score) for score in TABLE_SCORES] for prefix in TABLE_READINGS.values()]
     return (
         checkpoint.name,
         checkpoint.game,
         checkpoint.method,
         checkpoint.noise or "-",
         str(checkpoint.num_keypoints),
-        *("-" if score is None else f"{score:.2f}" for score in scores),
+        *("-" if None in reading else " / ".join(f"{score:.2f}" for score in reading) for reading in scores),
         f"{checkpoint.path.stat().st_size / 1e6:.1f} MB",
     )
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -85,7 +86,7 @@ def test_unknown_name_is_told_the_nearest(folder):
 def test_none_shipped(folder, monkeypatch):
     monkeypatch.setattr(shipped, "FOLDER", folder / "nowhere")
     assert shipped_checkpoints() == []
-    assert checkpoint_table([]).split() == list(shipped.TABLE_HEADER)
+    assert checkpoint_table([]).splitlines()[0].split() == list(shipped.TABLE_HEADER)
     with pytest.raises(CheckpointError, match="named 'mspacman': the package has none of its own"):
         load_checkpoint("mspacman")
 
@@ -113,11 +114,19 @@ def test_index_that_names_a_missing_file(folder):
 
 
 def test_table(folder):
-    header, first, _, noisy = (line.split() for line in checkpoint_table(shipped_checkpoints()).splitlines())
-    size_mb = f"{(folder / 'mspacman.safetensors').stat().st_size / 1e6:.1f}"
-    assert header == ["name", "game", "method", "noise", "K", "precision", "recall", "F1", "size"]
-    assert first == ["mspacman", "MsPacman", "transporter", "-", "7", "0.50", "0.25", "0.33", size_mb, "MB"]
-    assert noisy == ["seaquest-noisy", "Seaquest", "transporter", "both", "10", "-", "-", "-", size_mb, "MB"]
+    peaks = {"peaks_precision": 0.75, "peaks_recall": 1.0, "peaks_f1": 0.857}
+    entries = json.loads((folder / "index.json").read_text())["checkpoints"]
+    write_index(folder, entries | {"mspacman": ENTRY | {"scores": ENTRY["scores"] | peaks}})
+    lines = checkpoint_table(shipped_checkpoints()).splitlines()
+    header, first, second, noisy = (re.split(r"  +", line) for line in lines[:4])
+    size = f"{(folder / 'mspacman.safetensors').stat().st_size / 1e6:.1f} MB"
+    assert header == ["name", "game", "method", "noise", "K", "pointnet", "peaks", "contrast", "size"]
+    scores = "0.50 / 0.25 / 0.33"
+    assert first == ["mspacman", "MsPacman", "transporter", "-", "7", scores, "0.75 / 1.00 / 0.86", "-", size]
+    assert second == ["mspacman-transporter", "MsPacman", "transporter", "-", "7", scores, "-", "-", size]
+    assert noisy == ["seaquest-noisy", "Seaquest", "transporter", "both", "10", "-", "-", "-", size]
+    assert "precision / recall / F1" in lines[-2]
+
 
 
 def test_the_packages_own_index_is_whole():
