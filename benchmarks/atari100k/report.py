@@ -1,4 +1,4 @@
-"""Tables and pictures of what was measured: python -m benchmarks.atari100k.report --readme README.md"""
+"""Tables and pictures of what was measured: python -m benchmarks.atari100k.report --update --readme README.md"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Tables of what `benchmarks.keypoints` measured.
 
-    python -m benchmarks.keypoints.report --readme README.md --page docs/results.md --guide docs/keypoints.md
+    python -m benchmarks.keypoints.report --update --readme README.md --page docs/results.md --guide docs/keypoints.md
 
-Without the options it writes benchmarks/results/keypoints.md alone.
+Without the other options it writes benchmarks/results/keypoints.md alone.
 """
 
 from __future__ import annotations

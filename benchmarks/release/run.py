@@ -1,4 +1,4 @@
-"""Put the checkpoints of `benchmarks.keypoints` into the package: python -m benchmarks.release
+"""Put the checkpoints of `benchmarks.keypoints` into the package: python -m benchmarks.release --update
 
 Of every finished run with seed 0 it writes what detection needs, as float16, to sb3_permakey/checkpoints, scores what
 was written (rounding and all) on the benchmark's frames, and enters it in the index and in docs/checkpoints.md.
@@ -129,7 +129,7 @@ def main(config: ShipConfig) -> None:
 
 def command() -> None:
     """The command line."""
-    run_command("release", ShipConfig, main)
+    run_command("release", ShipConfig, main, only_update=True)
 
 
 if __name__ == "__main__":

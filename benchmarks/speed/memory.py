@@ -1,6 +1,6 @@
 """How long memory cells take for a batch of windows, forwards and backwards, side by side in one run.
 
-    python -m benchmarks.speed memory --guide docs/recurrent_agents.md
+    python -m benchmarks.speed memory --update --guide docs/recurrent_agents.md
 
 One thread, whose own time is measured, so that what else the machine does counts little. The cells take turns; of the
 ratios to the LSTM in the same turn the median counts.

@@ -1,6 +1,6 @@
 """Where a step of Rainbow on keypoints goes: milliseconds of emulator, detector, acting and updates.
 
-    python -m benchmarks.speed rainbow --guide docs/rainbow.md
+    python -m benchmarks.speed rainbow --update --guide docs/rainbow.md
 
 One thread. The parts take turns, so that whatever else the machine does slows all of them down; of each the median turn
 counts.

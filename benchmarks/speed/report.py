@@ -1,4 +1,7 @@
-"""Tables and chart of how fast keypoints and agents are: python -m benchmarks.speed.report --readme README.md"""
+"""Tables and chart of how fast keypoints and agents are.
+
+python -m benchmarks.speed.report --update --readme README.md --page docs/results.md
+"""
 
 from __future__ import annotations
 

@@ -128,7 +128,6 @@ def test_table(folder):
     assert "precision / recall / F1" in lines[-2]
 
 
-
 def test_the_packages_own_index_is_whole():
     for checkpoint in shipped_checkpoints():
         assert shipped.locate_checkpoint(checkpoint.name) == checkpoint.path
