@@ -11,7 +11,7 @@ CHECKPOINT := $(DEMO)/mspacman.safetensors
 # What needs neither OCAtari nor the benchmarks' extras.
 CORE_TESTS := tests/keypoints tests/envs tests/encoders tests/common tests/rainbow tests/frames tests/play/test_collect.py
 
-.PHONY: demo demo-steps test test-numpy2 test-matrix lint docs dist clean
+.PHONY: demo demo-steps test test-numpy2 test-matrix lint docs dist release-check clean
 
 # Each step runs when its result is missing; a second `make demo` only prints the table again. After a kill it goes on.
 demo: $(INSTALLED)
@@ -71,6 +71,10 @@ dist: $(INSTALLED)
 	$(BIN)/python -m build -q --outdir dist
 	$(BIN)/twine check --strict dist/*
 	PYTHON=$(PYTHON) .ci/wheel dist/*.whl
+
+# What a release is checked by beside the tests.
+release-check: lint docs dist
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/commands/test_detect.py
 
 # All extras, so that no test is skipped.
 $(INSTALLED): pyproject.toml constraints.txt

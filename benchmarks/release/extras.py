@@ -61,9 +61,12 @@ class Environment:
         answer = self._run("-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])")
         self.packages = Path(answer.strip())
 
-    def install(self, *wanted: str) -> dict[str, str]:
-        """Install and return the names and versions of all that is there."""
-        self._pip("install", *wanted)
+    def install(self, wanted: str) -> None:
+        """Install something, and what it needs."""
+        self._pip("install", wanted)
+
+    def installed(self) -> dict[str, str]:
+        """Names and versions of all that is there."""
         return {one.metadata["Name"]: one.version for one in distributions(path=[str(self.packages)])}
 
     def would_add(self, wanted: str) -> dict[str, str]:
@@ -95,9 +98,10 @@ def measure(config: ExtrasBenchmark, folder: Path) -> Iterator[tuple[str, dict[s
     :param folder: an empty folder
     """
     environment = Environment(folder / "environment")
-    before, there = bytes_in(environment.packages), set(environment.install())
+    before, there = bytes_in(environment.packages), set(environment.installed())
     for name, wanted in (("torch", config.torch), ("core", str(ROOT))):
-        packages = environment.install(wanted)
+        environment.install(wanted)
+        packages = environment.installed()
         after = bytes_in(environment.packages)
         added = {one: version for one, version in packages.items() if one not in there and one != PROJECT}
         yield name, {"bytes": after - before, "packages": added}

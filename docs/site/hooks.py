@@ -103,7 +103,8 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
     def mathml(match: re.Match[str]) -> str:
         display = "inline" if match.group(1) == "span" else "block"
-        return convert(html.unescape(match.group(2)).strip(), display=display)
+        math = convert(html.unescape(match.group(2)).strip(), display=display)
+        return math if display == "inline" else f'<div class="equation">{math}</div>'
 
     return EQUATION.sub(mathml, content)
 
