@@ -96,6 +96,11 @@ def test_equations_become_mathml():
     assert "arithmatex" not in changed
 
 
+def test_an_equation_that_is_not_understood_is_told(caplog):
+    hooks.on_page_content('<div class="arithmatex">\\[\\nosuchcommand x\\]</div>', None, None, None)
+    assert "does not know all of" in caplog.text
+
+
 def test_the_reference_has_every_public_name_and_command():
     pages = dict(hooks.api_pages())
     import sb3_permakey

@@ -104,6 +104,8 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     def mathml(match: re.Match[str]) -> str:
         display = "inline" if match.group(1) == "span" else "block"
         math = convert(html.unescape(match.group(2)).strip(), display=display)
+        if "\\" in math:
+            log.warning(f"latex2mathml does not know all of {match.group(2)!r}")
         return math if display == "inline" else f'<div class="equation">{math}</div>'
 
     return EQUATION.sub(mathml, content)
