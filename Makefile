@@ -63,7 +63,7 @@ lint: $(INSTALLED)
 
 # The site, in build/site; what leads nowhere is an error. Neither building nor reading it takes a network.
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # not -q, with which a warning is no error
 
 # Wheel and source distribution, and the wheel tried in an empty environment.
 dist: $(INSTALLED)

@@ -60,6 +60,12 @@ def test_links_lead_to_pages(config):
     ]
 
 
+def test_a_link_to_what_the_site_lacks_is_told(config, caplog):
+    page, files = page_of(config, "docs/guide.md")
+    hooks.on_page_markdown("[a](../tests/test_site.py)", page, config, files)
+    assert caplog.messages == ["docs/guide.md links ../tests/test_site.py, which is not in the site"]
+
+
 def test_links_of_a_report_start_at_its_folder(config):
     page, files = page_of(config, "benchmarks/results/memory.md")
     changed = hooks.on_page_markdown("![m](../../docs/memory.png) [r](../README.md)", page, config, files)
@@ -110,6 +116,12 @@ def test_the_reference_has_every_public_name_and_command():
     assert re.findall(r"(?m)^## (.*)$", pages["api/commands.md"]) == list(cli.COMMANDS)
     for kind, _ in cli.COMMANDS.values():
         assert f".{kind.__name__}\n" in pages["api/commands.md"]
+
+
+def test_a_quiet_build_would_be_no_strict_one():
+    target = re.search(r"(?m)^docs:.*\n\t(.*)$", (ROOT / "Makefile").read_text()).group(1)
+    assert "mkdocs build" in target
+    assert " -q " not in target.partition("#")[0]
 
 
 def test_nothing_is_fetched_from_elsewhere():

@@ -93,6 +93,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if not path:
             return anchor
         target = site_path(repository_path(source, path), config)
+        found = files.get_file_from_path(target)
+        if found is None or found.inclusion.is_excluded():
+            log.warning(f"{source} links {path}, which is not in the site")
         return posixpath.relpath(target, here or ".") + anchor
 
     return outside_fences(markdown, lambda text: lists_apart(LINK.sub(address, text)))
@@ -145,9 +148,9 @@ def linked(source: str) -> Iterator[str]:
     outside_fences((ROOT / source).read_text(), collect)
     for link in found:
         path = repository_path(source, link)
-        if not (ROOT / path).exists() or path.startswith(".."):
+        if not (ROOT / path).exists() or path.startswith("../"):
             log.warning(f"{source} links {link}, which is not in the repository")
-        elif path != "docs" and not (path.startswith("docs/") and (ROOT / path).is_file()):
+        elif path != "docs" and not (path.startswith("docs/") and Path(path).suffix not in LANGUAGES):
             yield path
 
 
@@ -158,9 +161,10 @@ def site_path(path: str, config: MkDocsConfig) -> str:
         return pages[path]
     if (ROOT / path).is_dir():
         return pages.get(f"{path}/README.md", f"source/{path}/index.md")
-    if path.startswith("docs/"):
-        return path.removeprefix("docs/")
-    return f"source/{path}.md" if Path(path).suffix in LANGUAGES else f"source/{path}"
+    if Path(path).suffix in LANGUAGES:
+        return f"source/{path}.md"
+    # MkDocs leaves out what begins with a dot.
+    return path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path.lstrip('.')}"
 
 
 def shown(path: str, config: MkDocsConfig) -> File:
