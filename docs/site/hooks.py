@@ -54,9 +54,11 @@ EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The results' part of the contents has every report."""
-    results = next(part["Results"] for part in config.nav or [] if "Results" in part)
-    results[1:1] = reports()
+    """The contents have every report, and each guide that mkdocs.yml does not name at the end of the guides."""
+    parts = {name: pages for part in config.nav or [] for name, pages in part.items()}
+    parts["Results"][1:1] = reports()
+    named = {page for pages in parts.values() if isinstance(pages, list) for page in pages}
+    parts["Guides"] += sorted({path.name for path in ROOT.glob("docs/*.md")} - named)
     return config
 
 
