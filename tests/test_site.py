@@ -62,6 +62,7 @@ def test_links_lead_to_pages(config):
 
 def test_a_link_to_what_the_site_lacks_is_told(config, caplog):
     page, files = page_of(config, "docs/guide.md")
+    caplog.clear()
     hooks.on_page_markdown("[a](../tests/test_site.py)", page, config, files)
     assert caplog.messages == ["docs/guide.md links ../tests/test_site.py, which is not in the site"]
 
