@@ -13,10 +13,11 @@ from typing import Any
 
 import tyro
 
-from sb3_permakey.commands import checkpoints, collect, compare, detect, evaluate, pretrain, score, show, train
+from sb3_permakey.commands import checkpoints, collect, compare, detect, distil, evaluate, pretrain, score, show, train
 from sb3_permakey.play.collect import CollectConfig
 from sb3_permakey.play.evaluation import EvaluateConfig
 from sb3_permakey.pretraining.config import PretrainConfig
+from sb3_permakey.pretraining.distillation import DistilConfig
 from sb3_permakey.pretraining.trainer import TrainingDivergedError
 from sb3_permakey.scores import ScoreConfig
 from sb3_permakey.training.run import TrainConfig
@@ -24,6 +25,7 @@ from sb3_permakey.training.run import TrainConfig
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "collect": (CollectConfig, collect.run),
     "pretrain": (PretrainConfig, pretrain.run),
+    "distil": (DistilConfig, distil.run),
     "show": (show.ShowConfig, show.run),
     "score": (ScoreConfig, score.run),
     "checkpoints": (checkpoints.CheckpointsConfig, checkpoints.run),
@@ -36,6 +38,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 AFTER_STOP = {
     "collect": "the same command goes on with its first unfinished episode",
     "pretrain": "the same command goes on from where it last saved",
+    "distil": "the same command goes on from where it last saved",
     "train": "the same command with --resume goes on from the last checkpoint, if there is one",
 }
 """What to do after Ctrl-C; all other commands begin anew."""

@@ -19,7 +19,7 @@ READINGS = {
 """What the index' figures begin with, and the detector's settings that they are of."""
 MARGIN = 2
 """Half 95 % intervals between fresh figure and index: the index's is of some frames too, and many are compared."""
-ROUNDING = {"permakey": 0.01, "transporter": 0.04}
+ROUNDING = {"permakey": 0.01, "transporter": 0.04, "distilled": 0.01}
 """What the processor may change. Keypoints that stand still all cross the edge of the 3 pixels that count at once, in
 every frame, which no interval over episodes tells. PermaKey is read in float32 everywhere, the Transporter in bfloat16
 where the processor multiplies in it, as the index was: MontezumaRevenge's then scores .379, and .344 in float32, for
@@ -33,12 +33,13 @@ much either way."""
 @pytest.mark.parametrize("name", SHIPPED)
 def test_loads_by_name_and_is_small(name):
     checkpoint, model = SHIPPED[name], load_checkpoint(name)
-    assert checkpoint.path.stat().st_size <= 4_500_000
+    assert checkpoint.path.stat().st_size <= (300_000 if checkpoint.method == "distilled" else 4_500_000)
     assert type(model).__name__.lower() == checkpoint.method
     assert model.config.num_keypoints == checkpoint.num_keypoints
     assert model.for_detection_only
     assert checkpoint_metadata(name)["command"] == checkpoint.command
-    env = PermaKeyObservation(make_atari_env(checkpoint.game, distractor=checkpoint.noise), name)
+    readout = "pointnet" if model.has_pointnet else "peaks"
+    env = PermaKeyObservation(make_atari_env(checkpoint.game, distractor=checkpoint.noise), name, readout=readout)
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
 

@@ -1,4 +1,4 @@
-"""Put the checkpoints of `benchmarks.keypoints` into the package: python -m benchmarks.release --update
+"""Put checkpoints of `benchmarks.keypoints` and `.distilled` into the package: python -m benchmarks.release --update
 
 Of every finished run with seed 0 it writes what detection needs, as float16, to sb3_permakey/checkpoints, scores what
 was written (rounding and all) on the benchmark's frames, and enters it in the index and in docs/checkpoints.md.
@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.distilled.report import RESULTS as STUDENTS
+from benchmarks.distilled.run import READ
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
@@ -23,7 +25,9 @@ from sb3_permakey.scores import ScoreConfig, score
 
 NOTES = Path(__file__).with_name("notes.md")
 SHIPPED_SCORES = ("precision", "recall", "f1", "coverage", "distractor_rate")
-MOST_BYTES = 4_500_000
+MOST_BYTES = {"permakey": 4_500_000, "transporter": 4_500_000, "distilled": 300_000}
+READ_BY = {**READINGS, "distilled": READ}
+"""How each method's checkpoints are read."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,24 @@ class ShipConfig:
     """Where the benchmark's checkpoints are."""
     results: Path = RESULTS
     """Where its JSON files are."""
+    student_folder: Path = Path("runs/distilled")
+    """Where the students are."""
+    students: Path = STUDENTS
+    """Where their JSON files are."""
     docs: Path = Path("docs/checkpoints.md")
     """Markdown file that lists the package's checkpoints."""
 
 
 def name_of(result: dict[str, Any]) -> str:
     """Name of a run's checkpoint in the package."""
+    if "teacher" in result:
+        return f"{result['teacher']}-student"
     return shipped_name(result["game"], result["method"], result["noise"])
+
+
+def method_of(result: dict[str, Any]) -> str:
+    """A run's method, as the index calls it."""
+    return "distilled" if "teacher" in result else str(result["method"])
 
 
 def prefix(reading: str) -> str:
@@ -48,14 +63,14 @@ def prefix(reading: str) -> str:
     return "" if reading == "pointnet" else f"{reading}_"
 
 
-def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dict[str, float]:
+def missing_scores(checkpoint: ShippedCheckpoint) -> dict[str, float]:
     """A shipped checkpoint's scores by the readings that the index does not have."""
     scores = {}
-    for reading, config in READINGS[result["method"]].items():
+    for reading, config in READ_BY[checkpoint.method].items():
         if f"{prefix(reading)}f1" in checkpoint.scores:
             continue
         scored = score(
-            ScoreConfig((str(checkpoint.path),), result["game"], distractor=checkpoint.noise, readout=config)
+            ScoreConfig((str(checkpoint.path),), checkpoint.game, distractor=checkpoint.noise, readout=config)
         )
         figures = scored["scores"]["keypoints"]
         scores |= {
@@ -72,13 +87,14 @@ def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
     training = result["training"]
     metadata = {"command": training["command"], "commit": str(result["commit"]), GAME: result["game"]}
     path = save_for_detection(load_checkpoint(trained), FOLDER / f"{name}.safetensors", metadata=metadata)
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MOST_BYTES}")
+    most = MOST_BYTES[method_of(result)]
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {most}")
     return ShippedCheckpoint(
         name=name,
         path=path,
         game=result["game"],
-        method=result["method"],
+        method=method_of(result),
         noise=None if result["noise"] == "clean" else result["noise"],
         num_keypoints=result["num_keypoints"],
         command=training["command"],
@@ -115,12 +131,16 @@ def document(checkpoints: list[ShippedCheckpoint]) -> str:
 def main(config: ShipConfig) -> None:
     """Ship what is finished and not shipped yet, score what is not scored yet."""
     found = {checkpoint.name: checkpoint for checkpoint in shipped_checkpoints()}
-    for path in sorted(config.results.glob(f"*-{SHIPPED_SEED}.json")):
+    folders = ((config.results, config.folder), (config.students, config.student_folder))
+    finished = [
+        (path, folder) for results, folder in folders for path in sorted(results.glob(f"*-{SHIPPED_SEED}.json"))
+    ]
+    for path, folder in finished:
         result = json.loads(path.read_text())
         shipped = found.get(name_of(result))
         if shipped is None or shipped.command != result["training"]["command"]:
-            shipped = ship(result, config.folder / path.with_suffix(".safetensors").name)
-        if scores := missing_scores(shipped, result):
+            shipped = ship(result, folder / path.with_suffix(".safetensors").name)
+        if scores := missing_scores(shipped):
             found[shipped.name] = shipped = replace(shipped, scores={**shipped.scores, **scores})
             write_index(list(found.values()))
             print(f"{shipped.path.name}: {shipped.scores}", flush=True)

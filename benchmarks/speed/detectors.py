@@ -21,6 +21,7 @@ from sb3_permakey.files import write_json
 from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
 from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.distilled import FoldedDistilled
 from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
 from sb3_permakey.keypoints.readouts import PeaksReadout, PointNetReadout
@@ -29,6 +30,8 @@ from sb3_permakey.provenance import provenance
 AUTHORS_FRAMES_PER_S = {1: 9.7, 32: 22.9}
 """The released TensorFlow code on two cores, by batch size."""
 MATRIX_SIZE = 1024
+STUDENT = "-student"
+"""What the name of a distilled checkpoint adds to its teacher's."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ def needed_lspns(detector: KeypointDetector) -> list[FoldedLSPN]:
 
 def all_of_a_frame(detector: KeypointDetector) -> Computed:
     """What a dense detector computes for a frame."""
+    if isinstance(detector.network, FoldedDistilled):
+        config = detector.network.config
+        return Computed(1, [size**2 for size in config.shape.map_sizes()], [config.error_map_sizes[0] ** 2])
     sizes = ENCODER.map_sizes()
     sides = [-(-sizes[layer] // detector.config.patch_size) for layer in detector.config.layers]
     return Computed(1, [size**2 for size in sizes[: len(network_of(detector).trunk.strides)]], [n**2 for n in sides])
@@ -126,9 +132,11 @@ def computed_so_far(detector: KeypointDetector) -> Computed:
 def flops_per_frame(detector: KeypointDetector, computed: Computed) -> float:
     """Multiplications and additions for one frame.
 
-    :param detector: of a PermaKey
+    :param detector: of a PermaKey, or of its student by peaks
     :param computed: what is computed for a frame
     """
+    if isinstance(detector.network, FoldedDistilled):
+        return distilled_flops(detector.network, detector.num_keypoints, computed)
     network = network_of(detector)
     kernels = [kernel.numel() for kernel, _, _ in network.trunk.layers()]
     total = sum(cells * weights for cells, weights in zip(computed.cells, kernels, strict=True))
@@ -141,13 +149,26 @@ def flops_per_frame(detector: KeypointDetector, computed: Computed) -> float:
     return 2 * total
 
 
+def distilled_flops(network: FoldedDistilled, num_keypoints: int, computed: Computed) -> float:
+    """The same of a student: its convolutions, the first error map, and the features of the keypoints."""
+    kernels = [kernel.numel() for kernel, _, _ in network.trunk.layers()]
+    total = sum(cells * weights for cells, weights in zip(computed.cells, kernels, strict=True))
+    total += computed.patches[0] * network.config.units + num_keypoints * network.to_features.numel()
+    return 2 * total
+
+
 def bytes_per_frame(detector: KeypointDetector, computed: Computed, batch_size: int) -> float:
     """Bytes that the convolutions and the LSPN cannot do without: weights once a call, maps written and read once.
 
-    :param detector: of a PermaKey
+    :param detector: of a PermaKey, or of its student by peaks
     :param computed: what is computed for a frame
     :param batch_size: frames in a call
     """
+    if isinstance(detector.network, FoldedDistilled):
+        weights = sum(tensor.nbytes for tensor in detector.network.trunk.buffers())
+        filters = detector.network.config.shape.filters
+        values = sum(cells * channels for cells, channels in zip(computed.cells, filters, strict=True))
+        return computed.frames * weights / batch_size + 2 * 4 * values
     network, by_pointnet = network_of(detector), detector.readout.kind is PointNetReadout
     stacks = [network.trunk, network.pointnet] if by_pointnet else [network.trunk]
     weights = sum(tensor.nbytes for module in (*stacks, *needed_lspns(detector)) for tensor in module.buffers())
@@ -171,21 +192,25 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
     if len(frames) < needed:
         raise ValueError(f"{config.frames / game} holds {len(frames)} frames of training, fewer than {needed}")
     checkpoint = game if checkpoint_exists(game) else config.checkpoint
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("dense", {"precision": "float32"}),
+        ("dense", {"precision": "bfloat16"}),
+        ("streaming", {"precision": "float32"}),
+        ("streaming, peaks", {"precision": "float32", "readout": "peaks"}),
+    ]
+    student = f"{checkpoint}{STUDENT}"
+    if checkpoint_exists(student):
+        kinds.append(("distilled, peaks", {"precision": "float32", "readout": "peaks", "checkpoint": student}))
     rows = [
         {"game": game, "checkpoint": checkpoint, "detector": name, "batch_size": batch_size} | settings
-        for name, settings in (
-            ("dense", {"precision": "float32"}),
-            ("dense", {"precision": "bfloat16"}),
-            ("streaming", {"precision": "float32"}),
-            ("streaming, peaks", {"precision": "float32", "readout": "peaks"}),
-        )
+        for name, settings in kinds
         for batch_size in config.batch_sizes
     ]
     detectors = []
     for row in rows:
-        streaming = row["detector"] != "dense"
+        streaming = row["detector"].startswith("streaming")
         detector = KeypointDetector(
-            checkpoint, precision=row["precision"], readout=row.get("readout"), streaming=streaming, device="cpu"
+            row["checkpoint"], precision=row["precision"], readout=row.get("readout"), streaming=streaming, device="cpu"
         )
         for start in range(0, config.warm_up_frames if streaming else 1, 32):
             detector.detect(frames[start : start + (32 if streaming else 1)])

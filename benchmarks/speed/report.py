@@ -72,7 +72,13 @@ def report(result: dict[str, Any]) -> str:
         NOTES,
         machine=f"{result['threads']} thread(s) of {machine['cpu']}{gpu}",
         commit=result["commit"],
-        keypoints=table(titles, [[game, *(f"{rows[key]:.0f}" for key in columns)] for game, rows in by_games.items()]),
+        keypoints=table(
+            titles,
+            [
+                [game, *(f"{rows[key]:.0f}" if key in rows else "-" for key in columns)]
+                for game, rows in by_games.items()
+            ],
+        ),
         authors=", ".join(authors),
         products=", ".join(products),
         copy=f"{detection['copy_gbytes_per_s']:.0f}",
@@ -147,9 +153,9 @@ def draw_detectors(panel: Axes, detection: dict[str, Any]) -> None:
     games = list(dict.fromkeys(row["game"] for row in rows))
     kinds = list(dict.fromkeys((row["detector"], row["precision"]) for row in rows))
     for index, kind in enumerate(kinds):
-        rates = [row["frames_per_s"] for row in rows if (row["detector"], row["precision"]) == kind]
-        places = [place + (index - len(kinds) / 2) * 0.2 for place in range(len(games))]
-        panel.bar(places, rates, width=0.2, label=", ".join(kind))
+        of_kind = [row for row in rows if (row["detector"], row["precision"]) == kind]
+        places = [games.index(row["game"]) + (index - len(kinds) / 2) * 0.2 for row in of_kind]
+        panel.bar(places, [row["frames_per_s"] for row in of_kind], width=0.2, label=", ".join(kind))
     panel.axhline(detection["authors_frames_per_s"]["1"], color="black", ls=":", label="authors' code")
     panel.set_xticks(range(len(games)), games, rotation=30, ha="right")
     panel.set(title="keypoints of one frame at a time", ylabel="frames per second")

@@ -11,6 +11,7 @@ from sb3_permakey.keypoints.checkpoint import (
     warn_of_another_game,
 )
 from sb3_permakey.keypoints.detector import KeypointDetector
+from sb3_permakey.keypoints.distilled import Distilled, DistilledConfig, DistilledLosses, DistilledTargets
 from sb3_permakey.keypoints.model import MODELS, FrozenModel, KeypointModel, Keypoints, register_model
 from sb3_permakey.keypoints.permakey import PermaKey, PermaKeyConfig, PermaKeyLosses
 from sb3_permakey.keypoints.readouts import READOUTS, Readout, ReadoutConfig, ReadoutName, register_readout
@@ -22,6 +23,10 @@ __all__ = [
     "MODELS",
     "READOUTS",
     "CheckpointError",
+    "Distilled",
+    "DistilledConfig",
+    "DistilledLosses",
+    "DistilledTargets",
     "FrozenModel",
     "KeypointDetector",
     "KeypointFileError",

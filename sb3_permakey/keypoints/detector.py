@@ -74,9 +74,9 @@ class KeypointDetector:
         self._read = self.readout.kind(self.readout, self.model, self.source).read
         self.feature_channels = self.model.feature_channels
         self.streaming = streaming and self.model.streams and self.device.type == "cpu"
-        self.precision = resolve_precision(
-            "float32" if precision == "auto" and self.streaming else precision, self.device
-        )
+        if precision == "auto":
+            precision = "float32" if self.streaming else self.model.auto_precision
+        self.precision = resolve_precision(precision, self.device)
         self.network = self.model.frozen(self.precision, streaming=self.streaming)
         self.memory = FrameMemory() if self.streaming else None
         self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -167,18 +168,27 @@ def means_around(features: Tensor, centers: Tensor, std: float) -> Tensor:
     side = 2 * math.ceil(FARTHEST * std * (size - 1) / 2) + 2
     if features.device.type != "cpu" or side >= size:
         return window_means(features, gaussian_windows(centers, size, std))
+    # As arrays, for what is done to so few numbers takes tensors several times as long.
+    steps, offsets = _square_of_cells(side, size)
+    places = (centers.detach().numpy() + np.float32(1)) * np.float32((size - 1) / 2)
+    first = np.minimum(np.maximum(np.rint(places - np.float32((side - 1) / 2)), 0), size - side)
+    away = (first - places)[..., None] + steps
+    along = np.exp(away * away * np.float32(-((2 / (size - 1) / std) ** 2)))
+    along /= along.sum(axis=-1, keepdims=True)
+    weights = along[..., 0, :, None] * along[..., 1, None, :]
     batch, keypoints, _ = centers.shape
-    first = ((centers + 1).mul_((size - 1) / 2) - (side - 1) / 2).round_().long().clamp_(0, size - side)
-    cells = first.unsqueeze(-1) + torch.arange(side)
-    away = (axis_coordinates(size)[cells] - centers.unsqueeze(-1)).div_(std)
-    along_y, along_x = away.square_().neg_().exp_().unbind(dim=2)
-    weights = (along_y.unsqueeze(-1) * along_x.unsqueeze(-2)).view(-1, side**2)
-    weights /= weights.sum(-1, keepdim=True)
-    rows, columns = cells.unbind(dim=2)
-    rows = rows + size * torch.arange(batch).view(-1, 1, 1)
-    places = (rows.mul_(size).unsqueeze(-1) + columns.unsqueeze(-2)).view(-1, side**2)
+    corners = (first[..., 0] + size * np.arange(batch)[:, None]) * size + first[..., 1]
+    indices = torch.from_numpy((corners.astype(np.int64)[..., None] + offsets).reshape(-1, side**2))
+    per_cell = torch.from_numpy(weights.reshape(-1, side**2))
     table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).float()
-    return F.embedding_bag(places, table, mode="sum", per_sample_weights=weights).view(batch, keypoints, -1)
+    return F.embedding_bag(indices, table, mode="sum", per_sample_weights=per_cell).view(batch, keypoints, -1)
+
+
+@lru_cache
+def _square_of_cells(side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of a square's cells along a side, float32, and in a map (size, size), int64, from its first cell's on."""
+    steps = np.arange(side)
+    return steps.astype(np.float32), (size * steps[:, None] + steps).ravel()
 
 
 def resize_maps(maps: Tensor, size: int = IMAGE_SIZE) -> Tensor:

@@ -89,9 +89,9 @@ def normalise_maps(maps: Tensor) -> Tensor:
     :param maps: (..., h, w)
     :return: the same shape
     """
-    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
-    span = high - low
-    return torch.where(span > 0, (maps - low) / span.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
+    low, high = torch.aminmax(maps.flatten(-2), dim=-1, keepdim=True)
+    span = (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+    return (maps - low.unsqueeze(-1)) / span.unsqueeze(-1)
 
 
 def stack_error_maps(maps: list[Tensor], cell_sizes: list[int], image_size: int) -> Tensor:

@@ -52,6 +52,10 @@ class KeypointModel(nn.Module, ABC):
     """A dataclass of its settings, JSON's types alone or tuples of them."""
     streams: ClassVar[bool] = False
     """Whether its frozen form can compute what has changed alone."""
+    has_pointnet: ClassVar[bool] = True
+    """Whether it has keypoints of its own, each of which keeps its part of the scene."""
+    auto_precision: ClassVar[str] = "auto"
+    """What a detector's precision "auto" stands for: float32 where small products gain nothing by bfloat16."""
     config: KeypointModelConfig
     feature_channels: int
     """C, channels of the features."""
@@ -114,7 +118,7 @@ class FirstErrorMap(NamedTuple):
     """What a readout of error maps reads, of B frames."""
 
     features: Tensor
-    """(B, C, h, w), the features of which keypoints get their means; valid until the network sees other frames."""
+    """(B, c, h, w), what `features_at` reads; valid until the network sees other frames."""
     error_map: Tensor
     """(B, h', w') in [0, 1], one value a patch, of the first layer that has one."""
     cell_size: int
@@ -135,10 +139,10 @@ class FrozenModel(nn.Module, ABC):
 
     @abstractmethod
     def features(self, frames: np.ndarray) -> Tensor:
-        """The features (B, C, h, w) of frames, of which keypoints get their means."""
+        """What `features_at` reads of frames: in most models the features (B, C, h, w)."""
 
     def features_at(self, centers: Tensor, features: Tensor) -> Tensor:
-        """Mean features (B, K, C) inside the windows around centers (B, K, 2), of `features`."""
+        """Mean features (B, K, C) inside the windows around centers (B, K, 2), of what `features` gave."""
         return features_at(centers, features, self.config.window_std)
 
     def features_and_first_map(self, frames: np.ndarray) -> FirstErrorMap:

@@ -187,12 +187,20 @@ class PointNetReadout(Readout):
 
     def __init__(self, config: ReadoutConfig, model: KeypointModel, source: str) -> None:
         super().__init__(config, model, source)
+        if not self.reads(model):
+            others = " or ".join(f"readout={kind.name!r}" for kind in READOUTS.values() if kind.reads(model))
+            raise ValueError(f"{source} has no PointNet: {others} reads its keypoints")
         if config.num_keypoints != model.config.num_keypoints:
             others = " or ".join(f"readout={kind.name!r}" for kind in READOUTS.values() if kind.any_number)
             raise ValueError(
                 f"{source} has a PointNet of {model.config.num_keypoints} keypoints, not {config.num_keypoints}: "
                 f"only {others} can have another number"
             )
+
+    @classmethod
+    def reads(cls, model: KeypointModel) -> bool:
+        """Whether the model has keypoints of its own."""
+        return model.has_pointnet
 
     def read(self, network: FrozenModel, frames: np.ndarray) -> Keypoints:
         """The network's own keypoints."""

@@ -59,7 +59,7 @@ class ShippedCheckpoint:
     game: str
     """As make_atari_env takes it, "MsPacman"."""
     method: str
-    """"permakey" or "transporter"."""
+    """"permakey", "transporter", or "distilled" of a student, which peaks alone read."""
     noise: str | None
     """Bars on the frames: "horizontal", "vertical", "both", or None for clean frames."""
     num_keypoints: int

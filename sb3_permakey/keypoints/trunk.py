@@ -86,7 +86,7 @@ class FoldedConvolutions(nn.Module):
 
     def layers(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Weight, bias and stride of each."""
-        tensors = tuple(self.buffers(recurse=False))
+        tensors = [tensor for tensor in self._buffers.values() if tensor is not None]
         return zip(tensors[::2], tensors[1::2], self.strides, strict=True)
 
     @torch.no_grad()

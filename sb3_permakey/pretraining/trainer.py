@@ -21,6 +21,7 @@ from sb3_permakey.files import locked_folder, require_writable
 from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.frames.store import FrameStore, FrameStoreError
 from sb3_permakey.keypoints import (
+    READOUTS,
     CheckpointError,
     KeypointDetector,
     KeypointModel,
@@ -33,7 +34,7 @@ from sb3_permakey.keypoints.device import keep_freed_memory, place, resolve_devi
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
 from sb3_permakey.pretraining.logs import TrainingLog
-from sb3_permakey.pretraining.stages import Stage, StageParts, stages_of
+from sb3_permakey.pretraining.stages import Stage, StageParts, StagePlan, stages_of
 from sb3_permakey.pretraining.state import Progress, SavedState, load_state, save_state
 from sb3_permakey.pretraining.threads import StepThreads, threads_are_free
 
@@ -93,17 +94,17 @@ class Pretraining:
         self.store.require_preprocessing(PREPROCESSING)
         self.workers = Workers(resolve_device(config.device))
         self.device = self.workers.device
-        self._require_fit()
         settings = {name: value for name, value in asdict(config).items() if name not in LIMITS_AND_PLACES}
         self.settings = json.loads(json.dumps(settings, default=str))
         self.precision = resolve_precision(config.precision, self.device)
-        self.reader = FrameReader(self.store, self.device, config.distractor, config.seed)
         torch.manual_seed(config.seed)
         self.model = place(self._make_model(), self.device)
+        self._require_fit()
+        self.reader = self._make_reader()
         if self.workers.count > 1:
             share_batch_norm(self.model)
         self.steps_per_epoch = self.reader.size("train") // self.optimisation.batch_size
-        self.stages = stages_of(self.model, StageParts(config, self.reader, self.precision, self.folder, self.workers))
+        self.stages = self._plan()
         self.num_stages = len(self.stages)
 
     def run(self) -> Path:
@@ -176,6 +177,12 @@ class Pretraining:
             self.threads.release()
             self.workers.leave()
         return self.config.out
+
+    def _make_reader(self) -> FrameReader:
+        return FrameReader(self.store, self.device, self.config.distractor, self.config.seed)
+
+    def _plan(self) -> list[StagePlan]:
+        return stages_of(self.model, StageParts(self.config, self.reader, self.precision, self.folder, self.workers))
 
     def _make_model(self) -> KeypointModel:
         config = self.config
@@ -289,7 +296,8 @@ class Pretraining:
         if not log:
             return
         chosen = np.linspace(0, self.reader.size("valid") - 1, PICTURE_FRAMES).astype(int)
-        detector = KeypointDetector(self.model, device=self.device, precision="float32")
+        readout = next(kind.name for kind in READOUTS.values() if kind.reads(self.model))
+        detector = KeypointDetector(self.model, device=self.device, precision="float32", readout=readout)
         frames = self.reader.frames("valid", chosen)
         log.picture(self.progress.steps_before + self.progress.step, keypoint_panel([detector], frames))
 
@@ -305,12 +313,10 @@ class Pretraining:
             save_state(self.state_path, self.model, optimizer, self.progress, self.settings)
 
     def _require_fit(self) -> None:
-        config, batch_size = self.config, self.optimisation.batch_size
-        channels = self.store.splits["train"].shape[-1]
-        if channels != config.model.image_channels:
-            raise FrameStoreError(
-                f"{self.store.path} holds frames of {channels} channels, the model takes {config.model.image_channels}"
-            )
+        batch_size = self.optimisation.batch_size
+        channels, expected = self.store.splits["train"].shape[-1], self.model.config.image_channels
+        if channels != expected:
+            raise FrameStoreError(f"{self.store.path} holds frames of {channels} channels, the model takes {expected}")
         if len(self.store.splits["train"]) < batch_size:
             raise FrameStoreError(
                 f"{self.store.path} holds {len(self.store.splits['train'])} training frames, "

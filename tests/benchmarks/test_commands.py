@@ -17,7 +17,7 @@ NAMES = sorted(path.parent.name for path in FOLDER.glob("*/__main__.py"))
 
 
 def test_every_benchmark_is_a_folder_with_a_command():
-    assert NAMES == ["atari100k", "figures", "keypoints", "memory", "release", "speed", "variants"]
+    assert NAMES == ["atari100k", "distilled", "figures", "keypoints", "memory", "release", "speed", "variants"]
     assert [path.name for path in FOLDER.glob("*.py")] == ["__init__.py"]
     for name in NAMES:
         assert (FOLDER / name / "run.py").exists()

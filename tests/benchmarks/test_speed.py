@@ -62,6 +62,17 @@ def test_report_has_every_figure():
     assert "| seaquest | streaming, float32 | 1 | 5.00 | 2.00 | 0.50 | 0.90 | 700, 200 | 80, 50 |" in text
 
 
+def test_a_game_without_a_student_has_no_figure_of_it():
+    of_students = result()
+    rows = of_students["detectors"]["rows"]
+    rows.append({**rows[0], "detector": "distilled, peaks", "precision": "float32", "frames_per_s": 1000.0})
+    text = report(of_students)
+    assert "| mspacman | 40 | 320 | 200 | 1600 | 400 | 3200 | 1000 |" in text
+    assert "| seaquest | 40 | 320 | 200 | 1600 | 400 | 3200 | - |" in text
+    assert "| mspacman | distilled, peaks, float32 | 1 | 1.00 | 2.00 | 0.50 | - | - | - |" in text
+    assert len(draw(of_students).axes[0].patches) == 7
+
+
 def test_short_tables():
     lines = short_tables(result())
     assert "| seaquest | 40 | 200 | 400 |" in lines

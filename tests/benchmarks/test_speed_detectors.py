@@ -3,7 +3,7 @@ import pytest
 from conftest import square_frames
 
 from benchmarks.speed.detectors import all_of_a_frame, bytes_per_frame, computed_so_far, flops_per_frame
-from sb3_permakey.keypoints import KeypointDetector, PermaKey, PermaKeyConfig
+from sb3_permakey.keypoints import Distilled, DistilledConfig, KeypointDetector, PermaKey, PermaKeyConfig
 
 TRUNK = 84**2 * 4 * 4 * 3 * 32 + 42**2 * 3 * 3 * 32 * 64
 POINTNET = 84**2 * 4 * 4 * 2 * 32 + 42**2 * 3 * 3 * 32 * 64 + 21**2 * 3 * 3 * 64 * (64 + 128)
@@ -25,6 +25,16 @@ def lspn_of(layer: int) -> int:
 def test_arithmetic_of_a_whole_frame(name, expected):
     detector = KeypointDetector(PermaKey(PermaKeyConfig()).eval(), precision="float32", readout=name)
     assert flops_per_frame(detector, all_of_a_frame(detector)) == 2 * expected
+
+
+def test_arithmetic_and_bytes_of_a_student():
+    student = Distilled(DistilledConfig(num_keypoints=7, filters=(16, 32), units=8)).eval()
+    detector = KeypointDetector(student, readout="peaks", device="cpu")
+    computed = all_of_a_frame(detector)
+    convolutions = 42**2 * (6 * 6 * 3 * 16 + 3 * 3 * 16 * 32 + 32 * 8)
+    assert flops_per_frame(detector, computed) == 2 * (convolutions + 42**2 * 8 + 7 * 8 * 64)
+    weights = 4 * (6 * 6 * 3 * 16 + 16 + 3 * 3 * 16 * 32 + 32 + 32 * 8 + 8)
+    assert bytes_per_frame(detector, computed, 2) == weights / 2 + 2 * 4 * 42**2 * (16 + 32 + 8)
 
 
 def test_streaming_counts_what_it_computes():

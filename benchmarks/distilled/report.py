@@ -1,0 +1,112 @@
+"""The table of students beside their teachers: python -m benchmarks.distilled.report"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.command import run_command
+from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.schema import ResultSchema
+from benchmarks.harness.tables import table
+from sb3_permakey.files import write_atomically
+
+NOTES = Path(__file__).with_name("notes.md")
+RESULTS = Path("benchmarks/results/distilled")
+SCHEMAS = (
+    ResultSchema(
+        "distilled/*.json",
+        {
+            "game": str,
+            "noise": str,
+            "seed": int,
+            "teacher": str,
+            "num_keypoints": int,
+            "training": dict,
+            "scores": dict,
+            "explained_variance": dict,
+        },
+    ),
+)
+FRAMES = {"clean": "clean", "both": "with bars"}
+READINGS = {"peaks": "peaks", "contrast": "peaks of the contrast", "steady": "steady peaks"}
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write the table."""
+
+    results: Path = RESULTS
+    """Where the JSON files are."""
+    out: Path = Path("benchmarks/results/distilled.md")
+    """Markdown file to write."""
+
+
+def value(scores: dict[str, Any], name: str) -> float | None:
+    """A score of all keypoints; of "motion_error_px" the mean over the kinds of objects that have one."""
+    if name == "motion_error_px":
+        errors = [kind[name]["value"] for kind in scores["kinds"].values() if kind[name]["value"] is not None]
+        return float(np.mean(errors)) if errors else None
+    found: float | None = scores["all"][name]["value"]
+    return found
+
+
+def pair(teacher: dict[str, Any], student: dict[str, Any], name: str) -> str:
+    """The teacher's score and the student's."""
+    values = (value(scores, name) for scores in (teacher, student))
+    return " / ".join("-" if one is None else f"{one:.2f}" for one in values)
+
+
+def rows(result: dict[str, Any]) -> list[list[str]]:
+    """A row for each kind of frames and each reading."""
+    return [
+        [
+            result["teacher"],
+            FRAMES[kind],
+            READINGS[reading],
+            *(
+                pair(of_kind["teacher"][reading], of_kind["student"][reading], name)
+                for name in ("f1", "precision", "recall", "tracking", "motion_error_px")
+            ),
+            f"{result['explained_variance'][kind]:.2f}" if reading == "peaks" else "",
+        ]
+        for kind, of_kind in result["scores"].items()
+        for reading in of_kind["teacher"]
+    ]
+
+
+def report(results: list[dict[str, Any]]) -> str:
+    """The whole document."""
+    titles = ["teacher", "frames", "reading", "F1", "precision", "recall", "tracking", "motion error, px", "features"]
+    minutes = [result["training"]["minutes"] for result in results]
+    return filled(
+        NOTES,
+        table=table(titles, [row for result in results for row in rows(result)]) if results else None,
+        training=[
+            f"{len(results)} student(s), {min(minutes):.0f} to {max(minutes):.0f} minutes each on one thread of "
+            f"{results[0]['machine']['cpu']}, which other processes shared; one of them: "
+            f"`{results[0]['training']['command']}`"
+        ]
+        if results
+        else None,
+    )
+
+
+def write_report(config: ReportConfig) -> None:
+    """Write the table."""
+    results = [json.loads(path.read_text()) for path in sorted(config.results.glob("*.json"))]
+    write_atomically(config.out, report(results).encode())
+    print(config.out)
+
+
+def command() -> None:
+    """The command line."""
+    run_command("distilled.report", ReportConfig, write_report)
+
+
+if __name__ == "__main__":
+    command()
