@@ -82,7 +82,7 @@ def load_checkpoint(path_or_name: str | Path) -> KeypointModel:
     model_class = MODELS.get(metadata.get("kind", ""))
     if model_class is None:
         raise CheckpointError(
-            f"{path} holds a model of kind {metadata.get('kind')}, this release reads {' and '.join(MODELS)}"
+            f"{path} holds a model of kind {metadata.get('kind')}, this release reads {', '.join(MODELS)}"
         )
     try:
         model = model_class(model_class.config_class(**json.loads(metadata["config"])))

@@ -172,7 +172,7 @@ def test_of_another_format(tmp_path):
         ({"version": "99", "config": "{}"}, "version 99"),
         (
             {"version": "1", "kind": "other", "config": "{}"},
-            "holds a model of kind other, this release reads permakey and transporter",
+            "holds a model of kind other, this release reads permakey, distilled, transporter",
         ),
         ({"version": "1", "kind": "permakey", "config": '{"colour": 1}'}, "does not hold the tensors"),
         ({"version": "1", "kind": "permakey", "config": "{}"}, "does not hold the tensors"),

@@ -92,7 +92,7 @@ def test_what_it_has_no_use_for_is_refused_in_a_sentence(toy, frame_store, tmp_p
 def test_models_that_are_not_registered(frame_store, toy, tmp_path):
     path = save_checkpoint(toy.ColourModel(toy.ColourConfig()), tmp_path / "model.safetensors")
     method, model = METHODS.pop("colour"), MODELS.pop("colour")
-    with pytest.raises(CheckpointError, match="a model of kind colour, this release reads permakey and transporter"):
+    with pytest.raises(CheckpointError, match="of kind colour, this release reads permakey, distilled, transporter"):
         load_checkpoint(path)
     with pytest.raises(ValueError, match="method must be one of permakey, transporter, not 'colour'"):
         pretrain_toy(frame_store, tmp_path / "other.safetensors")
