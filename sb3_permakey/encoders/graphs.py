@@ -67,15 +67,18 @@ class KeypointGraph:
         # From receiver i to sender j.
         steps = positions.unsqueeze(1) - positions.unsqueeze(2)
         distances = steps.square().sum(dim=-1)
-        nobody = torch.eye(count, dtype=torch.bool, device=positions.device)
+        itself = torch.eye(count, dtype=torch.bool, device=positions.device)
         if self.kind == "radius":
             assert self.radius is not None
-            graphs, receivers, senders = ((distances <= self.radius**2) & ~nobody).nonzero(as_tuple=True)
+            graphs, receivers, senders = ((distances <= self.radius**2) & ~itself).nonzero(as_tuple=True)
         else:
             if self.k is None:
-                others = (~nobody).nonzero()[:, 1].view(1, count, count - 1).expand(batch, -1, -1)
+                # Not by nonzero, for whose size a GPU has to be waited for.
+                senders = torch.arange(count - 1, device=positions.device).expand(count, -1)
+                skipped = senders >= torch.arange(count, device=positions.device).unsqueeze(1)
+                others = (senders + skipped).expand(batch, -1, -1)
             else:
-                far_away = distances.masked_fill(nobody, torch.inf)
+                far_away = distances.masked_fill(itself, torch.inf)
                 others = far_away.sort(dim=-1, stable=True).indices[..., : self.k]
             nodes = torch.arange(batch * count, device=positions.device).repeat_interleave(others.shape[-1])
             graphs, receivers, senders = nodes // count, nodes % count, others.flatten()
