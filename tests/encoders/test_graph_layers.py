@@ -1,6 +1,9 @@
 """KeypointGNN with layers of torch-geometric, and with ones of a user's own."""
 
 import copy
+import os
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -77,6 +80,22 @@ def test_the_quick_interaction_network_is_the_message_passing_layer():
     for of_quick, of_general in zip(*outputs, strict=True):
         assert of_quick.abs().max() > 0
         torch.testing.assert_close(of_quick, of_general, atol=1e-5, rtol=1e-4)
+
+
+def test_the_papers_network_does_not_import_the_library():
+    """Which takes as long as all other imports together."""
+    program = """if True:
+        import sys
+        import numpy as np
+        from gymnasium import spaces
+        from sb3_permakey import KeypointGNN
+        boxes = {name: spaces.Box(-1, 1, (3, size), np.float32) for name, size in (("keypoints", 2), ("features", 4))}
+        KeypointGNN(spaces.Dict(boxes))
+        assert "torch_geometric" not in sys.modules
+        KeypointGNN(spaces.Dict(boxes), conv="GCNConv")
+        assert "torch_geometric" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TMPDIR": tempfile.gettempdir()})
 
 
 def test_weights_of_a_full_graph_fit_another():
