@@ -26,7 +26,7 @@ from benchmarks.harness.pool import Pool, print_outcomes
 from benchmarks.keypoints.run import NUM_KEYPOINTS, READINGS, shipped_name
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
+from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists, load_checkpoint, save_for_detection
 from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.distillation import DistilConfig, Distillation
 from sb3_permakey.provenance import provenance
@@ -141,7 +141,12 @@ def as_json(estimate: Any) -> dict[str, float | None]:
 
 
 def score_run(run: Run, benchmark: DistilledBenchmark, student: Path) -> dict[str, Any]:
-    """Scores of teacher and student on clean and on noisy frames, and how well the features are explained."""
+    """Scores of teacher and student on clean and on noisy frames, and how well the features are explained.
+
+    :param run: which
+    :param benchmark: its settings
+    :param student: as it would be shipped, rounded
+    """
     result: dict[str, Any] = {"scores": {}, "explained_variance": {}}
     for kind, bars in BARS.items():
         labelled = labelled_frames(run.game, frames=benchmark.scored_frames, distractor=bars)
@@ -164,6 +169,7 @@ def do_run(run: Run, benchmark: DistilledBenchmark) -> str:
     config = distil_config(run, benchmark)
     training = Distillation(config)
     training.run()
+    packed = save_for_detection(load_checkpoint(config.out), config.out.with_suffix(".packed.safetensors"))
     result = {
         "game": run.game,
         "noise": run.noise,
@@ -176,7 +182,7 @@ def do_run(run: Run, benchmark: DistilledBenchmark) -> str:
             "threads": torch.get_num_threads(),
             "steps": training.progress.step,
         },
-        **score_run(run, benchmark, config.out),
+        **score_run(run, benchmark, packed),
         **provenance(),
     }
     write_json(benchmark.results / f"{run.name}.json", result)

@@ -1,7 +1,8 @@
 """Put checkpoints of `benchmarks.keypoints` and `.distilled` into the package: python -m benchmarks.release --update
 
 Of every finished run with seed 0 it writes what detection needs, as float16, to sb3_permakey/checkpoints, scores what
-was written (rounding and all) on the benchmark's frames, and enters it in the index and in docs/checkpoints.md.
+was written (rounding and all; students have been) on the benchmark's frames, and enters it in the index and in
+docs/checkpoints.md.
 """
 
 from __future__ import annotations
@@ -63,16 +64,22 @@ def prefix(reading: str) -> str:
     return "" if reading == "pointnet" else f"{reading}_"
 
 
-def missing_scores(checkpoint: ShippedCheckpoint) -> dict[str, float]:
-    """A shipped checkpoint's scores by the readings that the index does not have."""
+def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dict[str, float]:
+    """A shipped checkpoint's scores by the readings that the index does not have.
+
+    Students were scored as they are shipped; of the others the benchmark scored what training left.
+    """
     scores = {}
     for reading, config in READ_BY[checkpoint.method].items():
         if f"{prefix(reading)}f1" in checkpoint.scores:
             continue
-        scored = score(
-            ScoreConfig((str(checkpoint.path),), checkpoint.game, distractor=checkpoint.noise, readout=config)
-        )
-        figures = scored["scores"]["keypoints"]
+        if checkpoint.method == "distilled":
+            figures = result["scores"][result["noise"]]["student"][reading]["all"]
+        else:
+            scored = score(
+                ScoreConfig((str(checkpoint.path),), checkpoint.game, distractor=checkpoint.noise, readout=config)
+            )
+            figures = scored["scores"]["keypoints"]
         scores |= {
             f"{prefix(reading)}{key}": round(figures[key]["value"], 3)
             for key in SHIPPED_SCORES
@@ -140,7 +147,7 @@ def main(config: ShipConfig) -> None:
         shipped = found.get(name_of(result))
         if shipped is None or shipped.command != result["training"]["command"]:
             shipped = ship(result, folder / path.with_suffix(".safetensors").name)
-        if scores := missing_scores(shipped):
+        if scores := missing_scores(shipped, result):
             found[shipped.name] = shipped = replace(shipped, scores={**shipped.scores, **scores})
             write_index(list(found.values()))
             print(f"{shipped.path.name}: {shipped.scores}", flush=True)
