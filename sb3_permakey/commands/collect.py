@@ -1,4 +1,4 @@
-"""`sb3-permakey collect`: frames of a game."""
+"""`sb3-permakey collect`: frames of a game or of an environment of one's own."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ def run(config: CollectConfig) -> None:
     store = collect(config)
     sizes = ", ".join(f"{len(frames)} {split}" for split, frames in store.splits.items())
     say(f"{config.out}: {len(store.episodes)} episodes of {store.game} ({sizes})")
-    name_next("pretrain", "--preset", "strong", "--frames", config.out, "--out", f"{store.game.lower()}.safetensors")
+    checkpoint = f"{config.environment.file_name.lower()}.safetensors"
+    name_next("pretrain", "--preset", "strong", "--frames", config.out, "--out", checkpoint)

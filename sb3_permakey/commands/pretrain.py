@@ -1,4 +1,4 @@
-"""`sb3-permakey pretrain`: a keypoint model, from frames or from a game whose frames are collected, and its scores."""
+"""`sb3-permakey pretrain`: a keypoint model, from frames that are there or are collected first, and its scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(config: PretrainConfig) -> None:
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train a keypoint model by `trainer.pretrain`, on frames that are collected first where a game is named.
+    """Train a keypoint model by `trainer.pretrain`, on frames that are collected first where a game or an env is named.
 
     :param config: the run's settings
     :return: path of the checkpoint
@@ -48,7 +48,7 @@ def pretrain(config: PretrainConfig) -> Path:
     :raises CheckpointError: when `frozen_from` names no good checkpoint or one with other settings
     :raises WriteError: when frames, checkpoint or state cannot be written, or another run is writing them
     """
-    if config.game:
+    if config.frames is None:
         if "WORLD_SIZE" in os.environ:
             raise ValueError("collect the frames first: several processes cannot share one collection")
         # What can be told before the frames are collected.
@@ -56,7 +56,7 @@ def pretrain(config: PretrainConfig) -> Path:
         require_writable(config.out)
         if config.frozen_from:
             load_checkpoint(config.frozen_from)
-        collect(CollectConfig(game=config.game, out=config.frames_folder, frames=config.collect_frames))
+        collect(CollectConfig(config.game, config.env, out=config.frames_folder, frames=config.collect_frames))
     return trainer.pretrain(config)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sb3_permakey.commands.output import name_next, say, suggest
 from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.figures import Row, draw_attention, keypoint_animation, keypoint_panel, save_gif, save_png
 from sb3_permakey.files import require_writable
 from sb3_permakey.frames.reader import FrameReader
@@ -74,10 +75,11 @@ def run(config: ShowConfig) -> None:
     if config.gif:
         say(f"{config.gif}: keypoints over {gif_frames} consecutive frames")
     settings = config.readout.as_flags()
-    if store.is_atari:
+    if store.is_atari or store.env:
+        environment = NamedEnvironment(None if store.env else store.game, store.env)
         flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
-        out = f"{store.game.lower()}-agent"
-        name_next("train", "--game", store.game, "--checkpoint", config.checkpoint, *flags, "--out", out)
+        out = f"{environment.file_name.lower()}-agent"
+        name_next("train", *environment.flags, "--checkpoint", config.checkpoint, *flags, "--out", out)
     else:
         arguments = ["env", json.dumps(str(config.checkpoint))]
         arguments += [f"{name}={json.dumps(value)}" for name, value in settings.items()]

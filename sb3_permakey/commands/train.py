@@ -1,4 +1,4 @@
-"""`sb3-permakey train`: an agent on a game."""
+"""`sb3-permakey train`: an agent on a game or in an environment of one's own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def run(config: TrainConfig) -> None:
     which = f"the agent after {config.steps} steps, not validated"
     if scores:
         which = f"the best agent of {len(scores)} validation(s), mean score {max(scores):.1f}"
-    say(f"{best}: {which}; {config.out / 'tensorboard'}: logs")
+    logs = f"; {config.out / 'tensorboard'}: logs" if config.tensorboard else ""
+    say(f"{best}: {which}{logs}")
     say(f"{config.out / RUN}: with it the same command goes on to more --steps; {_megabytes(config.out / RUN)} MB")
     checkpoint = ("--checkpoint", config.checkpoint) if config.checkpoint else ()
     out = config.out / "evaluation.json"
-    name_next("evaluate", "--game", config.game, "--agent", best, *checkpoint, "--out", out)
+    name_next("evaluate", *config.environment.flags, "--agent", best, *checkpoint, "--out", out)
 
 
 def _megabytes(folder: Path) -> int:

@@ -117,8 +117,8 @@ def atari_env_id(game: str) -> str:
         name = VARIANT.sub("", name)
         if name not in by_lower_case and game in gym.registry:
             raise UnknownGameError(
-                f"{game} is not an Atari game: record frames of other environments in Python by "
-                "sb3_permakey.pretraining.record_frames(env, folder), and `pretrain --frames folder` goes on from there"
+                f"{game} is not an Atari game: commands take other environments as env instead of game, and "
+                "sb3_permakey.pretraining.record_frames(env, folder) records their frames in Python"
             )
         nearest = difflib.get_close_matches(name, by_lower_case, n=1, cutoff=0.0)
         raise UnknownGameError(f"unknown Atari game {game!r}; the nearest name is {by_lower_case[nearest[0]]!r}")

@@ -13,6 +13,9 @@ from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.envs.own import make_own_env, require_discrete_actions
 from sb3_permakey.settings import require_one
 
+LEARNED_IN = "learned_in"
+"""Attribute of an agent, and entry of its file: the environment's id."""
+
 
 @dataclass(frozen=True)
 class NamedEnvironment:
@@ -47,8 +50,8 @@ class NamedEnvironment:
 
     @property
     def file_name(self) -> str:
-        """The name in small letters, as a part of files' names."""
-        return re.sub(r"[^\w.]+", "-", self.name).strip("-").lower()
+        """The name as a part of files' names."""
+        return re.sub(r"[^\w.]+", "-", self.name).strip("-")
 
     @property
     def flags(self) -> tuple[str, str]:

@@ -81,6 +81,11 @@ class FrameStore:
         return plain_game_name(self.description["game"])
 
     @property
+    def env(self) -> str | None:
+        """The name of an environment of one's own, as `make_own_env` takes it; None where there is none."""
+        return self.description.get("env")
+
+    @property
     def is_atari(self) -> bool:
         """Whether the frames are of a game that `make_atari_env` makes."""
         return self.description["preprocessing"] is not None

@@ -32,14 +32,13 @@ class ReadoutConfig:
     readout: ReadoutName | None = None
     """pointnet: by the model's own PointNet. peaks: the highest peaks of a PermaKey's first error map."""
     num_keypoints: int | None = None
-    """Number of keypoints; None: as many as the model's config says. Only peaks can be of another number."""
+    """Number of peaks; without it as many as the model has keypoints."""
     min_distance_px: float = 5.0
     """Least distance between two peaks, in pixels."""
     surround_px: float | None = None
-    """Side of the square around a place from which a peak's error stands out, in pixels; None: the map's own peaks."""
+    """Peaks of the map's contrast to a square of this side around, in pixels; without it the map's own."""
     centroid_px: float = CENTROID_PX
-    """Side of the square whose mean, weighted by the error, is a peak's place, in pixels; a larger one follows objects
-    more steadily."""
+    """Side of the square whose weighted mean is a peak's place, in pixels; a larger one is steadier."""
 
     def __post_init__(self) -> None:
         require_choice(tuple(READOUTS), readout=self.readout)

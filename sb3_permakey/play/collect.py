@@ -1,20 +1,22 @@
-"""Collecting Atari frames: episode after episode, each determined by the seed and its number."""
+"""Collecting frames: episode after episode, each determined by the seed and its number."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from sb3_permakey.envs.atari import PREPROCESSING, atari_env_id, make_atari_env
+from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.envs.distractors import DistractorKind, check_kind, draw_bars, places_by_index
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.play.episodes import collect_episodes, require_sizes
 from sb3_permakey.play.players import (
+    MINARI,
     RANDOM,
     EpisodeActions,
     MinariRecordings,
@@ -27,11 +29,14 @@ from sb3_permakey.settings import require_range
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Collect frames of an Atari game for pretraining."""
+    """Collect frames of an Atari game, or of an environment of your own, for pretraining."""
 
-    game: str
+    game: str | None = None
     """Game, e.g. MsPacman."""
-    out: Path
+    env: str | None = None
+    """Instead of a game an environment of your own, module:function, or an id of gymnasium's; its frames, or what it
+    renders, are resized whole to 84x84."""
+    out: Path = field(kw_only=True)
     """Folder to write the frames to."""
     frames: int = 95_000
     """Frames to collect at least; whole episodes are kept (paper: 85,000 + 5,000 + 5,000)."""
@@ -53,13 +58,21 @@ class CollectConfig:
     """Seed of the whole collection."""
 
     def __post_init__(self) -> None:
+        _ = self.environment
         require_sizes(self.frames, self.max_episode_steps, self.shares, self.seed)
         require_range(0, 1, epsilon=self.epsilon)
         if self.epsilon != type(self).epsilon:
             require_agents("epsilon", self.policy)
-        parse_sources(self.policy)
+        sources = parse_sources(self.policy)
+        if self.env is not None and any(source.name.startswith(MINARI) for source in sources):
+            raise ValueError("recordings are of Atari games, not of an env")
         if self.distractor is not None:
             check_kind(self.distractor)
+
+    @property
+    def environment(self) -> NamedEnvironment:
+        """What is played."""
+        return NamedEnvironment(self.game, self.env)
 
     def origin(self) -> dict[str, Any]:
         """What determines the episodes, for frames.json."""
@@ -68,21 +81,21 @@ class CollectConfig:
             del settings[name]
         return {
             **settings,
-            "game": atari_env_id(self.game),
+            "game": self.environment.id,
             "policy": list(self.policy),
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "preprocessing": PREPROCESSING,
+            "preprocessing": PREPROCESSING if self.env is None else None,
         }
 
 
 class Player:
-    """Plays episodes of a game, one after another; an episode's number and the seed decide everything in it.
+    """Plays episodes, one after another; an episode's number and the seed decide everything in it.
 
     Games are played one by one: in a batch of several, its size would change the rounding of an agent's values.
 
     :param config: the collection's settings
     :param roster: who plays which episode
-    :param env: the game
+    :param env: what is played
     """
 
     def __init__(self, config: CollectConfig, roster: Roster, env: gym.Env) -> None:
@@ -102,7 +115,8 @@ class Player:
             self.frames = [self.recorded[0]]
             return True
         frame, self.info = self.env.reset(seed=int(self.random.integers(2**31)))
-        self.frames = [frame]
+        # Some environments give the same array at each step.
+        self.frames = [np.array(frame)]
         self.actions = EpisodeActions(player, self.env.action_space, self.config.epsilon, self.random)
         return True
 
@@ -114,7 +128,7 @@ class Player:
         action = self.actions.next(self.frames[-1], self.info)
         frame, reward, terminated, truncated, self.info = self.env.step(action)
         self.actions.note(float(reward))
-        self.frames.append(frame)
+        self.frames.append(np.array(frame))
         return terminated or truncated or len(self.frames) >= self.config.max_episode_steps
 
     def _recorded(self, recordings: MinariRecordings, number: int) -> np.ndarray:
@@ -126,13 +140,14 @@ class Player:
 
 
 def _make_env(config: CollectConfig) -> gym.Env:
-    return make_atari_env(config.game, training=False, distractor=config.distractor)
+    return config.environment.make(training=False, distractor=config.distractor)
 
 
 def collect(config: CollectConfig) -> FrameStore:
     """Collect frames; a collection that was stopped goes on with its first unfinished episode.
 
     :param config: the collection's settings
+    :raises OwnEnvironmentError: when there is no such environment, or it has no frames
     :raises FrameStoreError: when the folder holds frames that were made with other settings
     :raises WriteError: when the folder cannot be written, or another collection is writing it
     """
@@ -142,6 +157,7 @@ def collect(config: CollectConfig) -> FrameStore:
         def open_player() -> Player:
             env = opened.enter_context(closing(_make_env(config)))
             sources = parse_sources(config.policy)
-            return Player(config, Roster(sources, config.game, env.action_space, config.checkpoint, config.seed), env)
+            roster = Roster(sources, config.environment, env.action_space, config.checkpoint, config.seed)
+            return Player(config, roster, env)
 
         return collect_episodes(config.out, config.frames, config.shares, config.origin(), open_player)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from tqdm import tqdm
 
-from sb3_permakey.envs.atari import atari_env_id, make_atari_env
 from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.figures import draw_attention, import_imageio, keypoint_animation, save_mp4
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import model_fingerprint
@@ -38,11 +37,13 @@ class EvaluateConfig:
     As in training, the agent begins anew where a life is lost.
     """
 
-    game: str
+    game: str | None = None
     """Game, e.g. MsPacman."""
-    agent: Path
+    env: str | None = None
+    """Instead of a game an environment of your own, module:function, or an id of gymnasium's."""
+    agent: Path = field(kw_only=True)
     """The agent's file, e.g. best_model.zip."""
-    out: Path
+    out: Path = field(kw_only=True)
     """JSON file to write."""
     checkpoint: Path | None = None
     """Keypoint checkpoint, for an agent that sees keypoints."""
@@ -56,9 +57,15 @@ class EvaluateConfig:
     """MP4 file for the first game, keypoints drawn on it, or where an agent with the encoder attention looks."""
 
     def __post_init__(self) -> None:
+        _ = self.environment
         require_range(0, 1, epsilon=self.epsilon)
         require_range(1, MOST_TEST_SEEDS, seeds=self.seeds)
         require_suffix(".mp4", video=self.video)
+
+    @property
+    def environment(self) -> NamedEnvironment:
+        """What is played."""
+        return NamedEnvironment(self.game, self.env)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ Note = Callable[[Sequence[int] | np.ndarray, np.ndarray], None]
 
 
 def play_games(
-    game: str,
+    environment: NamedEnvironment,
     seeds: Sequence[int],
     choose: Chooser,
     title: str,
@@ -89,7 +96,7 @@ def play_games(
 ) -> list[Game]:
     """Play one whole game on each seed, all at once, as training does: each life is an episode that begins anew.
 
-    :param game: game's name
+    :param environment: what is played
     :param seeds: seed of each game
     :param choose: chooses the actions
     :param title: of the progress bar
@@ -98,13 +105,13 @@ def play_games(
     :param note: is told each step
     """
     with ExitStack() as opened:
-        envs = [opened.enter_context(closing(make_atari_env(game, distractor=distractor))) for _ in seeds]
+        envs = [opened.enter_context(closing(environment.make(distractor=distractor))) for _ in seeds]
         frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
         scores, steps, starts = np.zeros(len(envs)), np.zeros(len(envs), dtype=int), np.ones(len(envs), dtype=bool)
         bar = opened.enter_context(tqdm(total=len(envs), desc=title, unit="game"))
         while frames:
             if record is not None and 0 in frames:
-                record.append(frames[0])
+                record.append(np.array(frames[0]))
             playing = list(frames)
             actions = choose(np.stack([frames[index] for index in playing]), starts[playing], playing)
             rewards = np.zeros(len(playing))
@@ -130,10 +137,10 @@ def _played(env: gym.Env) -> list[float]:
     return env.get_wrapper_attr("get_episode_rewards")()
 
 
-def agent_chooser(agent: FrameAgent, game: str, seeds: Sequence[int], epsilon: float) -> Chooser:
+def agent_chooser(agent: FrameAgent, actions: int, seeds: Sequence[int], epsilon: float) -> Chooser:
     """The actions of an agent, or with probability epsilon random ones; games that have ended are forgotten."""
     before: list[int] = []
-    choose_randomly = random_chooser(game, seeds)
+    choose_randomly = random_chooser(actions, seeds)
     generators = [np.random.default_rng((seed, 1)) for seed in seeds]
 
     def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> np.ndarray:
@@ -158,9 +165,8 @@ def watched_chooser(choose: Chooser, agent: FrameAgent, looks: list[Look]) -> Ch
     return watched
 
 
-def random_chooser(game: str, seeds: Sequence[int]) -> Chooser:
-    """Uniform actions; the seed of a game determines them."""
-    actions = int(_action_space(game).n)
+def random_chooser(actions: int, seeds: Sequence[int]) -> Chooser:
+    """Uniform actions of so many; the seed of a game determines them."""
     generators = [np.random.default_rng(seed) for seed in seeds]
 
     def choose(frames: np.ndarray, starts: np.ndarray, playing: Sequence[int]) -> list[int]:
@@ -169,29 +175,25 @@ def random_chooser(game: str, seeds: Sequence[int]) -> Chooser:
     return choose
 
 
-def _action_space(game: str) -> spaces.Discrete:
-    with closing(make_atari_env(game)) as env:
-        assert isinstance(env.action_space, spaces.Discrete)
-        return env.action_space
-
-
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Play, write the JSON file and, where wanted, the video; a file of the same evaluation is read instead.
 
     :param config: what to evaluate
     :return: the content of the JSON file
-    :raises AgentFileError: when the agent is missing, broken, of another game, or needs another checkpoint
+    :raises AgentFileError: when the agent is missing, broken, plays with other actions, or needs another checkpoint
+    :raises OwnEnvironmentError: when there is no such environment, or it has no frames or no Discrete actions
     :raises ImportError: when a video is wanted and imageio is not installed
     :raises ValueError: when the file holds another evaluation, or the agent sees no keypoints and a checkpoint is given
     :raises WriteError: when JSON or video cannot be written, or another run is writing the JSON file
     """
-    game = atari_env_id(config.game)
+    environment = config.environment
+    game, space = environment.id, environment.actions()
     if config.video:
         import_imageio()
     agent = FrameAgent(config.agent, config.checkpoint)
     if config.checkpoint and agent.detector is None:
         raise ValueError(f"{config.agent} sees no keypoints: leave out the checkpoint {config.checkpoint}")
-    agent.require_actions(config.game, _action_space(config.game))
+    agent.require_fit(environment, space)
     wanted = {
         "game": game,
         "agent_sha256": hashlib.sha256(config.agent.read_bytes()).hexdigest(),
@@ -209,23 +211,25 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             return found
     require_writable(config.out, config.video)
     with locked_file(config.out):
-        return _evaluate(config, agent, wanted)
+        return _evaluate(config, agent, int(space.n), wanted)
 
 
-def _evaluate(config: EvaluateConfig, agent: FrameAgent, wanted: dict[str, Any]) -> dict[str, Any]:
+def _evaluate(config: EvaluateConfig, agent: FrameAgent, actions: int, wanted: dict[str, Any]) -> dict[str, Any]:
     """Play, and write JSON and video."""
-    seeds = wanted["seeds"]
+    environment, seeds = config.environment, wanted["seeds"]
     record: list[np.ndarray] = []
     looks: list[Look] = []
-    choose = agent_chooser(agent, config.game, seeds, config.epsilon)
+    choose = agent_chooser(agent, actions, seeds, config.epsilon)
     if config.video and agent.attention is not None:
         choose = watched_chooser(choose, agent, looks)
     players: dict[str, tuple[Chooser, list[np.ndarray] | None, Note | None]] = {
         "agent": (choose, record if config.video else None, agent.note),
-        "random": (random_chooser(config.game, seeds), None, None),
+        "random": (random_chooser(actions, seeds), None, None),
     }
     games = {
-        name: play_games(config.game, seeds, choose, f"{name} plays {config.game}", recorded, config.distractor, note)
+        name: play_games(
+            environment, seeds, choose, f"{name} plays {environment.name}", recorded, config.distractor, note
+        )
         for name, (choose, recorded, note) in players.items()
     }
     files = {"agent_file": str(config.agent), "checkpoint": str(config.checkpoint) if config.checkpoint else None}

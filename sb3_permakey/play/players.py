@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_permakey.envs.atari import PREPROCESSING, atari_env_id
+from sb3_permakey.envs.named import NamedEnvironment
+from sb3_permakey.envs.own import require_discrete_actions
 from sb3_permakey.envs.resizing import resize
 from sb3_permakey.extras import missing_package
 from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent
@@ -112,7 +114,7 @@ class EpisodeActions:
     """Chooses the actions of one episode: an agent's, some of them replaced by random ones, or `RepeatedActions`.
 
     :param agent: plays with a memory of its own; None: random actions
-    :param action_space: of the game
+    :param action_space: of the game, Discrete where an agent plays
     :param epsilon: probability of a random action beside an agent's
     :param random: where the choices come from
     """
@@ -120,13 +122,14 @@ class EpisodeActions:
     def __init__(
         self, agent: FrameAgent | None, action_space: spaces.Space, epsilon: float, random: np.random.Generator
     ) -> None:
-        assert isinstance(action_space, spaces.Discrete)
         self.agent = agent.with_own_memory() if agent else None
-        self.count, self.epsilon, self.random = int(action_space.n), epsilon, random
+        self.space, self.epsilon, self.random = action_space, epsilon, random
+        if not isinstance(action_space, spaces.Discrete):
+            action_space.seed(int(random.integers(2**31)))
         self.repeated = RepeatedActions(self._random_action, random)
         self.is_first, self.lives = True, 0
 
-    def next(self, frame: np.ndarray, info: Mapping[str, Any]) -> int:
+    def next(self, frame: np.ndarray, info: Mapping[str, Any]) -> Any:
         """The next action; an agent begins anew where a life was lost, as in training.
 
         :param frame: the present one, uint8 (84, 84, 3)
@@ -146,8 +149,10 @@ class EpisodeActions:
         if self.agent is not None:
             self.agent.note([self.action], [reward])
 
-    def _random_action(self) -> int:
-        return int(self.random.integers(self.count))
+    def _random_action(self) -> Any:
+        if isinstance(self.space, spaces.Discrete):
+            return int(self.space.start + self.random.integers(self.space.n))
+        return self.space.sample()
 
 
 class MinariRecordings:
@@ -196,18 +201,24 @@ class Roster:
     """The sources of a collection, opened: who plays which episode.
 
     :param sources: the sources
-    :param game: game that all play
-    :param action_space: of the game
+    :param environment: what all play
+    :param action_space: of the environment
     :param checkpoint: keypoint checkpoint, for agents that see keypoints
     :param seed: of the collection
     :raises ImportError: when a source needs a package that is not installed
     :raises AgentFileError: when an agent is missing, broken or plays another game
+    :raises OwnEnvironmentError: when an agent plays and actions are not Discrete
     :raises RecordingsError: when a data set is missing or of another game
     :raises ValueError: when a checkpoint is given and no agent sees keypoints
     """
 
     def __init__(
-        self, sources: Sequence[Source], game: str, action_space: Any, checkpoint: Path | None, seed: int
+        self,
+        sources: Sequence[Source],
+        environment: NamedEnvironment,
+        action_space: spaces.Space,
+        checkpoint: Path | None,
+        seed: int,
     ) -> None:
         self.sources, self.seed = sources, seed
         self.opened: list[FrameAgent | MinariRecordings | None] = []
@@ -215,10 +226,10 @@ class Roster:
             if name == RANDOM:
                 self.opened.append(None)
             elif name.startswith(MINARI):
-                self.opened.append(MinariRecordings(name.removeprefix(MINARI), game))
+                self.opened.append(MinariRecordings(name.removeprefix(MINARI), environment.name))
             else:
                 agent = FrameAgent(agent_file(name), checkpoint)
-                agent.require_actions(game, action_space)
+                agent.require_fit(environment, require_discrete_actions(action_space, environment.name))
                 self.opened.append(agent)
         if checkpoint is not None and not any(isinstance(one, FrameAgent) and one.detector for one in self.opened):
             raise ValueError(f"the checkpoint {checkpoint} would not be used: no player sees keypoints")

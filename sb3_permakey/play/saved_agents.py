@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from importlib import import_module
@@ -22,9 +23,9 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 
 from sb3_permakey.common.numpy_versions import newer_numpy_named
 from sb3_permakey.encoders import KeypointAttention
-from sb3_permakey.envs.atari import atari_env_id, plain_game_name
 from sb3_permakey.envs.keypoint_space import FRAME_SHAPE, KeypointSpace
 from sb3_permakey.envs.keypoints import KeypointObserver
+from sb3_permakey.envs.named import LEARNED_IN, NamedEnvironment
 from sb3_permakey.envs.previous_action_reward import (
     OBSERVATION,
     PreviousSteps,
@@ -228,14 +229,22 @@ class FrameAgent:
         other._forget()
         return other
 
-    def require_actions(self, game: str, action_space: spaces.Space) -> None:
-        """Raise AgentFileError unless the agent plays with a game's actions; warn of keypoints of another game."""
+    def require_fit(self, environment: NamedEnvironment, action_space: spaces.Space) -> None:
+        """Raise AgentFileError unless the agent plays with an environment's actions.
+
+        Warn where agent or keypoints come from another environment, as far as their files say it.
+        """
+        learned_in = getattr(self.agent, LEARNED_IN, environment.id)
         if self.agent.action_space != action_space:
+            learned = "" if learned_in == environment.id else f" and learned in {learned_in}"
             raise AgentFileError(
-                f"{self.path} plays with actions {self.agent.action_space}, but {game} has {action_space}"
+                f"{self.path} plays with actions {self.agent.action_space}{learned}, but {environment.name} has "
+                f"{action_space}"
             )
+        if learned_in != environment.id:
+            warnings.warn(f"{self.path} learned in {learned_in}, not in {environment.id}", stacklevel=2)
         if self.detector is not None:
-            warn_of_another_game(self.detector.source, plain_game_name(atari_env_id(game)))
+            warn_of_another_game(self.detector.source, environment.name)
 
     def act(self, frames: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
         """Greedy actions.

@@ -8,7 +8,14 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.keypoints import MODELS, KeypointModel, PermaKeyConfig
-from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_seed, require_suffix
+from sb3_permakey.settings import (
+    require_at_least,
+    require_choice,
+    require_one,
+    require_positive,
+    require_seed,
+    require_suffix,
+)
 
 
 class Optimisation(NamedTuple):
@@ -53,13 +60,14 @@ class PretrainConfig:
     out: Path
     """Checkpoint to write, e.g. mspacman.safetensors; logs and the state for going on lie beside it."""
     frames: Path | None = None
-    """Folder of frames that `collect` or `record_frames` wrote; empty: frames of `game` are collected beside the
-    checkpoint."""
+    """Folder of frames that `collect` or `record_frames` wrote; without it those of a game or an env are collected."""
     preset: Literal["paper", "strong"] = "paper"
     """What all other flags are where they are not given. paper: the paper's, up to 100 passes of 40 minutes on two CPU
     cores. strong: the shipped checkpoints', about an hour on one core; its values: --preset strong --help."""
     game: str | None = None
-    """Game whose random play is collected where `frames` is empty, e.g. MsPacman."""
+    """Game whose random play is collected beside the checkpoint, e.g. MsPacman."""
+    env: str | None = field(default=None, kw_only=True)
+    """Environment of your own whose random play is collected, module:function, or an id of gymnasium's."""
     collect_frames: int = 95_000
     """Frames to collect then (paper: 85,000 + 5,000 + 5,000)."""
     method: MethodName = "permakey"
@@ -122,8 +130,7 @@ class PretrainConfig:
         if self.preset != type(self).preset:
             raise ValueError(f"the settings of the preset {self.preset!r} are a {PRESETS[self.preset].__name__}")
         require_choice(tuple(METHODS), method=self.method)
-        if (self.frames is None) == (self.game is None):
-            raise ValueError("give either frames, a folder that `collect` wrote, or the game to collect frames of")
+        require_one(frames=self.frames, game=self.game, env=self.env)
         require_at_least(
             1,
             collect_frames=self.collect_frames,
@@ -144,7 +151,7 @@ class PretrainConfig:
             decay_rate=self.decay_rate,
             max_minutes=self.max_minutes,
         )
-        if self.game is not None and self.optimisation.batch_size > self.collect_frames:
+        if self.frames is None and self.optimisation.batch_size > self.collect_frames:
             raise ValueError(f"collect_frames must be at least a batch of {self.optimisation.batch_size}")
         require_at_least(0, save_every_s=self.save_every_s)
         require_seed(self.seed)
@@ -161,7 +168,7 @@ class PretrainConfig:
         given = {one.name for one in fields(self) if getattr(self, one.name) != getattr(type(self), one.name, None)}
         alone, staged = self.frozen_from is not None, self.schedule == "staged"
         useless = {
-            "collect_frames": ("frames of a game are collected", self.game is None),
+            "collect_frames": ("frames are collected", self.frames is not None),
             "max_pair_distance": ("the transporter is trained", not METHODS[self.method].on_pairs),
             "pointnet_learning_rate": ("the PointNet is trained alone", not (alone or staged)),
             "pointnet_steps": ("the PointNet is trained alone", not (alone or staged)),

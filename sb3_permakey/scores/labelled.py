@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.envs.distractors import INFO_KEY, BarPlaces, DistractorKind
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.play.players import MINARI, RANDOM, EpisodeActions, MinariRecordings, Roster, parse_sources
 from sb3_permakey.scores.ground_truth import FrameObjects, GroundTruth, GroundTruthError
 from sb3_permakey.settings import MOST_SEED, require_at_least, require_range, require_seed
@@ -89,7 +90,7 @@ def labelled_frames(
         sources = parse_sources(policy)
         if any(source.name.startswith(MINARI) for source in sources):
             raise ValueError("recordings cannot be scored: objects are read from the emulator that plays")
-        roster = Roster(sources, game, env.action_space, agent_checkpoint, seed)
+        roster = Roster(sources, NamedEnvironment(game), env.action_space, agent_checkpoint, seed)
         share = -(-frames // episodes)
         kept: list[_Pair] = []
         numbers: list[int] = []

@@ -1,4 +1,4 @@
-"""Training an agent on an Atari game, with validation and the best checkpoint kept."""
+"""Training an agent on a game or in an environment of one's own, with validation and the best checkpoint kept."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
+from gymnasium.wrappers import TransformReward
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage
 
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
 from sb3_permakey.encoders import KeypointEncoder, KeypointGNN
-from sb3_permakey.envs.atari import atari_env_id, make_atari_env, plain_game_name
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.envs.keypoints import VecPermaKeyObservation
+from sb3_permakey.envs.named import LEARNED_IN, NamedEnvironment
+from sb3_permakey.envs.own import require_discrete_actions
 from sb3_permakey.files import atomic_file, locked_folder
 from sb3_permakey.keypoints import ReadoutConfig, warn_of_another_game
 from sb3_permakey.keypoints.device import resolve_device
@@ -50,8 +53,12 @@ from sb3_permakey.training.validation import (
 
 def values_of_presets(value: Callable[[Preset], Any]) -> Any:
     """What the help says of a flag that is empty by default: the value in each preset."""
+    presets: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        presets.setdefault(str(value(preset)), []).append(name)
+    values = [f"{', '.join(names)}: {shown}" for shown, names in presets.items()]
     return tyro.conf.arg(
-        help_behavior_hint="(" + ", ".join(f"{name}: {value(preset)}" for name, preset in PRESETS.items()) + ")"
+        help_behavior_hint=f"({'; '.join(values) if values[1:] else f'default: {next(iter(presets))}'})"
     )
 
 
@@ -80,47 +87,60 @@ def context_of(preset: Preset) -> str:
 READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
     f"{name} by {preset.readout}" for name, preset in PRESETS.items()
 )
+NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
+"""Of a flag whose help says what happens without it."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train an agent on an Atari game."""
+    """Train an agent on an Atari game, or in an environment of your own.
 
-    game: str
+    Flags from --history on are rarely needed.
+    """
+
+    game: Annotated[str | None, NO_DEFAULT] = None
     """Game, e.g. MsPacman."""
-    out: Path
+    env: Annotated[str | None, NO_DEFAULT] = None
+    """Instead of a game your own environment, module:function, or an id of gymnasium's."""
+    out: Path = field(kw_only=True)
     """Folder for models and logs."""
-    checkpoint: Path | None = None
-    """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels
-    (CnnLstmPolicy)."""
+    checkpoint: Annotated[Path | None, NO_DEFAULT] = None
+    """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists; without it the agent sees pixels."""
     algo: Annotated[AlgorithmName | None, tyro.conf.arg(help_behavior_hint="(the preset's)")] = None
-    """Who learns: RecurrentDQN, RecurrentQRDQN or Rainbow."""
+    """Who learns."""
     preset: Annotated[PresetName | None, tyro.conf.arg(help_behavior_hint="(paper; with --algo rainbow: rainbow)")] = (
         None
     )
-    """The agent where no flag below says otherwise. paper: RecurrentDQN's defaults, keypoints of the PointNet. strong:
-    sb3_permakey.common.presets.STRONG, peaks; more updates, about twice the time. rainbow: RAINBOW_PEAKS, peaks with
-    their motion; learns most from few steps."""
-    readout: Annotated[ReadoutConfig, tyro.conf.arg(help=READOUT_HELP)] = field(default_factory=ReadoutConfig)
-    """How keypoints are read; by the preset's readout where none is named."""
-    history: Annotated[int | None, values_of_presets(lambda preset: preset.history)] = None
-    """How many of its last displacements each keypoint carries."""
-    encoder: Annotated[KeypointEncoder | None, values_of_presets(lambda preset: preset.encoder)] = None
-    """Keypoint encoder."""
-    aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
-    """How the GNN joins its nodes: one after another, or their mean and maximum, whatever their order."""
-    context: Annotated[Literal["none", "image"] | None, values_of_presets(context_of)] = None
-    """What the encoder pairs reads beside keypoints: the whole frame, through a small CNN."""
-    distractor: DistractorKind | None = None
-    """Bars of noisy Atari, in training and validation."""
+    """The agent where no flag says otherwise. paper: the paper's. strong: more updates, about twice the time.
+    rainbow: learns most from few steps."""
     steps: int = 100_000
     """Agent steps."""
     num_envs: int = 1
-    """Environments played at once; together they make the agent steps of all other flags."""
+    """Environments played at once, which share the steps."""
+    device: str = "auto"
+    """Where to train, e.g. cpu or cuda."""
+    seed: int = 0
+    """Seed of all that is random."""
     validate_every: int = 10_000
-    """Agent steps between two validations."""
+    """Agent steps between two validations, whose scores are printed."""
     validation_episodes: int = 10
     """Whole games of each validation, each of its actions random with probability .001."""
+    progress: bool = True
+    """Show a bar of the progress."""
+    tensorboard: bool = True
+    """Write TensorBoard logs."""
+    resume: bool = False
+    """Go on with a run that was killed; a finished one goes on by more --steps alone."""
+    history: Annotated[int | None, values_of_presets(lambda preset: preset.history)] = None
+    """Last displacements that each keypoint carries."""
+    encoder: Annotated[KeypointEncoder | None, values_of_presets(lambda preset: preset.encoder)] = None
+    """Keypoint encoder."""
+    aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
+    """How the GNN joins nodes."""
+    context: Annotated[Literal["none", "image"] | None, values_of_presets(context_of)] = None
+    """What the encoder pairs reads beside keypoints: the whole frame."""
+    distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
+    """Bars of noisy Atari, in training and validation."""
     learning_rate: Annotated[float | None, values_of_argument("learning_rate")] = None
     """Adam's learning rate."""
     learning_starts: Annotated[int | None, values_of_argument("learning_starts")] = None
@@ -128,7 +148,7 @@ class TrainConfig:
     batch_size: Annotated[int | None, values_of_argument("batch_size")] = None
     """Windows in a batch; of Rainbow transitions."""
     sequence_length: Annotated[int | None, values_of_argument("sequence_length")] = None
-    """Steps of a window, for agents with a memory."""
+    """Steps of a window; not of Rainbow."""
     train_freq: Annotated[int | None, values_of_argument("train_freq")] = None
     """Agent steps between updates."""
     exploration_fraction: Annotated[float | None, values_of_argument("exploration_fraction")] = None
@@ -137,16 +157,17 @@ class TrainConfig:
     """Epsilon from then on."""
     buffer_size: Annotated[int | None, values_of_argument("buffer_size")] = None
     """Steps in the replay buffer."""
-    device: str = "auto"
-    """Where to train."""
+    reward_scale: float = 1.0
+    """Factor on an env's rewards while the agent learns; Rainbow tells returns from -10 to 10 apart."""
     save_every: int = 10_000
     """Agent steps between two checkpoints of the run, from which --resume goes on."""
-    resume: bool = False
-    """Go on with a run that was killed; a finished one goes on by more --steps alone."""
-    seed: int = 0
-    """Seed of environment, weights and exploration."""
+    readout: Annotated[ReadoutConfig, tyro.conf.arg(help=READOUT_HELP)] = field(default_factory=ReadoutConfig)
+    """How keypoints are read; by the preset's readout where none is named."""
 
     def __post_init__(self) -> None:
+        _ = self.environment
+        if self.env is None and self.reward_scale != type(self).reward_scale:
+            raise ValueError("reward_scale is of an env: a game's rewards are clipped")
         require_at_least(
             1,
             steps=self.steps,
@@ -160,6 +181,7 @@ class TrainConfig:
             save_every=self.save_every,
         )
         require_at_least(0, learning_starts=self.learning_starts, history=self.history)
+        require_positive(reward_scale=self.reward_scale)
         require_positive(learning_rate=self.learning_rate, exploration_fraction=self.exploration_fraction)
         require_range(
             0, 1, exploration_fraction=self.exploration_fraction, exploration_final_eps=self.exploration_final_eps
@@ -189,6 +211,11 @@ class TrainConfig:
         if self.context and encoder_of(self) != "pairs":
             raise ValueError(f"context is of the encoder pairs, not of {encoder_of(self)}")
 
+    @property
+    def environment(self) -> NamedEnvironment:
+        """Where the agent learns."""
+        return NamedEnvironment(self.game, self.env)
+
 
 COMPARED = (
     *dict.fromkeys(
@@ -209,20 +236,24 @@ def train(config: TrainConfig) -> Path:
 
     :param config: the run's settings
     :return: path of the best model
+    :raises UnknownGameError: when there is no such game
+    :raises OwnEnvironmentError: when there is no such environment, or it has no frames or no Discrete actions
     :raises ValueError: when the folder already holds a trained agent, another run, or a killed one that is not to be
         resumed
     :raises WriteError: when the folder cannot be written, or another run is writing it
     """
-    game = plain_game_name(atari_env_id(config.game))
+    name = config.environment.name
     resolve_device(config.device)
     if config.checkpoint:
-        warn_of_another_game(config.checkpoint, game)
+        warn_of_another_game(config.checkpoint, name)
     out, kept = config.out, (config.out / BEST_MODEL, config.out / VALIDATIONS)
     with locked_folder(out), ExitStack() as opened:
         env = opened.enter_context(closing(make_envs(config, config.num_envs, config.seed)))
-        settings = run_settings(config, game, env)
+        require_discrete_actions(env.action_space, name)
+        settings = run_settings(config, env)
         if run_goes_on(out, settings, COMPARED, resume=config.resume):
             model = load_run(algorithm_of(config), out / RUN, env, kept, device=config.device)
+            model.tensorboard_log = tensorboard_folder(config)
             go_on(out, settings)
         else:
             model = new_agent(config, env)
@@ -234,8 +265,8 @@ def train(config: TrainConfig) -> Path:
                 Validation(validated, out, config.validate_every, config.validation_episodes, verbose=1),
                 RunCheckpoint(out / RUN, config.save_every, kept),
             ],
-            progress_bar=True,
-            tb_log_name=game,
+            progress_bar=config.progress,
+            tb_log_name=config.environment.file_name,
             reset_num_timesteps=model.num_timesteps == 0,
         )
         with atomic_file(out / FINAL_MODEL) as file:
@@ -244,12 +275,13 @@ def train(config: TrainConfig) -> Path:
     return out / BEST_MODEL if (out / BEST_MODEL).exists() else out / FINAL_MODEL
 
 
-def run_settings(config: TrainConfig, game: str, env: VecEnv) -> dict[str, Any]:
+def run_settings(config: TrainConfig, env: VecEnv) -> dict[str, Any]:
     """All settings of a run, as JSON gives them back: the agent's, and which model makes its keypoints."""
     model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
     chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
     read = {**asdict(wanted_readout(config)), "history": history_of(config), "encoder": encoder_of(config)}
     read["context"] = context_in(agent_arguments(config))
+    game = config.environment.name if config.env is None else None
     settings = {**asdict(config), "game": game, **chosen, **read, **all_arguments(config)}
     return json.loads(json.dumps({**settings, **model}, default=str))
 
@@ -261,12 +293,19 @@ def algorithm_of(config: TrainConfig) -> type[RecurrentQLearning]:
 
 def new_agent(config: TrainConfig, env: VecEnv) -> RecurrentQLearning:
     """The agent that the settings describe."""
-    return algorithm_of(config)(
+    agent = algorithm_of(config)(
         "PermaKeyPolicy" if config.checkpoint else "CnnLstmPolicy",
         env,
-        tensorboard_log=str(config.out / "tensorboard"),
+        tensorboard_log=tensorboard_folder(config),
         **agent_arguments(config) | updates_for_steps(config),
     )
+    setattr(agent, LEARNED_IN, config.environment.id)
+    return agent
+
+
+def tensorboard_folder(config: TrainConfig) -> str | None:
+    """Where TensorBoard's logs go; None where none are wanted."""
+    return str(config.out / "tensorboard") if config.tensorboard else None
 
 
 def updates_for_steps(config: TrainConfig) -> dict[str, int]:
@@ -287,6 +326,9 @@ def agent_arguments(config: TrainConfig) -> dict[str, Any]:
     arguments = preset_arguments(preset, encoder)
     own = default_arguments(algorithm)
     arguments |= {name: getattr(config, name) for name in own if getattr(config, name, None) is not None}
+    if config.env is not None and "value_rescaling" in own:
+        # Nobody clips the rewards of an environment of one's own.
+        arguments.setdefault("value_rescaling", True)
     if encoder == "gnn" and config.aggregate:
         arguments["policy_kwargs"].setdefault("features_extractor_kwargs", {})["aggregate"] = config.aggregate
     if encoder == "pairs" and config.context:
@@ -328,10 +370,13 @@ def wanted_readout(config: TrainConfig) -> ReadoutConfig:
 def make_envs(config: TrainConfig, count: int, first_seed: int, max_steps: int | None = None) -> VecEnv:
     """Environments as the agent sees them, seeded from `first_seed` on, their games cut after `max_steps`."""
 
-    def maker(seed: int) -> Callable[[], gym.Env]:
-        return lambda: make_atari_env(config.game, seed=seed, distractor=config.distractor, max_steps=max_steps)
+    def make(seed: int) -> gym.Env:
+        env = config.environment.make(seed=seed, distractor=config.distractor, max_steps=max_steps)
+        if config.reward_scale != 1:
+            env = TransformReward(env, lambda reward: config.reward_scale * float(reward))
+        return env
 
-    envs: VecEnv = DummyVecEnv([maker(first_seed + index) for index in range(count)])
+    envs: VecEnv = DummyVecEnv([partial(make, first_seed + index) for index in range(count)])
     keep_image = reads_images(agent_arguments(config))
     if config.checkpoint:
         envs = VecPermaKeyObservation(

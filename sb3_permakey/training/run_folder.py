@@ -16,7 +16,7 @@ from sb3_permakey.training.validation import BEST_MODEL, VALIDATIONS
 FINAL_MODEL, SETTINGS = "final_model.zip", "config.json"
 RUN = "run"
 """Folder of the run's own checkpoint, the newest, from which it goes on."""
-MAY_CHANGE = ("steps", "save_every", "device")
+MAY_CHANGE = ("steps", "save_every", "device", "tensorboard", "progress")
 """Settings that may differ when a run goes on."""
 
 
@@ -76,7 +76,8 @@ def go_on(folder: Path, settings: dict[str, Any]) -> None:
 def _require_same(folder: Path, settings: dict[str, Any], compared: tuple[str, ...]) -> None:
     """What an older release wrote down in another way, or not at all, does not count as different."""
     found = json.loads((folder / SETTINGS).read_text())
-    found["game"] = plain_game_name(str(found.get("game")))
+    if found.get("game") is not None:
+        found["game"] = plain_game_name(str(found["game"]))
     if settings["encoder"] is None and "checkpoint_sha256" not in found:
         found.pop("encoder", None)
     other = [

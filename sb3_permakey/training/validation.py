@@ -105,7 +105,8 @@ class Validation(BaseCallback):
         assert isinstance(scores, list)
         assert isinstance(lengths, list)
         mean = float(np.mean(scores))
-        if mean > max((float(np.mean(before)) for before in self.scores), default=-np.inf):
+        best = max((float(np.mean(before)) for before in self.scores), default=-np.inf)
+        if mean > best:
             with atomic_file(self.folder / BEST_MODEL) as file:
                 self.model.save(file)  # type: ignore[arg-type]
         self.steps.append(self.num_timesteps)
@@ -118,8 +119,15 @@ class Validation(BaseCallback):
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
         if self.verbose:
-            print(f"validation after {self.num_timesteps:>7} steps: mean score {mean:.1f}", flush=True)
+            print(self._report(scores, best), flush=True)
         return mean
+
+    def _report(self, scores: list[float], best_before: float) -> str:
+        """The newest validation in one line."""
+        mean = float(np.mean(scores))
+        games = f"from {min(scores):.1f} to {max(scores):.1f} in {len(scores)} games"
+        best = "the best so far" if mean > best_before else f"the best so far is {best_before:.1f}"
+        return f"validation after {self.num_timesteps:>7} steps: mean score {mean:.1f}, {games}; {best}"
 
 
 def validation_scores(folder: Path) -> list[tuple[int, float]]:

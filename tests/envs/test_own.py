@@ -155,6 +155,6 @@ def test_names_flags_and_files():
     game, own = NamedEnvironment("mspacman"), NamedEnvironment(env="my.catching:Catching")
     assert (game.id, game.name, game.flags) == ("ALE/MsPacman-v5", "MsPacman", ("--game", "MsPacman"))
     assert (own.id, own.name, own.flags) == (own.env, own.env, ("--env", own.env))
-    assert (game.file_name, own.file_name) == ("mspacman", "my.catching-catching")
+    assert (game.file_name, own.file_name) == ("MsPacman", "my.catching-Catching")
     assert game.make(training=False).observation_space.shape == (84, 84, 3)
     assert os.sep not in own.file_name

@@ -27,7 +27,8 @@ def stored(config: CollectConfig) -> dict[str, np.ndarray]:
 def playing(config: CollectConfig, episode: int) -> Player:
     """A player at the beginning of an episode."""
     env = make_atari_env(config.game, training=False, distractor=config.distractor)
-    player = Player(config, Roster(parse_sources(config.policy), config.game, env.action_space, None, config.seed), env)
+    sources = parse_sources(config.policy)
+    player = Player(config, Roster(sources, config.environment, env.action_space, None, config.seed), env)
     assert player.start(episode)
     return player
 

@@ -7,7 +7,9 @@ from conftest import MovingSquare
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_permakey import DistractorBars
+from sb3_permakey.envs import named
 from sb3_permakey.envs.distractors import BAR_COLOR
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.files import InUseError, WriteError, locked_file
 from sb3_permakey.play import evaluation
 from sb3_permakey.play.evaluation import (
@@ -22,6 +24,8 @@ from sb3_permakey.play.evaluation import (
     watched_chooser,
 )
 from sb3_permakey.play.saved_agents import Look
+
+SQUARE = NamedEnvironment("Square")
 
 
 class RecordingAgent:
@@ -74,13 +78,13 @@ def squares(monkeypatch):
     lengths = itertools.cycle([3, 5, 4])
     opened = []
 
-    def make(game, distractor=None):
+    def make(game, *, distractor=None, **_):
         opened.append(game)
         env = Closing(next(lengths))
         return Lives(Monitor(DistractorBars(env, distractor) if distractor else env), 2)
 
-    monkeypatch.setattr(evaluation, "make_atari_env", make)
-    monkeypatch.setattr(evaluation, "_action_space", lambda game: MovingSquare.action_space)
+    monkeypatch.setattr(named, "make_atari_env", make)
+    monkeypatch.setattr(NamedEnvironment, "actions", lambda self: MovingSquare.action_space)
     monkeypatch.setattr(Closing, "closed", 0)
     yield
     assert Closing.closed == len(opened)
@@ -88,7 +92,7 @@ def squares(monkeypatch):
 
 def test_games_are_played_to_their_ends_and_the_ended_forgotten(squares):
     agent, record = RecordingAgent(), []
-    games = play_games("Square", [0, 1, 2], agent_chooser(agent, "Square", [0, 1, 2], 0.0), "test", record)
+    games = play_games(SQUARE, [0, 1, 2], agent_chooser(agent, 3, [0, 1, 2], 0.0), "test", record)
     assert [(game.seed, game.steps) for game in games] == [(0, 3), (1, 5), (2, 4)]
     assert [rows for rows, _ in agent.asked] == [[0, 1, 2]] * 3 + [[1, 2], [1]]
     # As in training, a life that begins is an episode that begins.
@@ -98,9 +102,9 @@ def test_games_are_played_to_their_ends_and_the_ended_forgotten(squares):
 
 
 def test_an_atari_agent_begins_each_life_anew():
-    agent, choose = RecordingAgent(), random_chooser("MsPacman", [0])
+    agent, choose = RecordingAgent(), random_chooser(9, [0])
     agent.act = lambda frames, starts: agent.asked.append(bool(starts[0])) or choose(frames, starts, [0])
-    (game,) = play_games("MsPacman", [0], agent_chooser(agent, "MsPacman", [0], 0.0), "test")
+    (game,) = play_games(NamedEnvironment("MsPacman"), [0], agent_chooser(agent, 9, [0], 0.0), "test")
     assert agent.asked.count(True) == 3  # MsPacman's lives
     assert len(agent.asked) == game.steps
     assert game.score >= 100  # not clipped
@@ -111,16 +115,16 @@ def test_scores_are_the_games_own_sums(squares):
     env.reset(seed=1)
     for _ in range(3):
         total += env.step(2)[1]
-    games = play_games("Square", [1], agent_chooser(RecordingAgent(), "Square", [1], 0.0), "test")
+    games = play_games(SQUARE, [1], agent_chooser(RecordingAgent(), 3, [1], 0.0), "test")
     assert games[0].score == pytest.approx(total)
 
 
 def test_each_step_is_told_with_the_rewards_of_the_games_that_went_on(squares):
     told = []
     games = play_games(
-        "Square",
+        SQUARE,
         [0, 1, 2],
-        agent_chooser(RecordingAgent(), "Square", [0, 1, 2], 0.0),
+        agent_chooser(RecordingAgent(), 3, [0, 1, 2], 0.0),
         "test",
         note=lambda actions, rewards: told.append((list(actions), rewards)),
     )
@@ -133,14 +137,14 @@ def test_each_step_is_told_with_the_rewards_of_the_games_that_went_on(squares):
 
 def test_noisy_games_are_played_with_bars(squares):
     record = []
-    choose = agent_chooser(RecordingAgent(), "Square", [0], 0.0)
-    play_games("Square", [0], choose, "test", record, distractor="horizontal")
+    choose = agent_chooser(RecordingAgent(), 3, [0], 0.0)
+    play_games(SQUARE, [0], choose, "test", record, distractor="horizontal")
     assert [int((frame == BAR_COLOR).all(axis=(1, 2)).sum()) for frame in record] == [5, 5, 5]
 
 
 def test_random_play_depends_on_the_seed_alone(squares):
-    together = random_chooser("Square", [0, 1])
-    alone = random_chooser("Square", [1])
+    together = random_chooser(3, [0, 1])
+    alone = random_chooser(3, [1])
     frames, starts = np.zeros((2, 84, 84, 3)), np.zeros(2, bool)
     first = [together(frames, starts, [0, 1])[1] for _ in range(20)]
     assert first == [alone(frames, starts, [0])[0] for _ in range(20)]
@@ -148,7 +152,7 @@ def test_random_play_depends_on_the_seed_alone(squares):
 
 
 def test_epsilon_mixes_in_random_actions(squares):
-    choose = agent_chooser(RecordingAgent(), "Square", [0, 1, 2], 0.5)
+    choose = agent_chooser(RecordingAgent(), 3, [0, 1, 2], 0.5)
     actions = np.stack([choose(np.zeros((3, 84, 84, 3)), np.zeros(3, bool), [0, 1, 2]) for _ in range(200)])
     # Half of the actions are random, of which a third is 2 as well.
     assert (actions == 2).mean() == pytest.approx(2 / 3, abs=0.06)
@@ -177,7 +181,7 @@ def evaluated(squares, monkeypatch, tmp_path):
         def __init__(self, path, checkpoint):
             super().__init__()
 
-        def require_actions(self, game, actions):
+        def require_fit(self, environment, actions):
             pass
 
         def note(self, actions, rewards):

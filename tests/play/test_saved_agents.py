@@ -25,6 +25,7 @@ from sb3_permakey import (
     VecPermaKeyObservation,
 )
 from sb3_permakey.envs.atari import make_atari_env
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
 from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent, GrayStack, load_agent
 
@@ -323,11 +324,11 @@ def test_a_real_rl_zoo_environment_has_the_same_actions_and_stacks(tmp_path):
     DQN("CnnPolicy", env, buffer_size=10, **SMALL).save(tmp_path / "zoo.zip")
     agent = FrameAgent(tmp_path / "zoo.zip", None)
     assert agent.observer.size == 4
-    agent.require_actions("MsPacman", make_atari_env("MsPacman").action_space)
+    agent.require_fit(NamedEnvironment("MsPacman"), make_atari_env("MsPacman").action_space)
     with pytest.raises(
         AgentFileError, match=r"zoo.zip plays with actions Discrete\(9\), but Seaquest has Discrete\(18"
     ):
-        agent.require_actions("Seaquest", make_atari_env("Seaquest").action_space)
+        agent.require_fit(NamedEnvironment("Seaquest"), make_atari_env("Seaquest").action_space)
 
 
 def test_observations_of_other_kinds_are_named(tmp_path):

@@ -246,7 +246,7 @@ def test_a_checkpoint_knows_its_game(frame_store, tmp_path):
         ({"save_every_s": -1.0}, "save_every_s must be at least 0, not -1.0"),
         ({"seed": -1}, "seed must be from 0 to 2147483647, not -1"),
         ({"pointnet_steps": 5}, "pointnet_steps is only read where the PointNet is trained alone"),
-        ({"collect_frames": 100}, "collect_frames is only read where frames of a game are collected"),
+        ({"collect_frames": 100}, "collect_frames is only read where frames are collected"),
         ({"max_pair_distance": 5}, "max_pair_distance is only read where the transporter is trained"),
         ({"frozen_from": "x", "learning_rate": 1e-3}, "learning_rate is only read where VAE and LSPN are trained"),
         ({"schedule": "staged", "first_stage_share": 0.5}, "first_stage_share is only read where max_minutes"),

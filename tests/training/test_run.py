@@ -7,7 +7,9 @@ from conftest import NUM_KEYPOINTS, MovingSquare
 from sb3_permakey import Rainbow, RecurrentDQN, RecurrentQRDQN
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointCNN
+from sb3_permakey.envs import named
 from sb3_permakey.envs.distractors import BAR_COLOR
+from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent, load_agent
 from sb3_permakey.training import run as training
@@ -137,7 +139,7 @@ def test_the_strong_preset_reads_peaks_unless_told_otherwise(checkpoint, tmp_pat
 
 @pytest.mark.parametrize(("num_envs", "train_freq"), [(1, 4), (4, 4), (8, 2), (3, 4), (6, 4), (2, 1)])
 def test_several_environments_make_as_many_updates_for_their_steps_as_one(tmp_path, monkeypatch, num_envs, train_freq):
-    monkeypatch.setattr(training, "make_atari_env", lambda *args, **kwargs: MovingSquare(5))
+    monkeypatch.setattr(named, "make_atari_env", lambda *args, **kwargs: MovingSquare(5))
     config = TrainConfig(
         **{**SHORT, "out": tmp_path, "steps": 96, "learning_starts": 48, "train_freq": train_freq}, num_envs=num_envs
     )
@@ -201,7 +203,7 @@ def test_keypoints_of_another_game_deserve_a_warning_in_training_and_in_play(tmp
         best = train(TrainConfig(out=tmp_path, checkpoint="mspacman", **settings))
     agent = FrameAgent(best, "mspacman")
     with pytest.warns(UserWarning, match="mspacman was trained on MsPacman: its keypoints may miss what Pong shows"):
-        agent.require_actions("pong", agent.agent.action_space)
+        agent.require_fit(NamedEnvironment("pong"), agent.agent.action_space)
 
 
 def test_a_device_that_is_not_there_is_not_replaced_by_another(tmp_path):

@@ -10,9 +10,9 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_permakey import RecurrentDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
+from sb3_permakey.envs import named
 from sb3_permakey.files import InUseError, locked_folder
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig, save_checkpoint
-from sb3_permakey.training import run as training
 from sb3_permakey.training.run import TrainConfig, train
 from sb3_permakey.training.validation import Validation, validation_scores
 
@@ -38,7 +38,7 @@ def squares(monkeypatch):
         seeds.append(seed)
         return Monitor(MovingSquare(5))
 
-    monkeypatch.setattr(training, "make_atari_env", make)
+    monkeypatch.setattr(named, "make_atari_env", make)
     return seeds
 
 
@@ -178,7 +178,7 @@ def test_environments_of_a_resumed_run_have_new_seeds_and_those_of_validation_th
             seeds.append(seed)
             return super().reset(seed=seed)
 
-    monkeypatch.setattr(training, "make_atari_env", lambda *args, **kwargs: Monitor(Seeded(5)))
+    monkeypatch.setattr(named, "make_atari_env", lambda *args, **kwargs: Monitor(Seeded(5)))
     killed(at=50)
     first = [seed for seed in seeds if seed is not None]
     assert first == [0, 1_000_000, 1_000_001]
