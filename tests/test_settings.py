@@ -5,6 +5,7 @@ import pytest
 from sb3_permakey.settings import (
     require_at_least,
     require_choice,
+    require_one,
     require_positive,
     require_range,
     require_seed,
@@ -38,3 +39,11 @@ def test_what_is_outside_is_told_in_a_sentence(check, good, bad, sentence):
         with pytest.raises(ValueError, match=sentence) as refusal:
             check(value)
         assert str(value) in str(refusal.value)
+
+
+def test_exactly_one_of_several():
+    require_one(game=None, env="")
+    with pytest.raises(ValueError, match="give one of game, env, not none"):
+        require_one(game=None, env=None)
+    with pytest.raises(ValueError, match="give one of a, b, c, not a and c"):
+        require_one(a=1, b=None, c=0)

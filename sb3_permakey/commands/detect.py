@@ -23,7 +23,7 @@ from sb3_permakey.keypoints import KeypointDetector, Keypoints, ReadoutConfig, m
 from sb3_permakey.keypoints.peaks import KeypointTracker
 from sb3_permakey.keypoints.recorded import FORMATS, RecordedKeypoints, require_format, write_keypoints
 from sb3_permakey.provenance import provenance
-from sb3_permakey.settings import require_at_least, require_seed, require_suffix
+from sb3_permakey.settings import require_at_least, require_one, require_seed, require_suffix
 
 GAME_FRAMES = 1_000
 """Of a game where nothing else is said."""
@@ -57,15 +57,12 @@ class DetectConfig:
     """Where the network runs."""
 
     def __post_init__(self) -> None:
-        sources = ("frames", "video", "game")
-        given = [name for name in sources if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of {', '.join(sources)}, not {' and '.join(given) or 'none'}")
+        require_one(frames=self.frames, video=self.video, game=self.game)
         require_at_least(1, limit=self.limit)
         require_suffix(FORMATS, out=self.out)
         require_seed(self.seed)
         if self.game is None and self.seed != type(self).seed:
-            raise ValueError(f"seed is of a game: {given[0]} are what they are")
+            raise ValueError("seed is of a game: frames and videos are what they are")
         self.readout.named()
 
 

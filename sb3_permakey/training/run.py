@@ -57,9 +57,8 @@ def values_of_presets(value: Callable[[Preset], Any]) -> Any:
     for name, preset in PRESETS.items():
         presets.setdefault(str(value(preset)), []).append(name)
     values = [f"{', '.join(names)}: {shown}" for shown, names in presets.items()]
-    return tyro.conf.arg(
-        help_behavior_hint=f"({'; '.join(values) if values[1:] else f'default: {next(iter(presets))}'})"
-    )
+    shown = "; ".join(values) if len(values) > 1 else f"default: {next(iter(presets))}"
+    return tyro.conf.arg(help_behavior_hint=f"({shown})")
 
 
 def values_of_argument(name: str) -> Any:
