@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 Number = int | float | None
 """A setting; None, which stands for a default found elsewhere, is always allowed."""
+NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
+"""Annotates a setting that is None by default: the help of its flag does not name this value."""
 MOST_SEED = 2**31 - 1
 """The largest seed that an emulator takes."""
 

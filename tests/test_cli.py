@@ -507,7 +507,7 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         (("train", "--game", "Pong", "--out", "x", "--steps", 300), "steps must be more than learning_starts, 10000"),
         (
             ("train", "--game", "Pong", "--out", "x", "--steps", "many"),
-            "train: --steps takes a whole number, not 'many' (",
+            "--steps takes a whole number, not 'many' (",
         ),
         (("evaluate", "--game", "Pong", "--agent", "a.zip", "--out", "x", "--video", "x.gif"), "must name a .mp4"),
         (("train", "--game", "Pong", "--out", "x", "--stepz", 3), "train: there is no option --stepz: perhaps --steps"),

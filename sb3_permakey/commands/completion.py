@@ -12,14 +12,7 @@ Shell: TypeAlias = Literal["bash", "zsh", "fish"]
 
 @dataclass(frozen=True)
 class CompletionConfig:
-    """Print the script by which a shell completes commands and options.
-
-    bash: sb3-permakey completion bash > ~/.local/share/bash-completion/completions/sb3-permakey
-
-    zsh: sb3-permakey completion zsh > DIR/_sb3-permakey, where DIR is in $fpath
-
-    fish: sb3-permakey completion fish > ~/.config/fish/completions/sb3-permakey.fish
-    """
+    """Print the script by which a shell completes commands and options; docs/guide.md says where it goes."""
 
     shell: tyro.conf.Positional[Shell]
     """The shell."""

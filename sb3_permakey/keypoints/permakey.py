@@ -29,7 +29,7 @@ class PermaKeyConfig:
     num_keypoints: int = 7
     """K, number of keypoints (paper: BattleZone 8, Seaquest 10, MsPacman 7, Frostbite 20)."""
     layers: tuple[int, ...] = (0, 1)
-    """Encoder layers whose features are predicted from their surroundings, ascending, of 0 to 3."""
+    """Encoder layers whose features are predicted from their surroundings, of 0 to 3."""
     patch_size: int = 2
     """Side of a patch, in cells of a layer's map."""
     window_std: float = 0.1
@@ -41,13 +41,9 @@ class PermaKeyConfig:
     kl_weight: float = 1.0
     """Weight of the KL term beside the reconstruction, both summed as in equation 1."""
     softmax: Softmax = "axes"
-    """The PointNet's soft argmax: axes, over each axis' average (paper); plane, over the whole map, which beside
-    `map_power` 0.5 scores better on Seaquest and Frostbite in trainings on 16,000 frames, worse in those on 4,000; the
-    transporter scores better with it on MsPacman and worse on BattleZone."""
+    """The PointNet's soft argmax: over each axis' average (paper), or over the whole map."""
     map_power: float = 1.0
-    """Exponent of the error maps that the PointNet sees and rebuilds; 1 is the paper's. 0.5 lights up places that are
-    dim beside the brightest one, so that windows find it worth while to cover them; it scores better
-    on five of the paper's seven games, and .02 and .03 worse on BattleZone and MsPacman."""
+    """Exponent of the error maps that the PointNet rebuilds; 0.5 lights up places that are dim."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))

@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
 from sb3_permakey.keypoints.layers import MOST_KEYPOINTS
 from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.peaks import CENTROID_PX, error_map_peaks, local_contrast
-from sb3_permakey.settings import require_choice, require_positive, require_range
+from sb3_permakey.settings import NO_DEFAULT, require_choice, require_positive, require_range
 
 ReadoutName: TypeAlias = Literal["pointnet", "peaks"] | str
 """A key of `READOUTS`; those that come with the package are spelled out for the command line's help."""
@@ -29,13 +29,13 @@ DEFAULT = "pointnet"
 class ReadoutConfig:
     """How keypoints are read from a model."""
 
-    readout: ReadoutName | None = None
+    readout: Annotated[ReadoutName | None, NO_DEFAULT] = None
     """pointnet: by the model's own PointNet. peaks: the highest peaks of a PermaKey's first error map."""
-    num_keypoints: int | None = None
+    num_keypoints: Annotated[int | None, NO_DEFAULT] = None
     """Number of peaks; without it as many as the model has keypoints."""
     min_distance_px: float = 5.0
     """Least distance between two peaks, in pixels."""
-    surround_px: float | None = None
+    surround_px: Annotated[float | None, NO_DEFAULT] = None
     """Peaks of the map's contrast to a square of this side around, in pixels; without it the map's own."""
     centroid_px: float = CENTROID_PX
     """Side of the square whose weighted mean is a peak's place, in pixels; a larger one is steadier."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,18 +24,18 @@ from sb3_permakey.play.players import (
     parse_sources,
     require_agents,
 )
-from sb3_permakey.settings import require_range
+from sb3_permakey.settings import NO_DEFAULT, require_range
 
 
 @dataclass(frozen=True)
 class CollectConfig:
     """Collect frames of an Atari game, or of an environment of your own, for pretraining."""
 
-    game: str | None = None
+    game: Annotated[str | None, NO_DEFAULT] = None
     """Game, e.g. MsPacman."""
-    env: str | None = None
-    """Instead of a game an environment of your own, module:function, or an id of gymnasium's; its frames, or what it
-    renders, are resized whole to 84x84."""
+    env: Annotated[str | None, NO_DEFAULT] = None
+    """Instead of a game your own environment, module:function, or an id of gymnasium's.
+    Its frames, or what it renders, are resized whole to 84x84."""
     out: Path = field(kw_only=True)
     """Folder to write the frames to."""
     frames: int = 95_000
@@ -44,11 +44,11 @@ class CollectConfig:
     """Players, each SOURCE or SOURCE=SHARE with its share of the episodes (not of the frames): "random", actions that
     last 1 to 8 steps; the file of a saved SB3 model; a repository of RL Zoo on the Hugging Face hub, e.g.
     sb3/dqn-MsPacmanNoFrameskip-v4; or minari:DATASET, e.g. minari:atari/mspacman/expert-v0."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, NO_DEFAULT] = None
     """Keypoint checkpoint, for a model that sees keypoints."""
     epsilon: float = 0.1
     """Probability of a random action beside a model's."""
-    distractor: DistractorKind | None = None
+    distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari, drawn on the frames for good (pretraining can also draw them on clean frames)."""
     max_episode_steps: int = 4_500
     """An episode is cut after this many steps."""

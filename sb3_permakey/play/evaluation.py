@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -20,7 +20,7 @@ from sb3_permakey.files import locked_file, read_json, require_writable, write_j
 from sb3_permakey.keypoints import model_fingerprint
 from sb3_permakey.play.saved_agents import FrameAgent, Look
 from sb3_permakey.provenance import provenance
-from sb3_permakey.settings import require_range, require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_range, require_suffix
 
 FIRST_TEST_SEED = 2_000_000
 """Test seeds start here; training seeds lie below 1,000,000 and validation seeds between."""
@@ -37,23 +37,23 @@ class EvaluateConfig:
     As in training, the agent begins anew where a life is lost.
     """
 
-    game: str | None = None
+    game: Annotated[str | None, NO_DEFAULT] = None
     """Game, e.g. MsPacman."""
-    env: str | None = None
-    """Instead of a game an environment of your own, module:function, or an id of gymnasium's."""
+    env: Annotated[str | None, NO_DEFAULT] = None
+    """Instead of a game your own environment, module:function, or an id of gymnasium's."""
     agent: Path = field(kw_only=True)
     """The agent's file, e.g. best_model.zip."""
     out: Path = field(kw_only=True)
     """JSON file to write."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, NO_DEFAULT] = None
     """Keypoint checkpoint, for an agent that sees keypoints."""
     seeds: int = 10
     """Test seeds, one game on each."""
     epsilon: float = 0.0
     """Probability that the agent's action is replaced by a random one (paper: 0)."""
-    distractor: DistractorKind | None = None
+    distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari."""
-    video: Path | None = None
+    video: Annotated[Path | None, NO_DEFAULT] = None
     """MP4 file for the first game, keypoints drawn on it, or where an agent with the encoder attention looks."""
 
     def __post_init__(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.keypoints import MODELS, KeypointModel, PermaKeyConfig
 from sb3_permakey.settings import (
+    NO_DEFAULT,
     require_at_least,
     require_choice,
     require_one,
@@ -55,76 +56,71 @@ MethodName: TypeAlias = Literal["permakey", "transporter"] | str
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Train a keypoint model on collected frames."""
+    """Train a keypoint model on collected frames; flags from --batch-size on are rarely needed."""
 
     out: Path
     """Checkpoint to write, e.g. mspacman.safetensors; logs and the state for going on lie beside it."""
-    frames: Path | None = None
-    """Folder of frames that `collect` or `record_frames` wrote; without it those of a game or an env are collected."""
+    frames: Annotated[Path | None, NO_DEFAULT] = None
+    """Folder of frames that `collect` or `record_frames` wrote."""
     preset: Literal["paper", "strong"] = "paper"
-    """What all other flags are where they are not given. paper: the paper's, up to 100 passes of 40 minutes on two CPU
-    cores. strong: the shipped checkpoints', about an hour on one core; its values: --preset strong --help."""
-    game: str | None = None
-    """Game whose random play is collected beside the checkpoint, e.g. MsPacman."""
-    env: str | None = field(default=None, kw_only=True)
-    """Environment of your own whose random play is collected, module:function, or an id of gymnasium's."""
+    """What all other flags are by default. paper: the paper's, up to 100 passes of 40 minutes on two cores.
+    strong: the shipped checkpoints', an hour on one core; its values: --preset strong --help."""
+    game: Annotated[str | None, NO_DEFAULT] = None
+    """Without frames: the game whose random play is collected beside the checkpoint, e.g. MsPacman."""
+    env: Annotated[str | None, NO_DEFAULT] = field(default=None, kw_only=True)
+    """The same of your own environment, module:function, or an id of gymnasium's."""
     collect_frames: int = 95_000
     """Frames to collect then (paper: 85,000 + 5,000 + 5,000)."""
     method: MethodName = "permakey"
-    """permakey: keypoints where local prediction fails. transporter: the baseline, trained on pairs of frames; of the
-    model's settings it takes the number of keypoints, the windows' width, the image channels and the softmax."""
-    model: PermaKeyConfig = field(default_factory=PermaKeyConfig)
-    """Settings of the keypoint model."""
+    """permakey: keypoints where local prediction fails. transporter: the baseline, trained on pairs of frames."""
     schedule: Literal["joint", "staged"] = "joint"
-    """joint: all modules side by side (paper). staged: VAE and LSPN first, then frozen, and the PointNet alone on
-    stored error maps."""
-    frozen_from: Path | None = None
-    """Checkpoint whose VAE and LSPN are taken over as they are; the PointNet alone is trained, as in the second stage
-    of the staged schedule. For other numbers of keypoints or seeds of the PointNet."""
-    distractor: DistractorKind | None = None
-    """Bars drawn on the frames as they are read ("noisy Atari"); the frames themselves must be clean."""
-    batch_size: int | None = None
-    """Images (permakey) or pairs (transporter) in a batch; empty: the paper's 32 and 64. With several processes, of all
-    of them together."""
-    lspn_stride: int = 1
-    """The LSPN learns from every so many-th image of a batch; 4 shortens a step by a third."""
-    learning_rate: float | None = None
-    """Adam's learning rate; empty: the paper's 2e-4 (permakey) and 5e-4 (transporter)."""
-    pointnet_learning_rate: float = 1e-3
-    """Adam's learning rate while the PointNet is trained alone (staged)."""
-    decay_rate: float | None = None
-    """Factor on the learning rate every `decay_steps` steps; empty: the paper's 0.85 and 0.9."""
-    decay_steps: int | None = None
-    """Steps between two such decays; empty: the paper's 10,000 and 30,000."""
-    max_pair_distance: int = 100
-    """Frames that the two images of a pair lie apart at most (transporter)."""
-    epochs: int = 100
-    """Passes through the training frames, of each stage, at most."""
-    patience_epochs: int | None = None
-    """Stop (a stage) when the validation loss (LSPN + PointNet; reconstruction) has not improved for so many epochs;
-    empty: the paper's 10 and 5."""
-    max_steps: int | None = None
+    """joint: all modules side by side (paper). staged: VAE and LSPN first, then the PointNet alone."""
+    max_steps: Annotated[int | None, NO_DEFAULT] = None
     """Steps of each stage at most."""
-    pointnet_steps: int | None = None
-    """Steps of the stage that trains the PointNet alone at most, instead of `max_steps`."""
-    max_minutes: float | None = None
-    """Minutes in all at most; of the staged schedule's time the first stage gets `first_stage_share`."""
-    first_stage_share: float = 0.7
-    """Part of `max_minutes` for VAE and LSPN (staged)."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of convolutions; auto is bfloat16 where the machine computes in it."""
+    pointnet_steps: Annotated[int | None, NO_DEFAULT] = None
+    """The same of the stage that trains the PointNet alone."""
+    max_minutes: Annotated[float | None, NO_DEFAULT] = None
+    """Minutes in all at most."""
     device: str = "auto"
     """Where to train; auto takes a GPU when there is one."""
-    save_every_s: float = 60.0
-    """Seconds between two saves of the state for going on after a kill."""
-    log_every_steps: int = 10
-    """Steps between two rows of losses.csv and of the TensorBoard scalars."""
-    picture_every_steps: int = 500
-    """Steps between two TensorBoard pictures."""
     seed: int = 0
-    """Seed of weights, order of frames, latent noise and bars."""
+    """Seed of all that is random."""
     score: bool = True
-    """Score the keypoints against the game's objects at the end, where OCAtari is installed."""
+    """Score keypoints against a game's objects at the end, where OCAtari is installed."""
+    batch_size: Annotated[int | None, NO_DEFAULT] = None
+    """Images in a batch, or pairs (paper: 32, or 64)."""
+    frozen_from: Annotated[Path | None, NO_DEFAULT] = None
+    """Checkpoint whose VAE and LSPN are taken as they are."""
+    distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
+    """Bars of noisy Atari, drawn on clean frames."""
+    lspn_stride: int = 1
+    """The LSPN learns from every n-th image."""
+    learning_rate: Annotated[float | None, NO_DEFAULT] = None
+    """Adam's (paper: 2e-4; the transporter's: 5e-4)."""
+    pointnet_learning_rate: float = 1e-3
+    """Of the PointNet alone (staged)."""
+    decay_rate: Annotated[float | None, NO_DEFAULT] = None
+    """Factor on it every decay_steps (paper: 0.85, 0.9)."""
+    decay_steps: Annotated[int | None, NO_DEFAULT] = None
+    """Steps between decays (paper: 1e4; transporter: 3e4)."""
+    max_pair_distance: int = 100
+    """Most frames between a pair's images."""
+    epochs: int = 100
+    """Passes through the frames at most."""
+    patience_epochs: Annotated[int | None, NO_DEFAULT] = None
+    """Stop a stage when the validation loss has not improved for so many epochs (paper: 10 and 5)."""
+    first_stage_share: float = 0.7
+    """VAE's and LSPN's part of max_minutes."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where it is quick."""
+    save_every_s: float = 60.0
+    """Seconds between saves of the state."""
+    log_every_steps: int = 10
+    """Steps between two rows of losses.csv."""
+    picture_every_steps: int = 500
+    """Steps between two pictures."""
+    model: PermaKeyConfig = field(default_factory=PermaKeyConfig)
+    """Settings of the keypoint model; the transporter takes num_keypoints, window_std, image_channels and softmax."""
 
     def __post_init__(self) -> None:
         if self.preset != type(self).preset:

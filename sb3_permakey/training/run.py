@@ -27,7 +27,7 @@ from sb3_permakey.envs.own import require_discrete_actions
 from sb3_permakey.files import atomic_file, locked_folder
 from sb3_permakey.keypoints import ReadoutConfig, warn_of_another_game
 from sb3_permakey.keypoints.device import resolve_device
-from sb3_permakey.settings import require_at_least, require_positive, require_range, require_seed
+from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_positive, require_range, require_seed
 from sb3_permakey.training.presets import (
     ALGORITHMS,
     PRESETS,
@@ -86,16 +86,11 @@ def context_of(preset: Preset) -> str:
 READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
     f"{name} by {preset.readout}" for name, preset in PRESETS.items()
 )
-NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
-"""Of a flag whose help says what happens without it."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train an agent on an Atari game, or in an environment of your own.
-
-    Flags from --history on are rarely needed.
-    """
+    """Train an agent on an Atari game, or in an environment of your own; flags from --history on are rarely needed."""
 
     game: Annotated[str | None, NO_DEFAULT] = None
     """Game, e.g. MsPacman."""
