@@ -80,7 +80,7 @@ release-check: lint docs dist
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet,docs]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet,docs,window]"
 	touch $@
 
 $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from sb3_permakey.envs.atari import atari_env_id, make_atari_env, plain_game_name
 from sb3_permakey.envs.distractors import DistractorKind
-from sb3_permakey.envs.own import make_own_env, require_discrete_actions
+from sb3_permakey.envs.own import PICTURES, make_own_env, require_discrete_actions
 from sb3_permakey.settings import require_one
 
 LEARNED_IN = "learned_in"
@@ -65,6 +65,7 @@ class NamedEnvironment:
         training: bool = True,
         distractor: DistractorKind | None = None,
         max_steps: int | None = None,
+        render: bool = False,
     ) -> gym.Env:
         """The environment, with frames uint8 (84, 84, 3), whose episodes SB3's Monitor counts.
 
@@ -72,12 +73,20 @@ class NamedEnvironment:
         :param training: of Atari: lost lives end episodes, rewards are clipped
         :param distractor: bars of noisy Atari; None: none
         :param max_steps: agent steps after which an episode is cut; None: 27,000
+        :param render: whether a game's `render` gives pictures; an own environment's does where it can
         :raises UnknownGameError: when there is no such game
         :raises OwnEnvironmentError: when there is no such environment, or it has no frames
         """
         if self.env is not None:
             return make_own_env(self.env, seed=seed, distractor=distractor, max_steps=max_steps)
-        return make_atari_env(self.game or "", seed=seed, training=training, distractor=distractor, max_steps=max_steps)
+        return make_atari_env(
+            self.game or "",
+            seed=seed,
+            training=training,
+            distractor=distractor,
+            max_steps=max_steps,
+            render_mode=PICTURES if render else None,
+        )
 
     def actions(self) -> spaces.Discrete:
         """The actions that an agent chooses among.

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -37,7 +37,7 @@ from sb3_permakey.envs.resizing import ResizeFrames, resized_space
 
 MOST_STEPS = 27_000
 """Agent steps after which an episode that does not end is cut, as the emulator does with Atari's."""
-PICTURES = "rgb_array"
+PICTURES: Literal["rgb_array"] = "rgb_array"
 """The render mode that gives pictures."""
 
 

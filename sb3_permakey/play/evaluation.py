@@ -19,6 +19,7 @@ from sb3_permakey.figures import draw_attention, import_imageio, keypoint_animat
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import model_fingerprint
 from sb3_permakey.play.saved_agents import FrameAgent, Look
+from sb3_permakey.play.window import in_window
 from sb3_permakey.provenance import provenance
 from sb3_permakey.settings import NO_DEFAULT, require_range, require_suffix
 
@@ -55,6 +56,8 @@ class EvaluateConfig:
     """Bars of noisy Atari."""
     video: Annotated[Path | None, NO_DEFAULT] = None
     """MP4 file for the first game, keypoints drawn on it, or where an agent with the encoder attention looks."""
+    render: bool = False
+    """Show the agent's first game in a window, as fast as it is played."""
 
     def __post_init__(self) -> None:
         _ = self.environment
@@ -93,6 +96,8 @@ def play_games(
     record: list[np.ndarray] | None = None,
     distractor: DistractorKind | None = None,
     note: Note | None = None,
+    *,
+    show: bool = False,
 ) -> list[Game]:
     """Play one whole game on each seed, all at once, as training does: each life is an episode that begins anew.
 
@@ -103,9 +108,18 @@ def play_games(
     :param record: takes the first game's frames
     :param distractor: bars of noisy Atari
     :param note: is told each step
+    :param show: whether the first game is shown in a window
+    :raises ImportError: when it is to be shown and pygame is not installed
+    :raises WindowError: when it cannot be shown
     """
+
+    def make(index: int) -> gym.Env:
+        shown = show and index == 0
+        env = environment.make(distractor=distractor, render=shown)
+        return in_window(env, environment.name, FRAMES_PER_SECOND) if shown else env
+
     with ExitStack() as opened:
-        envs = [opened.enter_context(closing(environment.make(distractor=distractor))) for _ in seeds]
+        envs = [opened.enter_context(closing(make(index))) for index in range(len(seeds))]
         frames = {index: env.reset(seed=seed)[0] for index, (env, seed) in enumerate(zip(envs, seeds, strict=True))}
         scores, steps, starts = np.zeros(len(envs)), np.zeros(len(envs), dtype=int), np.ones(len(envs), dtype=bool)
         bar = opened.enter_context(tqdm(total=len(envs), desc=title, unit="game"))
@@ -182,7 +196,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     :return: the content of the JSON file
     :raises AgentFileError: when the agent is missing, broken, plays with other actions, or needs another checkpoint
     :raises OwnEnvironmentError: when there is no such environment, or it has no frames or no Discrete actions
-    :raises ImportError: when a video is wanted and imageio is not installed
+    :raises ImportError: when a video is wanted and imageio is not installed, or a window and pygame is not
+    :raises WindowError: when the game is to be shown and cannot be
     :raises ValueError: when the file holds another evaluation, or the agent sees no keypoints and a checkpoint is given
     :raises WriteError: when JSON or video cannot be written, or another run is writing the JSON file
     """
@@ -207,7 +222,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         other = [name for name, value in wanted.items() if found.get(name) != value]
         if other:
             raise ValueError(f"{config.out} holds another evaluation (other {', '.join(other)}); give another --out")
-        if not config.video or config.video.exists():
+        if not config.render and (not config.video or config.video.exists()):
             return found
     require_writable(config.out, config.video)
     with locked_file(config.out):
@@ -228,7 +243,14 @@ def _evaluate(config: EvaluateConfig, agent: FrameAgent, actions: int, wanted: d
     }
     games = {
         name: play_games(
-            environment, seeds, choose, f"{name} plays {environment.name}", recorded, config.distractor, note
+            environment,
+            seeds,
+            choose,
+            f"{name} plays {environment.name}",
+            recorded,
+            config.distractor,
+            note,
+            show=config.render and name == "agent",
         )
         for name, (choose, recorded, note) in players.items()
     }

@@ -187,9 +187,9 @@ def evaluated(squares, monkeypatch, tmp_path):
         def note(self, actions, rewards):
             pass
 
-    def play(*arguments):
+    def play(*arguments, **settings):
         played.append(arguments)
-        return original(*arguments)
+        return original(*arguments, **settings)
 
     monkeypatch.setattr(evaluation, "FrameAgent", Agent)
     monkeypatch.setattr(evaluation, "play_games", play)
