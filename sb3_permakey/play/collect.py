@@ -24,7 +24,7 @@ from sb3_permakey.play.players import (
     parse_sources,
     require_agents,
 )
-from sb3_permakey.settings import NO_DEFAULT, require_range
+from sb3_permakey.settings import NO_DEFAULT, require_one, require_range
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CollectConfig:
     """Seed of the whole collection."""
 
     def __post_init__(self) -> None:
-        _ = self.environment
+        require_one(game=self.game, env=self.env)
         require_sizes(self.frames, self.max_episode_steps, self.shares, self.seed)
         require_range(0, 1, epsilon=self.epsilon)
         if self.epsilon != type(self).epsilon:

@@ -21,7 +21,7 @@ from sb3_permakey.keypoints import model_fingerprint
 from sb3_permakey.play.saved_agents import FrameAgent, Look
 from sb3_permakey.play.window import in_window
 from sb3_permakey.provenance import provenance
-from sb3_permakey.settings import NO_DEFAULT, require_range, require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_one, require_range, require_suffix
 
 FIRST_TEST_SEED = 2_000_000
 """Test seeds start here; training seeds lie below 1,000,000 and validation seeds between."""
@@ -60,7 +60,7 @@ class EvaluateConfig:
     """Show the agent's first game in a window, as fast as it is played."""
 
     def __post_init__(self) -> None:
-        _ = self.environment
+        require_one(game=self.game, env=self.env)
         require_range(0, 1, epsilon=self.epsilon)
         require_range(1, MOST_TEST_SEEDS, seeds=self.seeds)
         require_suffix(".mp4", video=self.video)

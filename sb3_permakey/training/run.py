@@ -27,7 +27,14 @@ from sb3_permakey.envs.own import require_discrete_actions
 from sb3_permakey.files import atomic_file, locked_folder
 from sb3_permakey.keypoints import ReadoutConfig, warn_of_another_game
 from sb3_permakey.keypoints.device import resolve_device
-from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_positive, require_range, require_seed
+from sb3_permakey.settings import (
+    NO_DEFAULT,
+    require_at_least,
+    require_one,
+    require_positive,
+    require_range,
+    require_seed,
+)
 from sb3_permakey.training.presets import (
     ALGORITHMS,
     PRESETS,
@@ -159,7 +166,7 @@ class TrainConfig:
     """How keypoints are read; by the preset's readout where none is named."""
 
     def __post_init__(self) -> None:
-        _ = self.environment
+        require_one(game=self.game, env=self.env)
         if self.env is None and self.reward_scale != type(self).reward_scale:
             raise ValueError("reward_scale is of an env: a game's rewards are clipped")
         require_at_least(
