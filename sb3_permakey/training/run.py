@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -19,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeIm
 
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
-from sb3_permakey.encoders import KeypointEncoder, KeypointGNN
+from sb3_permakey.encoders import KeypointEncoder
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.envs.keypoints import VecPermaKeyObservation
 from sb3_permakey.envs.named import LEARNED_IN, NamedEnvironment
@@ -35,6 +33,7 @@ from sb3_permakey.settings import (
     require_range,
     require_seed,
 )
+from sb3_permakey.training.help import READOUT_HELP, aggregate_of, context_of, values_of_argument, values_of_presets
 from sb3_permakey.training.presets import (
     ALGORITHMS,
     PRESETS,
@@ -55,43 +54,6 @@ from sb3_permakey.training.validation import (
     VALIDATION_STEPS,
     VALIDATIONS,
     Validation,
-)
-
-
-def values_of_presets(value: Callable[[Preset], Any]) -> Any:
-    """What the help says of a flag that is empty by default: the value in each preset."""
-    presets: dict[str, list[str]] = {}
-    for name, preset in PRESETS.items():
-        presets.setdefault(str(value(preset)), []).append(name)
-    values = [f"{', '.join(names)}: {shown}" for shown, names in presets.items()]
-    shown = "; ".join(values) if len(values) > 1 else f"default: {next(iter(presets))}"
-    return tyro.conf.arg(help_behavior_hint=f"({shown})")
-
-
-def values_of_argument(name: str) -> Any:
-    """The same for one of the algorithms' arguments."""
-
-    def value(preset: Preset) -> Any:
-        return preset.agent.get(name, default_arguments(preset.algorithms[0])[name])
-
-    return values_of_presets(value)
-
-
-def aggregate_of(preset: Preset) -> str:
-    """How the preset's GNN joins its nodes."""
-    if preset.encoder != "gnn":
-        return "-"
-    encoder = preset.agent.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
-    return encoder.get("aggregate", inspect.signature(KeypointGNN).parameters["aggregate"].default)
-
-
-def context_of(preset: Preset) -> str:
-    """What the preset's encoder reads beside keypoints."""
-    return context_in(preset.agent)
-
-
-READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
-    f"{name} by {preset.readout}" for name, preset in PRESETS.items()
 )
 
 
