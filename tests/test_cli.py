@@ -98,7 +98,7 @@ def test_flags_come_from_the_dataclasses(run):
     for flag in ("--num-keypoints", "--window-std", "--kl-weight", "--schedule", "--max-minutes", "--precision"):
         assert flag in output
     assert "(default: 0.001)" in output
-    assert "the paper's 2e-4 (permakey) and 5e-4" in " ".join(output.replace("│", " ").split())
+    assert "Adam's (paper: 2e-4; the transporter's: 5e-4)." in output
 
 
 def test_help_of_train_has_the_values_of_each_preset(run):
