@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import tyro
 
-Shell: TypeAlias = Literal["bash", "zsh", "fish"]
+Shell: TypeAlias = Literal["bash", "zsh"]
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,13 @@ def options(kind: type) -> list[str]:
 def _bad_value(lines: Sequence[str], given: Sequence[str]) -> str | None:
     """A value that an option cannot have, or none where it needs one."""
     text = "\n".join(lines)
-    if found := re.search(r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?)\)", text):
+    if found := re.search(r"invalid choice '(.*?)' for argument '?(\S+?)'?\. Expected one of \((.*?)\)", text):
         value, option, listed = found.groups()
         choices = sorted(set(re.findall("'(.*?)'", listed)) - {"None"})
-        return f"{option} must be one of {', '.join(choices)}, not {value!r}"
+        return f"{_plain(option)} must be one of {', '.join(choices)}, not {value!r}"
     if found := re.search(r"Missing value for argument '(\S+)'\. Expected (\S+)", text):
         option, count = found.groups()
-        return f"{option} needs {f'{count} values' if count.isdigit() and count != '1' else 'a value'}"
+        return f"{_plain(option)} needs {f'{count} values' if count.isdigit() and count != '1' else 'a value'}"
     if found := re.search(r"Error parsing (\S+): ", text):
         option = found.group(1)
         values = " ".join(_values_of(option, given))
@@ -88,6 +88,11 @@ def _between(lines: Sequence[str], start: str, ends: tuple[str, ...]) -> list[st
             break
         found.append(line)
     return found
+
+
+def _plain(option: str) -> str:
+    """An option's name without what some releases of the parser put around it."""
+    return option.strip("(),'").rpartition(".")[2]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
