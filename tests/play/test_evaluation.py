@@ -238,8 +238,8 @@ def test_a_video_shows_where_the_agent_looks_in_the_first_game(squares):
 
     agent, looks, record = Looking(), [], []
     seeds = [1, 2, 3]
-    choose = watched_chooser(agent_chooser(agent, "MsPacman", seeds, 0.0), agent, looks)
-    play_games("MsPacman", seeds, choose, "agent", record)
+    choose = watched_chooser(agent_chooser(agent, 3, seeds, 0.0), agent, looks)
+    play_games(SQUARE, seeds, choose, "agent", record)
     assert len(looks) == len(record) == 3
     assert all(look.weights == 0 for look in looks)
     [*pictures] = _pictures(agent, np.stack(record), looks)
