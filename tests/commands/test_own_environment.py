@@ -1,7 +1,10 @@
 """From an environment of one's own to the score of an agent, by the commands alone."""
 
 import json
+import re
+import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +19,31 @@ from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.play.saved_agents import load_agent
 from sb3_permakey.training.run import TrainConfig, make_envs, validation_envs
 
-TOYS = Path(__file__).parents[1] / "toys"
+ROOT = Path(__file__).parents[2]
 ENV = "catching:Catching"
-SHORT = ("--steps", 28, "--learning-starts", 20, "--batch-size", 2, "--validate-every", 24, "--validation-episodes", 1)
+TINY = {
+    "--frames": "60",
+    "--num-keypoints": "3",
+    "--max-steps": "1",
+    "--steps": "28",
+    "--learning-starts": "20",
+}
+"""Values of the guide's numbers here."""
+SHORT = ("--batch-size", 2, "--validate-every", 24, "--validation-episodes", 1, "--num-envs", 2)
+QUIET = ("--no-tensorboard", "--no-progress", "--reward-scale", 0.5)
+MORE = {
+    "pretrain": ("--batch-size", 4),
+    "show": ("--first", 0),
+    "train": (*SHORT, *QUIET),
+    "evaluate": ("--seeds", 3, "--video", "first.mp4"),
+}
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Runs a command line in an empty folder; its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(TOYS), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "examples"), str(ROOT / "tests/toys"), *sys.path])
 
     def run(*arguments) -> tuple[int, str]:
         try:
@@ -37,63 +55,70 @@ def run(tmp_path, monkeypatch, capsys):
         return code, output + errors
 
     yield run
-    sys.modules.pop("catching", None)
+    for name in ("catching", "catching_otherwise"):
+        sys.modules.pop(name, None)
 
 
-def test_the_whole_way(run):
-    code, output = run("collect", "--env", ENV, "--frames", 60, "--out", "frames")
-    assert code == 0, output
-    assert "next: sb3-permakey pretrain --preset strong --frames frames --out catching-catching.safetensors" in output
+def commands_of_the_guide() -> list[list[str]]:
+    """The commands of docs/own_environment.md that go from the environment to an agent's scores, with tiny numbers."""
+    text = (ROOT / "docs/own_environment.md").read_text().partition("## From the command line")[2].partition("\n## ")[0]
+    commands = [shlex.split(line)[1:] for line in re.findall(r"(?m)^sb3-permakey .*$", text)]
+    return [
+        [TINY[flag] if value.isdigit() and flag in TINY else value for flag, value in pairwise(["", *command])]
+        for command in commands
+    ]
+
+
+def test_the_guides_whole_way(run):
+    outputs = {}
+    for name, *flags in commands_of_the_guide():
+        code, outputs[name] = run(name, *flags, *MORE.get(name, ()))
+        assert code == 0, outputs[name]
+    assert list(outputs) == ["collect", "pretrain", "show", "train", "evaluate"]
     store = FrameStore("frames")
     assert (store.game, store.env, store.is_atari) == (ENV, ENV, False)
-    pretrain = ("pretrain", "--frames", "frames", "--out", "k.safetensors", "--batch-size", 4, "--max-steps", 2)
-    code, output = run(*pretrain, "--num-keypoints", 3, "--schedule", "staged")
-    assert code == 0, output
-    assert "not scored: true objects are known of Atari games alone" in output
-    assert checkpoint_metadata("k.safetensors")["game"] == ENV
-    code, output = run("show", "--checkpoint", "k.safetensors", "--frames", "frames", "--out", "k.png")
-    assert f"next: sb3-permakey train --env {ENV} --checkpoint k.safetensors --out catching-catching-agent" in output
-
-    train = ("train", "--env", ENV, "--checkpoint", "k.safetensors", "--out", "agent")
-    code, output = run(*train, *SHORT, "--num-envs", 2, "--no-tensorboard", "--no-progress", "--reward-scale", 0.5)
-    assert code == 0, output
-    assert output.count("validation after ") == 1
-    assert f"next: sb3-permakey evaluate --env {ENV} --agent agent/best_model.zip" in output
+    # Each command names the next one, with the environment.
+    assert (
+        "next: sb3-permakey pretrain --preset strong --frames frames --out catching-catching.safetensors"
+        in (outputs["collect"])
+    )
+    assert "not scored: true objects are known of Atari games alone" in outputs["pretrain"]
+    assert checkpoint_metadata("ball.safetensors")["game"] == ENV
+    named = f"next: sb3-permakey train --env {ENV} --checkpoint ball.safetensors --out catching-catching-agent"
+    assert named in outputs["show"]
+    assert outputs["train"].count("validation after ") == 1
+    assert f"next: sb3-permakey evaluate --env {ENV} --agent agent/best_model.zip" in outputs["train"]
     assert not Path("agent/tensorboard").exists()
     settings = json.loads(Path("agent/config.json").read_text())
     assert (settings["env"], settings["game"], settings["value_rescaling"]) == (ENV, None, True)
-    agent = load_agent("agent/best_model.zip")
-    assert agent.learned_in == ENV
-    # Scores are the environment's own rewards: +1 or -1, neither of them scaled.
+    assert load_agent("agent/best_model.zip").learned_in == ENV
+    # Scores are the environment's own rewards, +1 or -1, neither of them scaled.
     assert set(np.load("agent/evaluations.npz")["results"].ravel()) <= {-1.0, 1.0}
-
-    flags = ("--agent", "agent/best_model.zip", "--checkpoint", "k.safetensors", "--out", "scores.json", "--seeds", 3)
-    code, output = run("evaluate", "--env", ENV, *flags, "--video", "first.mp4")
-    assert code == 0, output
     result = json.loads(Path("scores.json").read_text())
     assert result["game"] == ENV
     assert {game["score"] for game in result["random"]["games"]} <= {-1.0, 1.0}
     assert Path("first.mp4").stat().st_size > 500
 
     # What does not fit is told, in one sentence.
-    code, output = run("train", "--env", "catching:make_env", *train[3:], *SHORT, "--steps", 36)
+    train = commands_of_the_guide()[3]
+    other = [part.replace(ENV, "catching:make_env") for part in train]
+    code, output = run(*other, *SHORT, *QUIET, "--steps", 36)
     assert code == 2
     assert f"holds a run with other settings (env {ENV}, not catching:make_env" in output
-    other = ("--agent", "agent/best_model.zip", "--checkpoint", "k.safetensors", "--seeds", 3)
-    with pytest.warns(UserWarning, match="agent/best_model.zip learned in catching:Catching, not in catching:make_gra"):
-        code, output = run("evaluate", "--env", "catching:make_gray", *other, "--out", "other.json")
+    flags = ("--agent", "agent/best_model.zip", "--checkpoint", "ball.safetensors", "--seeds", 3)
+    with pytest.warns(UserWarning, match=f"best_model.zip learned in {ENV}, not in catching_otherwise:make_gray"):
+        code, output = run("evaluate", "--env", "catching_otherwise:make_gray", *flags, "--out", "other.json")
     assert code == 0, output
-    code, output = run("evaluate", "--game", "Seaquest", *other, "--out", "third.json")
+    code, output = run("evaluate", "--game", "Seaquest", *flags, "--out", "third.json")
     assert code == 2
-    assert "plays with actions Discrete(3) and learned in catching:Catching, but Seaquest has Discrete(18)" in output
+    assert f"plays with actions Discrete(3) and learned in {ENV}, but Seaquest has Discrete(18)" in output
     # More steps of the same run.
-    more = ("--num-envs", 2, "--no-tensorboard", "--no-progress", "--reward-scale", 0.5, "--steps", 36)
-    code, output = run(*train, *SHORT, *more)
+    code, output = run(*train, *SHORT, *QUIET, "--steps", 36)
     assert code == 0, output
     assert load_agent("agent/final_model.zip").num_timesteps == 36
 
 
-@pytest.mark.parametrize("name", ["catching:make_env", "catching:make_gray", ENV])
+@pytest.mark.parametrize("name", ["catching:make_env", "catching_otherwise:make_gray", ENV])
 def test_collection_training_validation_and_evaluation_see_the_same_frames(run, monkeypatch, tmp_path, name):
     expected = make_own_env(name).reset(seed=7)[0]
 
@@ -119,15 +144,13 @@ def test_collection_training_validation_and_evaluation_see_the_same_frames(run, 
 
 
 def test_random_play_takes_any_actions_and_agents_discrete_ones(run, tmp_path):
-    store = collect(CollectConfig(env="catching:make_continuous", frames=40, out=tmp_path / "frames"))
+    store = collect(CollectConfig(env="catching_otherwise:make_continuous", frames=40, out=tmp_path / "frames"))
     assert len(np.unique(np.concatenate(list(store.splits.values())), axis=0)) > 20
-    again = collect(CollectConfig(env="catching:make_continuous", frames=40, out=tmp_path / "again"))
+    again = collect(CollectConfig(env="catching_otherwise:make_continuous", frames=40, out=tmp_path / "again"))
     np.testing.assert_array_equal(store.splits["train"], again.splits["train"])
-    code, output = run("train", "--env", "catching:make_continuous", "--out", "agent")
+    code, output = run("train", "--env", "catching_otherwise:make_continuous", "--out", "agent")
     assert code == 2
-    assert (
-        "sb3-permakey: catching:make_continuous has continuous actions Box(-1.0, 1.0, (1,), float32): agents" in output
-    )
+    assert "catching_otherwise:make_continuous has continuous actions Box(-1.0, 1.0, (1,), float32): agents" in output
     assert not Path("agent").exists()
 
 

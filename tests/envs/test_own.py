@@ -12,7 +12,7 @@ from sb3_permakey.envs.distractors import BAR_COLOR, BAR_WIDTH_PX
 from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.envs.own import OwnEnvironmentError, make_own_env, require_discrete_actions
 
-TOYS = Path(__file__).parents[1] / "toys"
+ROOT = Path(__file__).parents[2]
 FAULTY = """
 import gymnasium as gym
 from gymnasium import spaces
@@ -51,9 +51,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(TOYS), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "examples"), str(ROOT / "tests/toys"), *sys.path])
     yield tmp_path
-    for name in ("faulty", "broken", "catching"):
+    for name in ("faulty", "broken", "catching", "catching_otherwise"):
         sys.modules.pop(name, None)
 
 
@@ -75,7 +75,7 @@ def test_modules_are_found_in_the_present_folder_and_frames_resized_whole(here):
         make_own_env("faulty:NoImage")  # found in the present folder
 
 
-@pytest.mark.parametrize("name", ["catching:Catching", "catching:make_gray"])
+@pytest.mark.parametrize("name", ["catching:Catching", "catching_otherwise:make_gray"])
 def test_other_observations_are_rendered_and_gray_frames_repeated(here, name):
     env = make_own_env(name)
     frame, _ = env.reset(seed=4)
@@ -137,8 +137,8 @@ def test_one_sentence_for_each_fault(here, name, sentence):
 
 def test_agents_choose_among_discrete_actions(here):
     assert require_discrete_actions(spaces.Discrete(3), "x").n == 3
-    with pytest.raises(OwnEnvironmentError, match="catching:make_continuous has continuous actions Box"):
-        NamedEnvironment(env="catching:make_continuous").actions()
+    with pytest.raises(OwnEnvironmentError, match="catching_otherwise:make_continuous has continuous actions Box"):
+        NamedEnvironment(env="catching_otherwise:make_continuous").actions()
     with pytest.raises(OwnEnvironmentError, match="counted from 0"):
         require_discrete_actions(gym.make("CartPole-v1").action_space.__class__(2, start=1), "x")
 

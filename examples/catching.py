@@ -1,4 +1,9 @@
-"""An environment of one's own: a ball falls, a bar catches it. Its frames are small and twice as wide as high."""
+"""An environment of one's own, for the command line: a ball falls, a bar is to catch it.
+
+    sb3-permakey collect --env catching:Catching --frames 4000 --out frames
+
+Its frames are small and twice as wide as high; docs/own_environment.md has the commands that follow.
+"""
 
 from typing import ClassVar
 
@@ -23,12 +28,14 @@ class Catching(gym.Env):
         self.render_mode = render_mode
 
     def reset(self, *, seed=None, options=None):
+        """Let a ball fall."""
         super().reset(seed=seed)
         self.row, self.column = 0, int(self.np_random.integers(WIDTH - BALL))
         self.bar = int(self.np_random.integers(WIDTH - BAR))
         return self._places(), {}
 
     def step(self, action):
+        """Move the bar to the left (0), not (1) or to the right (2)."""
         self.bar = int(np.clip(self.bar + 12 * (int(action) - 1), 0, WIDTH - BAR))
         self.row += BALL
         is_down = self.row >= HEIGHT - BALL
@@ -36,6 +43,7 @@ class Catching(gym.Env):
         return self._places(), (1.0 if caught else -1.0) if is_down else 0.0, is_down, False, {}
 
     def render(self):
+        """The frame, uint8 (48, 96, 3)."""
         frame = np.full((HEIGHT, WIDTH, 3), 30, np.uint8)
         frame[self.row : self.row + BALL, self.column : self.column + BALL] = (240, 200, 40)
         frame[HEIGHT - BALL :, self.bar : self.bar + BAR] = (60, 160, 240)
@@ -46,29 +54,15 @@ class Catching(gym.Env):
 
 
 class Frames(gym.ObservationWrapper):
-    """What `render` gives as observations, where wanted without colours."""
+    """What `render` gives, as observations."""
 
-    def __init__(self, env, gray):
-        super().__init__(env)
-        self.gray = gray
-        self.observation_space = spaces.Box(0, 255, (HEIGHT, WIDTH) if gray else (HEIGHT, WIDTH, 3), np.uint8)
+    observation_space = spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
 
     def observation(self, observation):
-        frame = self.env.render()
-        return frame[..., 0] if self.gray else frame
+        """The frame."""
+        return self.env.render()
 
 
-def make_env(gray: bool = False):
-    """Observations are the frames."""
-    return Frames(Catching("rgb_array"), gray)
-
-
-def make_gray():
-    """Observations are gray frames."""
-    return make_env(gray=True)
-
-
-def make_continuous(render_mode=None):
-    """The bar is steered by a number."""
-    env = Catching(render_mode)
-    return gym.wrappers.TransformAction(env, lambda action: round(1 + float(action[0])), spaces.Box(-1, 1, (1,)))
+def make_env():
+    """The same environment, whose observations are its frames."""
+    return Frames(Catching("rgb_array"))
