@@ -514,7 +514,7 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         (("train", "--game", "Pong", "--out", "x", "--steps"), "train: --steps needs a value"),
         (("train", "--game", "Pong", "--out", "x", "--learning-rate=a"), "--learning-rate takes a number, not 'a'"),
         (("train", "--game", "Pong", "--out", "x", "more"), "train: there is no use for 'more'"),
-        (("train", "--game", "Pong", "--out", "x", "--encoder", "a"), "one of cnn, gnn, pairs, not 'a'"),
+        (("train", "--game", "Pong", "--out", "x", "--encoder", "a"), "cnn, gnn, pairs, not 'a'"),
         (("collect", "--game", "Pong", "--out", "x", "--shares", 1, 2), "collect: --shares needs 3 values"),
         (("collect", "--game", "Pong", "--out", "x", "--shares", 1, "a", 2), "takes numbers, not '1 a 2'"),
         (("show", "mspacman"), "show: --checkpoint, --frames and --out must be given; there is no use for 'mspacman'"),
