@@ -384,6 +384,15 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, command, advice):
     assert errors.startswith(f"sb3-permakey: stopped; {advice}")
 
 
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(run, monkeypatch):
+    def gone(*args, **settings):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("builtins.print", gone)
+    code, _, errors = run("checkpoints")
+    assert (code, errors) == (141, "")
+
+
 def test_an_interrupt_while_the_package_is_imported(capsys, monkeypatch):
     class Interrupting:
         def find_spec(self, name, path, target=None):

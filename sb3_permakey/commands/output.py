@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from contextlib import suppress
 from typing import Any
 
 NEXT_VARIABLE = "SB3_PERMAKEY_NEXT"
 """With 0 in this environment variable commands do not name the next one: for scripts that go on by themselves."""
 
+READER_IS_GONE = 141
+"""Exit code that shells give to what a closed pipe stopped."""
+
 
 def say(text: str) -> None:
-    """Print a line, or several, at once."""
-    print(text, flush=True)
+    """Print a line, or several, at once; where whoever read it, head perhaps, is gone, the command ends in silence."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left to print has nowhere to go; Python would say so again at the end.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(READER_IS_GONE)
 
 
 def name_next(*parts: Any) -> None:
