@@ -31,6 +31,7 @@ BRINGS = {
     "curves": "pictures of `compare`",
     "parquet": "`.parquet` files of `detect`",
     "view": "`sb3-permakey view`",
+    "window": "`evaluate --render`",
     "docs": "what makes this site; in a clone",
     "dev": "tests and lint; in a clone",
 }

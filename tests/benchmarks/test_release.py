@@ -1,11 +1,13 @@
 """What the package and its extras weigh, and the table of it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.markdown_blocks import renewed
 from benchmarks.release import extras as benchmark
-from benchmarks.release.report import BRINGS
+from benchmarks.release.report import BRINGS, extras_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +68,10 @@ def test_pip_that_fails_is_told(tmp_path, monkeypatch):
     )
     with pytest.raises(ValueError, match="install -q .* failed: ERROR: no such package"):
         environment.install("nothing")
+
+
+def test_the_table_of_the_install_page_is_the_committed_one():
+    result = json.loads((ROOT / "benchmarks/results/extras.json").read_text())
+    page = ROOT / "docs/install.md"
+    assert renewed(page, extras="\n".join(extras_table(result))) == page.read_text()
+    assert set(result["extras"]) <= set(benchmark.extras())
