@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from sb3_permakey.training.run_folder import SETTINGS
 from sb3_permakey.training.validation import VALIDATIONS
 
 Kind = Literal["validations", "episodes"]
@@ -123,7 +124,12 @@ def read_curves(paths: Sequence[Path], kind: Kind | None = None) -> tuple[list[R
         missing = {"validations": f"no {VALIDATIONS}", "episodes": f"no *{MONITOR}"}
         lacking = f"neither {VALIDATIONS} nor *{MONITOR}"
         both = kind is None and any(path in without["episodes"] for path in without[chosen])
-        raise RunFilesError(f"{without[chosen][0]} has {lacking if both else missing[chosen]}{_others(kind, without)}")
+        first = without[chosen][0]
+        if (first / SETTINGS).exists() and chosen == "validations":
+            raise RunFilesError(
+                f"{first} was not validated yet: `train` does so now and then (--validate-every)"
+            )
+        raise RunFilesError(f"{first} has {lacking if both else missing[chosen]}{_others(kind, without)}")
     if chosen == "validations":
         return [_validations(path) for path in paths], chosen
     episodes = [_episodes(path) for path in paths]

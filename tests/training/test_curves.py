@@ -110,10 +110,13 @@ def test_files_that_are_missing_or_broken(tmp_path):
     monitored(text / "monitor.csv", 0, [(1, 1, 1)]).write_text("r,l,t\n1,1,1\n")
     monitored(tmp_path / "none" / "monitor.csv", 0, [])
     (tmp_path / "empty").mkdir()
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "config.json").write_text("{}")
     for paths, kind, sentence in (
         ([tmp_path / "nowhere"], None, "no run at"),
         ([run, run], None, "a run is given twice"),
         ([tmp_path / "empty"], None, "has neither evaluations.npz nor"),
+        ([tmp_path / "short"], None, r"short was not validated yet: .* \(--validate-every\)"),
         ([run], "episodes", "has no .*monitor.csv"),
         ([text], "validations", "has no evaluations.npz"),
         ([run, text], None, "but others have nothing else: compare them apart"),
