@@ -155,7 +155,7 @@ def test_the_whole_way(run, tmp_path):
     assert code == 0, errors
     assert "the best agent of 1 validation(s), mean score" in output
     assert f"{agent / 'run'}: with it the same command goes on to more --steps" in output
-    assert re.search(r"validation after +50 steps: mean score [-.0-9]+, from .* in 1 games; the best so far", output)
+    assert re.search(r"validation after +50 steps: mean score [-.0-9]+, from .* in 1 game.s.; the best so far", output)
     assert json.loads((agent / "config.json").read_text())["learning_rate"] == 2e-4
     evaluate = ("evaluate", "--game", "MsPacman", "--agent", agent / "best_model.zip", "--checkpoint", checkpoint)
     flags = ("--out", tmp_path / "evaluation.json", "--video", tmp_path / "agent.mp4", "--seeds", 2)

@@ -12,7 +12,7 @@ Shell: TypeAlias = Literal["bash", "zsh"]
 
 @dataclass(frozen=True)
 class CompletionConfig:
-    """Print the script by which a shell completes commands and options; docs/guide.md says where it goes."""
+    """Print the script by which a shell completes commands and options; docs/install.md says where it goes."""
 
     shell: tyro.conf.Positional[Shell]
     """The shell."""

@@ -125,7 +125,7 @@ class Validation(BaseCallback):
     def _report(self, scores: list[float], best_before: float) -> str:
         """The newest validation in one line."""
         mean = float(np.mean(scores))
-        games = f"from {min(scores):.1f} to {max(scores):.1f} in {len(scores)} games"
+        games = f"from {min(scores):.1f} to {max(scores):.1f} in {len(scores)} game(s)"
         best = "the best so far" if mean > best_before else f"the best so far is {best_before:.1f}"
         return f"validation after {self.num_timesteps:>7} steps: mean score {mean:.1f}, {games}; {best}"
 
