@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sb3_permakey.files import write_json
+from sb3_permakey.files import read_json, write_json
 
 DIGEST = "sha256"
 Result = dict[str, Any]
@@ -55,3 +55,21 @@ def read_results(folder: Path) -> list[Result]:
     """All whole results of a folder, in the order of their names."""
     results = [read_result(path) for path in sorted(folder.glob("*.json"))]
     return [result for result in results if result is not None]
+
+
+def settings_of(config: Any, *names: str) -> dict[str, Any]:
+    """Some of a benchmark's settings, as JSON gives them back."""
+    return json.loads(json.dumps({name: getattr(config, name) for name in names}))
+
+
+def made_before(path: Path, settings: dict[str, Any]) -> Result | None:
+    """What a result file holds that names its settings as "config"; None where there is none.
+
+    :raises ValueError: when it was made with other settings
+    """
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if found["config"] != settings:
+        raise ValueError(f"{path} was made with other settings; move it away or use another folder")
+    return found

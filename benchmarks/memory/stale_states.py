@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.common.presets import STRONG
@@ -281,14 +282,11 @@ def cell(runs: list[dict[str, Any]], network: str, state: str, burn_in: str, pla
 
 def main(config: StaleStatesBenchmark) -> None:
     """Make the runs that the folder does not hold yet, and write the table."""
-    names = ("steps", "learning_starts", "ages", "windows", "burn_ins")
-    settings = json.loads(json.dumps({name: value for name, value in asdict(config).items() if name in names}))
+    settings = settings_of(config, "steps", "learning_starts", "ages", "windows", "burn_ins")
     for game in config.games:
         for seed in range(config.seeds):
             path = config.results / f"{game.lower()}-{seed}.json"
-            if path.exists():
-                if json.loads(path.read_text())["config"] != settings:
-                    raise ValueError(f"{path} was made with other settings; move it away or use another folder")
+            if made_before(path, settings):
                 continue
             write_json(path, {**run(game, seed, config), "config": settings, **provenance()})
             print(path, flush=True)

@@ -9,7 +9,7 @@ same batches, each with another epsilon of Adam. Without new play nothing but th
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.files import write_atomically, write_json
@@ -108,13 +109,10 @@ def _cell(runs: list[dict[str, list[float]]], name: str, part: int) -> str:
 
 def main(config: AdamBenchmark) -> None:
     """Learn on the games that the folder does not hold yet, and write the tables."""
-    names = ("epsilons", "seeds", "steps", "updates", "parts")
-    settings = json.loads(json.dumps({name: value for name, value in asdict(config).items() if name in names}))
+    settings = settings_of(config, "epsilons", "seeds", "steps", "updates", "parts")
     for game in config.games:
         path = config.results / f"{game.lower()}.json"
-        if path.exists():
-            if json.loads(path.read_text())["config"] != settings:
-                raise ValueError(f"{path} was made with other settings; move it away or use another folder")
+        if made_before(path, settings):
             continue
         player = played(PermaKeyObservation(make_atari_env(game, seed=0), game.lower()), config.steps)
         epsilons: dict[str, Any] = {

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
+from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
 from benchmarks.variants import encoder_speed
 from benchmarks.variants.encoder_speed import SPEED, VARIANTS, EncoderVariant
@@ -219,11 +220,8 @@ def main(config: EncoderBenchmark) -> None:
     for game in config.games:
         peaks = f"-{config.num_keypoints}" if config.num_keypoints else ""
         path = config.results / f"{game.lower()}{peaks}.json"
-        settings = {name: getattr(config, name) for name in ("num_keypoints", "seeds", "steps", "updates", "gamma")}
-        settings = json.loads(json.dumps(settings))
-        found = json.loads(path.read_text()) if path.exists() else {"variants": {}, "config": settings}
-        if found["config"] != settings:
-            raise ValueError(f"{path} was made with other settings; move it away or use another folder")
+        settings = settings_of(config, "num_keypoints", "seeds", "steps", "updates", "gamma")
+        found = made_before(path, settings) or {"variants": {}, "config": settings}
         missing = [name for name in config.variants if name not in found["variants"]]
         if not missing:
             continue
