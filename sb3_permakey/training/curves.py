@@ -126,9 +126,7 @@ def read_curves(paths: Sequence[Path], kind: Kind | None = None) -> tuple[list[R
         both = kind is None and any(path in without["episodes"] for path in without[chosen])
         first = without[chosen][0]
         if (first / SETTINGS).exists() and chosen == "validations":
-            raise RunFilesError(
-                f"{first} was not validated yet: `train` does so now and then (--validate-every)"
-            )
+            raise RunFilesError(f"{first} was not validated yet: `train` does so now and then (--validate-every)")
         raise RunFilesError(f"{first} has {lacking if both else missing[chosen]}{_others(kind, without)}")
     if chosen == "validations":
         return [_validations(path) for path in paths], chosen
