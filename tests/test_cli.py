@@ -528,6 +528,7 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         (("collect", "--game", "Pong", "--out", "x", "--shares", 1, "a", 2), "takes numbers, not '1 a 2'"),
         (("show", "mspacman"), "show: --checkpoint, --frames and --out must be given; there is no use for 'mspacman'"),
         (("detect", "--out", "k.csv", "--limit_to", 3), "--checkpoint must be given; there is no option --limit"),
+        (("distil", "--frames", "x"), "distil: CHECKPOINT and --out must be given"),
         (("completion", "csh"), "shell must be one of bash, zsh, not 'csh'"),
         (("colect",), "there is no command 'colect': perhaps collect; the commands are collect, pretrain, "),
         (("--steps", 3), "there is no command '--steps'"),

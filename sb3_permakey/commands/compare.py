@@ -6,13 +6,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from sb3_permakey.commands.output import say
 from sb3_permakey.extras import missing_package
 from sb3_permakey.files import require_writable, write_atomically
-from sb3_permakey.settings import require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_suffix
 from sb3_permakey.training.curves import WINDOW, GroupCurve, GroupRule, Interval, Kind, group_runs, read_curves
 
 
@@ -20,16 +21,15 @@ from sb3_permakey.training.curves import WINDOW, GroupCurve, GroupRule, Interval
 class CompareConfig:
     """Compare runs: a picture of their learning curves, and a table."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="")]
     """Runs' folders, of `train` or of SB3 (evaluations.npz, or Monitor's *monitor.csv), or single Monitor files."""
-    out: Path | None = None
+    out: Annotated[Path | None, NO_DEFAULT] = None
     """PNG file: the curves, with their 95 % intervals."""
     group: GroupRule = "number"
-    """Which runs are seeds of one setting. number: folders side by side whose names differ in a trailing number alone
-    (dqn-1, dqn-2), or are numbers alone. parent: all of one folder. none: each by itself."""
-    scores: Kind | None = None
-    """validations, or the mean of the last 100 training episodes, from Monitor's files. Without it validations, where
-    all runs have them."""
+    """Which runs are seeds of one setting. number: folders side by side whose names differ in a number at the end.
+    parent: all of one folder. none: each by itself."""
+    scores: Annotated[Kind | None, NO_DEFAULT] = None
+    """validations, where all runs have them, or the mean of the last 100 training episodes, from Monitor's files."""
 
     def __post_init__(self) -> None:
         if not self.runs:

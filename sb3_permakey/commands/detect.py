@@ -23,7 +23,7 @@ from sb3_permakey.keypoints import KeypointDetector, Keypoints, ReadoutConfig, m
 from sb3_permakey.keypoints.peaks import KeypointTracker
 from sb3_permakey.keypoints.recorded import FORMATS, RecordedKeypoints, require_format, write_keypoints
 from sb3_permakey.provenance import provenance
-from sb3_permakey.settings import require_at_least, require_one, require_seed, require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_one, require_seed, require_suffix
 
 GAME_FRAMES = 1_000
 """Of a game where nothing else is said."""
@@ -38,12 +38,12 @@ class DetectConfig:
     """Keypoint checkpoint, a file or a name that `sb3-permakey checkpoints` lists."""
     out: Path
     """File to write; its ending says how: .parquet, .npz or .csv."""
-    frames: Path | None = None
+    frames: Annotated[Path | None, NO_DEFAULT] = None
     """Frames: a folder that `collect` or `record_frames` wrote, one of pictures, or a .npy file uint8 (N, H, W, 3).
     Frames of another size than 84x84 are resized whole, whatever their aspect."""
-    video: Path | None = None
+    video: Annotated[Path | None, NO_DEFAULT] = None
     """Video, whose frames are resized likewise."""
-    game: str | None = None
+    game: Annotated[str | None, NO_DEFAULT] = None
     """Game, e.g. MsPacman, played at random; y_px and x_px are on the emulator's own picture."""
     limit: Annotated[int | None, tyro.conf.arg(help_behavior_hint=f"(all; of a game {GAME_FRAMES})")] = None
     """Frames at most, from the first on."""

@@ -61,7 +61,7 @@ def _bad_value(lines: Sequence[str], given: Sequence[str]) -> str | None:
 def _missing(lines: Sequence[str]) -> str | None:
     """Options that a command cannot do without."""
     needed = _between(lines, "Missing from", ("Unrecognized options", "For full help"))
-    names = [line.split()[0] for line in needed if re.match(r"--[a-z]|\{", line)]
+    names = [line.split()[0] for line in needed if re.match(r"--[a-z]|\{|[A-Z.]+$", line)]
     if not names:
         return None
     return f"{' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)} must be given"

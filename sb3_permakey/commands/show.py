@@ -21,7 +21,7 @@ from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import READOUTS, KeypointDetector, ReadoutConfig, load_checkpoint, warn_of_another_game
 from sb3_permakey.play.evaluation import FRAMES_PER_SECOND
 from sb3_permakey.play.saved_agents import FrameAgent
-from sb3_permakey.settings import require_at_least, require_range, require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_range, require_suffix
 
 FIRST = 100
 """The first frame that is shown where nothing else is said: by then a game has begun."""
@@ -39,9 +39,9 @@ class ShowConfig:
     """Folder of frames that `collect` or `record_frames` wrote."""
     out: Path
     """PNG file: frames, keypoints with their windows, error maps of each layer."""
-    agent: Path | None = None
+    agent: Annotated[Path | None, NO_DEFAULT] = None
     """Saved agent with the encoder attention: where it looks is drawn too."""
-    gif: Path | None = None
+    gif: Annotated[Path | None, NO_DEFAULT] = None
     """GIF file: keypoints over consecutive frames."""
     columns: int = 6
     """Frames of the PNG at most."""
@@ -54,7 +54,7 @@ class ShowConfig:
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How keypoints are read. Without --readout: in every way that the model allows, one under the other in the PNG,
     side by side in the GIF."""
-    distractor: DistractorKind | None = None
+    distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari, drawn on the frames."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from sb3_permakey.pretraining.config import Optimisation
 from sb3_permakey.pretraining.distributed import Workers
 from sb3_permakey.pretraining.stages import SPLITS, Stage, StagePlan
 from sb3_permakey.pretraining.trainer import Pretraining
-from sb3_permakey.settings import require_at_least, require_positive, require_seed, require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_positive, require_seed, require_suffix
 
 PLACES = 32
 """Places of a frame around which a student learns, half of them the highest peaks of its teacher's first error map."""
@@ -60,7 +60,7 @@ UNLIMITED = 10**9
 class DistilConfig:
     """Train a small detector that finds what a trained one finds, in a fraction of the time."""
 
-    teacher: tyro.conf.Positional[str]
+    teacher: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """Checkpoint of a PermaKey, or the name of one that comes with the package, e.g. mspacman."""
     frames: Path
     """Folder of frames that `collect` or `record_frames` wrote."""
@@ -79,7 +79,7 @@ class DistilConfig:
     """Units of each cell, of which errors and features are linear functions."""
     max_steps: int = 3_000
     """Steps, of 32 frames each."""
-    max_minutes: float | None = None
+    max_minutes: Annotated[float | None, NO_DEFAULT] = None
     """Minutes at most."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """Arithmetic of the student's convolutions while it learns."""

@@ -7,7 +7,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -31,7 +31,7 @@ from sb3_permakey.scores.statistics import (
     score_keypoints,
     score_stability,
 )
-from sb3_permakey.settings import require_at_least, require_range, require_seed, require_suffix
+from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_range, require_seed, require_suffix
 
 RANDOM_DRAWS = 10
 BATCH_SIZE = 32
@@ -43,19 +43,21 @@ Centers = tuple[np.ndarray, np.ndarray]
 class ScoreConfig:
     """Score keypoints against the objects that the game shows, beside random points and a fixed grid."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    checkpoints: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT...", help_behavior_hint="")
+    ]
     """Keypoint checkpoints; several are the same method with several seeds, whose stability is scored too."""
     game: str
     """Game, e.g. MsPacman."""
-    out: Path | None = None
+    out: Annotated[Path | None, NO_DEFAULT] = None
     """JSON file to write."""
-    picture: Path | None = None
+    picture: Annotated[Path | None, NO_DEFAULT] = None
     """PNG file: frames with objects and keypoints, bars of the scores."""
     episodes: int = 20
     """Episodes to play."""
     policy: tuple[str, ...] = (RANDOM,)
     """Who plays them, as in collect: "random", or a saved agent's file or repository, each with a share if wanted."""
-    agent_checkpoint: Path | None = None
+    agent_checkpoint: Annotated[Path | None, NO_DEFAULT] = None
     """Keypoint checkpoint, for a player that sees keypoints."""
     epsilon: float = 0.1
     """Probability of a random action beside a player's."""
@@ -65,7 +67,7 @@ class ScoreConfig:
     """Steps between two frames at least."""
     margin_px: float = 3.0
     """A keypoint within this distance of an object's box is on it, in pixels of the 84x84 frame."""
-    distractor: DistractorKind | None = None
+    distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari on the frames."""
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How keypoints are read."""
