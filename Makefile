@@ -72,8 +72,9 @@ dist: $(INSTALLED)
 	$(BIN)/twine check --strict dist/*
 	PYTHON=$(PYTHON) .ci/wheel dist/*.whl
 
-# What a release is checked by beside the tests.
+# What a release is checked by beside the tests: the wheel, pages in a browser, keypoints drawn from files.
 release-check: lint docs dist
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/commands/test_detect.py
 
 # All extras, so that no test is skipped.
