@@ -122,7 +122,9 @@ def test_every_layer_learns(conv, graph, steps, one_thread):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-10:]) < (0.7 if steps == 50 else 0.2) * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    # The mean distance alone would leave its variance, .25.
+    assert steps == 50 or sum(losses[-50:]) / 50 < 0.2
     assert all(parameter.grad is not None for parameter in gnn.parameters())
 
 
