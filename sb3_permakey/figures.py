@@ -26,7 +26,12 @@ DOT_RADIUS_PX = 4
 ATTENTION_RADIUS_PX = 12
 """Of a frame's pixels, where all queries look at one keypoint alone."""
 OPACITY = 170
+LETTER_PX = 15
+"""Height of the letters beside keypoints and around pictures."""
+PAPER, INK = (255, 255, 255), (0, 0, 0)
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of a picture."""
 Color = tuple[int, int, int]
 Row = tuple[str, Sequence[Image.Image]]
 """A row of a panel: its label and its pictures, all enlarged frames."""
@@ -47,20 +52,38 @@ def draw_keypoints(
 ) -> Image.Image:
     """A frame enlarged, with a dot at each keypoint and a ring where its window has fallen to 1/e.
 
-    :param frame: uint8 (84, 84, 3)
+    :param frame: uint8 (84, 84, 3), or the picture (H, W, 3) that was resized to it
     :param centers: (K, 2), (y, x) in [-1, 1]
     :param window_std: width of the windows in the same coordinates; None draws no rings
     :param scale: enlargement
     :param colors: of the K keypoints; None makes them all different
     """
-    picture = enlarge(frame, scale)
-    canvas = ImageDraw.Draw(picture)
-    for (y, x), color in zip(centers, colors or keypoint_colors(len(centers)), strict=True):
-        row, column = (scale * ((place + 1) * (IMAGE_SIZE - 1) / 2 + 0.5) for place in (y, x))
+    return mark_keypoints(enlarge(frame, scale), centers, window_std, colors)
+
+
+def mark_keypoints(
+    picture: Image.Image,
+    centers: np.ndarray,
+    window_std: float | None,
+    colors: Sequence[Color] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Image.Image:
+    """Draw keypoints on the picture of a whole frame, of any size; the same picture.
+
+    :param picture: the picture, which is drawn on
+    :param centers: this, `window_std` and `colors` as of `draw_keypoints`
+    :param labels: what is written beside each, where the others' dots and labels leave room
+    """
+    canvas, half = ImageDraw.Draw(picture), (IMAGE_SIZE - 1) / 2
+    right, down = (side / IMAGE_SIZE for side in picture.size)
+    places = [(right * (half * (x + 1) + 0.5), down * (half * (y + 1) + 0.5)) for y, x in centers]
+    for (column, row), color in zip(places, colors or keypoint_colors(len(centers)), strict=True):
         if window_std is not None:
-            radius = window_std * (IMAGE_SIZE - 1) / 2 * scale
-            canvas.ellipse(_box(column, row, radius), outline=color, width=2)
-        canvas.ellipse(_box(column, row, DOT_RADIUS_PX), fill=color, outline=(0, 0, 0))
+            reach = half * window_std
+            canvas.ellipse(_box(column, row, right * reach, down * reach), outline=color, width=2)
+        canvas.ellipse(_box(column, row, DOT_RADIUS_PX), fill=color, outline=INK)
+    if labels is not None:
+        _write_beside(canvas, picture.size, places, labels)
     return picture
 
 
@@ -85,6 +108,64 @@ def draw_attention(frame: np.ndarray, centers: np.ndarray, weights: np.ndarray, 
                 canvas.pieslice(_box(column, row, radius), start, end, fill=(*color, OPACITY))
         canvas.ellipse(_box(column, row, 1), fill=(255, 255, 255, 255))
     return Image.alpha_composite(picture, over).convert("RGB")
+
+
+def _write_beside(
+    canvas: ImageDraw.ImageDraw, size: tuple[int, int], places: Sequence[tuple[float, float]], labels: Sequence[str]
+) -> None:
+    """Write each label beside its place, on that side where it covers least of dots and labels, and stays inside."""
+    font = ImageFont.load_default(LETTER_PX)
+    taken = [_box(x, y, DOT_RADIUS_PX) for x, y in places]
+    for (x, y), label in zip(places, labels, strict=True):
+        left, top, right, bottom = canvas.textbbox((0, 0), label, font=font, stroke_width=1)
+        width, height = right - left, bottom - top
+        away_x, away_y = (width / 2 + DOT_RADIUS_PX + 1, height / 2 + DOT_RADIUS_PX + 1)
+        around = [(1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1)]
+        boxes = []
+        for to_right, down in around:
+            middle_x = min(max(x + to_right * away_x, width / 2), size[0] - width / 2)
+            middle_y = min(max(y + down * away_y, height / 2), size[1] - height / 2)
+            boxes.append(
+                (middle_x - width / 2, middle_y - height / 2, middle_x + width / 2, middle_y + height / 2),
+            )
+        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
+        taken.append(box)
+        corner = (round(box[0] - left), round(box[1] - top))
+        canvas.text(corner, label, font=font, fill=PAPER, stroke_width=1, stroke_fill=INK)
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Area that two boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def side_by_side(pictures: Sequence[Image.Image], titles: Sequence[str], caption: str) -> Image.Image:
+    """Pictures of one size in a row, each under its title, with a caption below; all sides even, as videos want them.
+
+    :param pictures: one or more
+    :param titles: of the pictures, cut where they are wider than these
+    :param caption: a line
+    """
+    font, line = ImageFont.load_default(LETTER_PX), LETTER_PX + 2 * GAP_PX
+    width, height = pictures[0].size
+    whole = (len(pictures) * (width + GAP_PX) + GAP_PX, height + 2 * line)
+    sheet = Image.new("RGB", (whole[0] + whole[0] % 2, whole[1] + whole[1] % 2), PAPER)
+    canvas = ImageDraw.Draw(sheet)
+    for index, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        left = GAP_PX + index * (width + GAP_PX)
+        sheet.paste(picture, (left, line))
+        canvas.text((left, GAP_PX), _cut(title, width, font), fill=INK, font=font)
+    canvas.text((GAP_PX, line + height + GAP_PX), _cut(caption, whole[0] - 2 * GAP_PX, font), fill=INK, font=font)
+    return sheet
+
+
+def _cut(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a line as is no wider than so many pixels."""
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text
 
 
 def enlarge(frame: np.ndarray, scale: int = SCALE) -> Image.Image:
@@ -145,13 +226,13 @@ def panel(rows: Sequence[Row]) -> np.ndarray:
     return np.asarray(picture)
 
 
-def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_size: int = 32) -> list[np.ndarray]:
+def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_size: int = 32) -> list[Image.Image]:
     """Consecutive frames enlarged with their keypoints; peaks keep their colours from frame to frame.
 
     :param detector: a detector
     :param frames: uint8 (B, 84, 84, 3)
     :param batch_size: frames whose keypoints are computed at once
-    :return: B pictures uint8 (H, W, 3)
+    :return: B pictures
     """
     tracker = KeypointTracker()
     pictures = []
@@ -161,7 +242,7 @@ def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_siz
         if detector.readout.kind.needs_tracking:
             keypoints = tracker.track(keypoints, [False] * len(batch), rows=[0] * len(batch))
         pictures += [
-            np.asarray(draw_keypoints(frame, points, detector.config.window_std))
+            draw_keypoints(frame, points, detector.config.window_std)
             for frame, points in zip(batch, keypoints.centers, strict=True)
         ]
     return pictures
@@ -169,18 +250,28 @@ def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_siz
 
 def save_png(path: str | Path, picture: np.ndarray) -> Path:
     """Write a picture uint8 (H, W, 3)."""
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="PNG")
-    return write_atomically(path, content.getvalue())
+    return write_atomically(path, png_bytes(Image.fromarray(picture)))
 
 
-def save_gif(path: str | Path, pictures: Sequence[np.ndarray], frames_per_second: float) -> Path:
-    """Write pictures uint8 (H, W, 3) as an animation that repeats."""
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG file's content."""
     content = io.BytesIO()
-    first, *rest = [Image.fromarray(picture) for picture in pictures]
+    picture.save(content, format="PNG")
+    return content.getvalue()
+
+
+def save_gif(path: str | Path, pictures: Sequence[Image.Image], frames_per_second: float) -> Path:
+    """Write pictures as an animation that repeats."""
+    return write_atomically(path, gif_bytes(pictures, frames_per_second))
+
+
+def gif_bytes(pictures: Sequence[Image.Image], frames_per_second: float) -> bytes:
+    """Pictures as an animation that repeats: a GIF file's content."""
+    content = io.BytesIO()
+    first, *rest = pictures
     duration_ms = round(1000 / frames_per_second)
     first.save(content, format="GIF", save_all=True, append_images=rest, duration=duration_ms, loop=0)
-    return write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 def import_imageio() -> ModuleType:
@@ -212,5 +303,6 @@ def save_mp4(path: str | Path, pictures: Iterable[np.ndarray], frames_per_second
     return Path(path)
 
 
-def _box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
-    return (x - radius, y - radius, x + radius, y + radius)
+def _box(x: float, y: float, reach: float, reach_down: float | None = None) -> Box:
+    down = reach if reach_down is None else reach_down
+    return (x - reach, y - down, x + reach, y + down)

@@ -142,12 +142,13 @@ def test_the_whole_way(run, tmp_path):
     assert code == 0, errors
     assert f"next: sb3-permakey train --game MsPacman --checkpoint {checkpoint}" in output
     gif = Image.open(tmp_path / "keypoints.gif")
-    assert (gif.n_frames, gif.size) == (3, (2 * 252, 252))  # the PointNet's keypoints, and beside them peaks
+    assert gif.n_frames == 3
+    assert 2 * 252 < gif.width < 3 * 252  # the PointNet's keypoints, and beside them peaks
     five_rows = Image.open(tmp_path / "keypoints.png").height
     code, output, errors = run(*show, "--readout", "peaks", "--gif", tmp_path / "peaks.gif", "--gif-frames", 2)
     assert code == 0, errors
     assert f"--checkpoint {checkpoint} --readout peaks --out mspacman-agent" in output
-    assert Image.open(tmp_path / "peaks.gif").size == (252, 252)
+    assert 252 < Image.open(tmp_path / "peaks.gif").width < 2 * 252
     assert 252 < five_rows - Image.open(tmp_path / "keypoints.png").height < 2 * 252
     train = ("train", "--game", "MsPacman", "--checkpoint", checkpoint, "--out", agent, "--steps", 60)
     train += ("--learning-starts", 20, "--batch-size", 2, "--validate-every", 50, "--validation-episodes", 1)

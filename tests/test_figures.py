@@ -10,10 +10,12 @@ from sb3_permakey.figures import (
     keypoint_animation,
     keypoint_colors,
     keypoint_panel,
+    mark_keypoints,
     panel,
     save_gif,
     save_mp4,
     save_png,
+    side_by_side,
 )
 from sb3_permakey.keypoints import KeypointDetector, Keypoints
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
@@ -45,6 +47,51 @@ def test_discs_are_as_large_as_what_looks_there_with_a_slice_for_each_query():
     reds, blues = (((drawn[:, 76:176, one] - drawn[:, 76:176, other]) > 100).sum() for one, other in ((0, 2), (2, 0)))
     assert reds / (reds + blues) == pytest.approx(2 / 3, rel=0.1)
     assert (drawn[160:, :80].max(axis=-1) > 100).sum() < 15
+
+
+def test_keypoints_on_the_picture_that_was_resized_to_the_frame():
+    picture = np.zeros((210, 168, 3), np.uint8)  # 2.5 and 2 pixels for each of the frame's
+    drawn = np.asarray(draw_keypoints(picture, np.array([[-1.0, 1.0]]), window_std=0.2, scale=2))
+    assert drawn.shape == (420, 336, 3)
+    middle = (round(0.5 * 5), round(83.5 * 4))
+    assert drawn[middle].max() == 255
+    ring = 0.2 * 83 / 2
+    assert drawn[middle[0] + round(ring * 5) - 1, 330:336].max() == 255
+    assert drawn[:6, middle[1] - round(ring * 4) - 2 : middle[1] - round(ring * 4) + 3].max() == 255
+    assert drawn[:6, middle[1] - round(ring * 4) + 5 : middle[1] - 8].max() == 0
+    assert drawn[middle[0] + round(ring * 5) + 3 :].max() == 0
+
+
+def test_labels_stand_beside_their_dots_inside_the_picture_and_apart():
+    def white(centers: np.ndarray) -> np.ndarray:
+        picture = Image.new("RGB", (504, 504))
+        drawn = mark_keypoints(picture, centers, None, [(9, 9, 9)] * len(centers), ["8"] * len(centers))
+        assert drawn is picture
+        return (np.asarray(drawn) > 128).all(axis=-1)
+
+    centers = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.03]])
+    alone, together = white(centers[3:4]).sum(), white(centers)
+    assert alone > 20
+    # A letter that a dot, another letter or the picture's edge covered would have fewer pixels.
+    assert together.sum() == len(centers) * alone
+    for row, column in np.rint(6 * ((centers + 1) * 83 / 2 + 0.5)).astype(int):
+        assert together[max(row - 30, 0) : row + 30, max(column - 30, 0) : column + 30].sum() >= alone
+
+
+def test_pictures_side_by_side_have_titles_a_caption_and_even_sides():
+    red, green = (Image.new("RGB", (101, 51), color) for color in ("red", (0, 255, 0)))
+    sheet = side_by_side([red, green], ["one", "two " * 50], "caption")
+    assert (sheet.width % 2, sheet.height % 2) == (0, 0)
+    pixels = np.asarray(sheet)
+    (red_rows, red_columns), (green_rows, green_columns) = (
+        np.nonzero((pixels == color).all(axis=-1)) for color in ((255, 0, 0), (0, 255, 0))
+    )
+    assert (np.ptp(red_rows) + 1, np.ptp(red_columns) + 1) == (51, 101)
+    assert red_columns.max() < green_columns.min()
+    first, last = green_rows.min(), green_rows.max()
+    assert pixels[:first].min() < 128  # titles above
+    assert pixels[last + 1 :].min() < 128  # a caption below
+    assert pixels[:first, green_columns.max() + 1 :].min() == 255  # a long title is cut
 
 
 def test_heat_goes_from_black_to_white():
@@ -99,7 +146,7 @@ def test_an_animation_keeps_the_colours_of_peaks_over_its_batches(keypoint_model
     detector.detect = detect
     pictures = keypoint_animation(detector, frames, batch_size=4)
     row, column = round(3 * (0.25 * 83 + 0.5)), round(3 * (0.5 * 83 + 0.5))
-    colors = {tuple(picture[row, column]) for picture in pictures}
+    colors = {picture.getpixel((column, row)) for picture in pictures}
     assert colors == {keypoint_colors(2)[0]}
 
 
@@ -123,9 +170,9 @@ def test_files(keypoint_model, tmp_path):
     detector, frames = KeypointDetector(keypoint_model), square_frames(4)
     frames[np.arange(4), :4, :4] = np.arange(4, dtype=np.uint8)[:, None, None, None] * 80  # no two alike
     pictures = keypoint_animation(detector, frames)
-    save_png(tmp_path / "one.png", pictures[0])
+    save_png(tmp_path / "one.png", np.asarray(pictures[0]))
     save_gif(tmp_path / "all.gif", pictures, frames_per_second=10)
-    save_mp4(tmp_path / "all.mp4", pictures, frames_per_second=10)
+    save_mp4(tmp_path / "all.mp4", map(np.asarray, pictures), frames_per_second=10)
     assert Image.open(tmp_path / "one.png").size == (252, 252)
     assert Image.open(tmp_path / "all.gif").n_frames == 4
     assert (tmp_path / "all.mp4").read_bytes()[4:8] == b"ftyp"

@@ -14,7 +14,15 @@ from PIL import Image
 from sb3_permakey.commands.output import name_next, say, suggest
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.envs.named import NamedEnvironment
-from sb3_permakey.figures import Row, draw_attention, keypoint_animation, keypoint_panel, save_gif, save_png
+from sb3_permakey.figures import (
+    Row,
+    draw_attention,
+    keypoint_animation,
+    keypoint_panel,
+    save_gif,
+    save_png,
+    side_by_side,
+)
 from sb3_permakey.files import require_writable
 from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.frames.store import FrameStore
@@ -119,9 +127,12 @@ def show(config: ShowConfig) -> tuple[FrameStore, int, int]:
         return store, len(shown), 0
     consecutive = reader.frames("test", after[: config.gif_frames])
     animations = [keypoint_animation(detector, consecutive) for detector in detectors]
+    titles = [detector.readout.kind.label for detector in detectors]
     if looked:
-        animations.append([np.asarray(picture) for picture in looked[: len(consecutive)]])
-    pictures = [np.concatenate(beside, axis=1) for beside in zip(*animations, strict=True)]
+        animations.append(looked[: len(consecutive)])
+        titles.append("attention")
+    beside = zip(*animations, strict=True)
+    pictures = [side_by_side(row, titles, f"test frame {number}") for number, row in enumerate(beside, first)]
     save_gif(config.gif, pictures, FRAMES_PER_SECOND)
     return store, len(shown), len(consecutive)
 

@@ -16,6 +16,7 @@ from sb3_permakey.envs.atari import plain_game_name
 from sb3_permakey.envs.episode_ends import LAST, ended_and_told
 from sb3_permakey.envs.keypoint_space import FRAME_SHAPE, KeypointSpace
 from sb3_permakey.envs.wrapping import require_environment, require_vectorised
+from sb3_permakey.figures import draw_keypoints
 from sb3_permakey.keypoints import KeypointDetector, KeypointModel, warn_of_another_game
 from sb3_permakey.keypoints.detector import DetectorSettings
 from sb3_permakey.keypoints.motion import KeypointMotion
@@ -23,6 +24,10 @@ from sb3_permakey.keypoints.peaks import KeypointTracker
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+RENDER_SCALE = 2
+"""Pixels of a rendered picture with keypoints for one of the environment's own."""
 
 
 def require_frames(space: spaces.Space) -> None:
@@ -128,6 +133,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param keep_image: keep the pixels beside the keypoints; `KeypointCNN` needs them
     :param history: how many of its last displacements each keypoint carries in "motion"; 0: no such entry
     :param streaming: compute only what was never seen before, on a CPU; the numbers are the same within rounding
+    :param render_keypoints: whether `render` draws the keypoints on the environment's own picture, at twice its size
     :param detector: what `KeypointDetector` takes beside: device, precision, readout ("pointnet", "peaks" or a
         `ReadoutConfig`) and, as keywords too, the fields of that
     :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
@@ -143,6 +149,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         keep_image: bool = False,
         history: int = 0,
         streaming: bool = True,
+        render_keypoints: bool = False,
         **detector: Unpack[DetectorSettings],
     ) -> None:
         require_environment(env, "PermaKeyObservation", "VecPermaKeyObservation")
@@ -161,6 +168,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         self.detector = self.observer.detector
         self.observation_space = self.observer.space()
         self._episode_starts = True
+        self.render_keypoints, self._centers = render_keypoints, np.zeros((0, 2))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; keypoints of its first frame."""
@@ -171,7 +179,13 @@ class PermaKeyObservation(gym.ObservationWrapper):
         """Keypoints of one frame."""
         batch = self.observer.observe(observation[None], [self._episode_starts])
         self._episode_starts = False
+        self._centers = batch["keypoints"][0]
         return {name: values[0] for name, values in batch.items()}
+
+    def render(self) -> Any:
+        """The environment's own picture; with `render_keypoints` twice its size, with the keypoints on it."""
+        picture = super().render()
+        return drawn(picture, self._centers) if self.render_keypoints else picture
 
 
 class VecPermaKeyObservation(VecEnvWrapper):
@@ -193,6 +207,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         keep_image: bool = False,
         history: int = 0,
         streaming: bool = True,
+        render_keypoints: bool = False,
         **detector: Unpack[DetectorSettings],
     ) -> None:
         require_vectorised(venv, "VecPermaKeyObservation", "PermaKeyObservation")
@@ -206,11 +221,26 @@ class VecPermaKeyObservation(VecEnvWrapper):
         )
         self.detector = self.observer.detector
         super().__init__(venv, observation_space=self.observer.space())
+        self.render_keypoints, self._centers = render_keypoints, np.zeros((self.num_envs, 0, 2))
 
     def reset(self) -> VecEnvObs:
         """Reset all environments; keypoints of their first frames."""
         frames: Any = self.venv.reset()
-        return self.observer.observe(frames, [True] * self.num_envs)
+        observations = self.observer.observe(frames, [True] * self.num_envs)
+        self._centers = observations["keypoints"]
+        return observations
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """The environments' own pictures; with `render_keypoints` twice their size, with the keypoints on them."""
+        pictures = super().get_images()
+        if not self.render_keypoints:
+            return pictures
+        return [drawn(picture, centers) for picture, centers in zip(pictures, self._centers, strict=True)]
+
+    def render(self, mode: str | None = None) -> np.ndarray | None:
+        """All environments' pictures as one."""
+        # A wrapper's own asks the environments below, past `get_images`.
+        return VecEnv.render(self, mode) if self.render_keypoints else super().render(mode)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Finish the step; keypoints of the new frames and of the last frames of finished episodes."""
@@ -225,4 +255,13 @@ class VecPermaKeyObservation(VecEnvWrapper):
         )
         for row, index in enumerate(finished):
             infos[index][LAST] = {name: values[row] for name, values in batch.items()}
-        return {name: values[len(finished) :] for name, values in batch.items()}, rewards, dones, infos
+        observations = {name: values[len(finished) :] for name, values in batch.items()}
+        self._centers = observations["keypoints"]
+        return observations, rewards, dones, infos
+
+
+def drawn(picture: Any, centers: np.ndarray) -> Any:
+    """An environment's picture uint8 (H, W, 3) at twice its size, with keypoints (K, 2) on it; else what it gave."""
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+        return picture
+    return np.asarray(draw_keypoints(picture, centers, None, RENDER_SCALE))

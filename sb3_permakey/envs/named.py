@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -98,3 +99,17 @@ class NamedEnvironment:
             return require_discrete_actions(env.action_space, self.name)
         finally:
             env.close()
+
+
+def action_names(env: gym.Env) -> list[str]:
+    """The names of an environment's Discrete actions, where it tells them as Atari's do; else their numbers.
+
+    :param env: an environment; `get_action_meanings` of any of its wrappers tells the names
+    """
+    assert isinstance(env.action_space, spaces.Discrete)
+    count = int(env.action_space.n)
+    with suppress(AttributeError):
+        names = [str(name) for name in env.get_wrapper_attr("get_action_meanings")()]
+        if len(names) == count:
+            return names
+    return [f"action {index}" for index in range(count)]

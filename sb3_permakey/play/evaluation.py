@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
 from sb3_permakey.envs.distractors import DistractorKind
-from sb3_permakey.envs.named import NamedEnvironment
-from sb3_permakey.figures import draw_attention, import_imageio, keypoint_animation, save_mp4
+from sb3_permakey.envs.named import NamedEnvironment, action_names
+from sb3_permakey.figures import (
+    draw_attention,
+    enlarge,
+    import_imageio,
+    keypoint_animation,
+    save_mp4,
+    side_by_side,
+)
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import model_fingerprint
 from sb3_permakey.play.saved_agents import FrameAgent, Look
@@ -55,7 +62,7 @@ class EvaluateConfig:
     distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari."""
     video: Annotated[Path | None, NO_DEFAULT] = None
-    """MP4 file for the first game, keypoints drawn on it, or where an agent with the encoder attention looks."""
+    """MP4 file for the first game: score, action, and keypoints, or where an agent with the encoder attention looks."""
     render: bool = False
     """Show the agent's first game in a window, as fast as it is played."""
 
@@ -82,6 +89,17 @@ class Game:
     """Agent steps."""
 
 
+class Recorded(NamedTuple):
+    """A step of a game, as videos show it."""
+
+    frame: np.ndarray
+    """uint8 (84, 84, 3)."""
+    score: float
+    """Sum of the game's own rewards so far."""
+    action: str
+    """The one that was then chosen."""
+
+
 Chooser = Callable[[np.ndarray, np.ndarray, Sequence[int]], Sequence[int] | np.ndarray]
 """Frames, episode starts and the numbers of the games that go on, to one action each."""
 Note = Callable[[Sequence[int] | np.ndarray, np.ndarray], None]
@@ -93,7 +111,7 @@ def play_games(
     seeds: Sequence[int],
     choose: Chooser,
     title: str,
-    record: list[np.ndarray] | None = None,
+    record: list[Recorded] | None = None,
     distractor: DistractorKind | None = None,
     note: Note | None = None,
     *,
@@ -105,7 +123,7 @@ def play_games(
     :param seeds: seed of each game
     :param choose: chooses the actions
     :param title: of the progress bar
-    :param record: takes the first game's frames
+    :param record: takes the first game's steps
     :param distractor: bars of noisy Atari
     :param note: is told each step
     :param show: whether the first game is shown in a window
@@ -124,10 +142,11 @@ def play_games(
         scores, steps, starts = np.zeros(len(envs)), np.zeros(len(envs), dtype=int), np.ones(len(envs), dtype=bool)
         bar = opened.enter_context(tqdm(total=len(envs), desc=title, unit="game"))
         while frames:
-            if record is not None and 0 in frames:
-                record.append(np.array(frames[0]))
             playing = list(frames)
             actions = choose(np.stack([frames[index] for index in playing]), starts[playing], playing)
+            if record is not None and 0 in frames:
+                names, score = action_names(envs[0]), sum(envs[0].get_wrapper_attr("rewards"))
+                record.append(Recorded(np.array(frames[0]), float(score), names[int(actions[0])]))
             rewards = np.zeros(len(playing))
             for place, (index, action) in enumerate(zip(playing, actions, strict=True)):
                 env = envs[index]
@@ -232,12 +251,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 def _evaluate(config: EvaluateConfig, agent: FrameAgent, actions: int, wanted: dict[str, Any]) -> dict[str, Any]:
     """Play, and write JSON and video."""
     environment, seeds = config.environment, wanted["seeds"]
-    record: list[np.ndarray] = []
+    record: list[Recorded] = []
     looks: list[Look] = []
     choose = agent_chooser(agent, actions, seeds, config.epsilon)
     if config.video and agent.attention is not None:
         choose = watched_chooser(choose, agent, looks)
-    players: dict[str, tuple[Chooser, list[np.ndarray] | None, Note | None]] = {
+    players: dict[str, tuple[Chooser, list[Recorded] | None, Note | None]] = {
         "agent": (choose, record if config.video else None, agent.note),
         "random": (random_chooser(actions, seeds), None, None),
     }
@@ -260,7 +279,8 @@ def _evaluate(config: EvaluateConfig, agent: FrameAgent, actions: int, wanted: d
         result[name] = {**summarise(played), "games": [asdict(one) for one in played]}
     write_json(config.out, result)
     if config.video:
-        save_mp4(config.video, _pictures(agent, np.stack(record), looks), FRAMES_PER_SECOND)
+        title = f"{config.agent.name}, {environment.name}"
+        save_mp4(config.video, _pictures(agent, record, looks, title), FRAMES_PER_SECOND)
     return result
 
 
@@ -290,8 +310,14 @@ def score_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pictures(agent: FrameAgent, frames: np.ndarray, looks: Sequence[Look]) -> list[np.ndarray]:
-    """The frames, with keypoints where the agent sees them, and where it looks if it attends to some of them."""
+def _pictures(agent: FrameAgent, record: Sequence[Recorded], looks: Sequence[Look], title: str) -> Iterator[np.ndarray]:
+    """The steps enlarged, with keypoints where the agent sees them, or where it looks if it attends to some of them."""
+    frames = [step.frame for step in record]
     if looks:
-        return [np.asarray(draw_attention(frame, *look)) for frame, look in zip(frames, looks, strict=True)]
-    return list(frames) if agent.detector is None else keypoint_animation(agent.detector, frames)
+        pictures = [draw_attention(frame, *look) for frame, look in zip(frames, looks, strict=True)]
+    elif agent.detector is None:
+        pictures = [enlarge(frame) for frame in frames]
+    else:
+        pictures = keypoint_animation(agent.detector, np.stack(frames))
+    for number, (step, picture) in enumerate(zip(record, pictures, strict=True)):
+        yield np.asarray(side_by_side([picture], [title], f"step {number}, score {step.score:g}, {step.action}"))

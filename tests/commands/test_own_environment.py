@@ -138,7 +138,7 @@ def test_collection_training_validation_and_evaluation_see_the_same_frames(run, 
     assert game.steps == 7
     np.testing.assert_array_equal(store.splits["train"][0], expected)
     np.testing.assert_array_equal(seen[0], expected)
-    np.testing.assert_array_equal(record[0], expected)
+    np.testing.assert_array_equal(record[0].frame, expected)
     for envs in (make_envs(config, 1, 0), validation_envs(config)):
         np.testing.assert_array_equal(envs.reset()[0].transpose(1, 2, 0), expected)
 

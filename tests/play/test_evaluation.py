@@ -98,7 +98,10 @@ def test_games_are_played_to_their_ends_and_the_ended_forgotten(squares):
     # As in training, a life that begins is an episode that begins.
     lives = [[True] * 3, [False] * 3, [True] * 3, [False, False], [True]]
     assert [starts for _, starts in agent.asked] == lives
-    assert len(record) == 3
+    assert [step.action for step in record] == ["action 2"] * 3
+    assert record[0].score == 0
+    last_reward = min(record[2].frame[42, :, 0].argmax() + 4, 76) / 84
+    assert record[2].score == pytest.approx(games[0].score - last_reward)
 
 
 def test_an_atari_agent_begins_each_life_anew():
@@ -139,7 +142,7 @@ def test_noisy_games_are_played_with_bars(squares):
     record = []
     choose = agent_chooser(RecordingAgent(), 3, [0], 0.0)
     play_games(SQUARE, [0], choose, "test", record, distractor="horizontal")
-    assert [int((frame == BAR_COLOR).all(axis=(1, 2)).sum()) for frame in record] == [5, 5, 5]
+    assert [int((frame == BAR_COLOR).all(axis=(1, 2)).sum()) for frame, *_ in record] == [5, 5, 5]
 
 
 def test_random_play_depends_on_the_seed_alone(squares):
@@ -242,8 +245,10 @@ def test_a_video_shows_where_the_agent_looks_in_the_first_game(squares):
     play_games(SQUARE, seeds, choose, "agent", record)
     assert len(looks) == len(record) == 3
     assert all(look.weights == 0 for look in looks)
-    [*pictures] = _pictures(agent, np.stack(record), looks)
-    assert [picture.shape for picture in pictures] == [(252, 252, 3)] * 3
+    [*pictures] = _pictures(agent, record, looks, "agent")
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert 252 < picture.shape[1] < picture.shape[0] < 2 * 252  # a title above, a caption below
 
 
 def test_nothing_is_played_for_files_that_cannot_be_written(evaluated, tmp_path):
