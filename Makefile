@@ -74,14 +74,14 @@ dist: $(INSTALLED)
 
 # What a release is checked by beside the tests: the wheel, pages in a browser, keypoints drawn from files.
 release-check: lint docs dist
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -m browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/commands/test_detect.py
 
 # All extras, so that no test is skipped.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet,docs,window]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,scores,benchmarks,players,zoo,parquet,docs,window,view]"
 	touch $@
 
 $(VENV_NUMPY2)/.installed: pyproject.toml constraints.txt

@@ -26,6 +26,7 @@ from sb3_permakey.commands import (
     score,
     show,
     train,
+    view,
 )
 from sb3_permakey.commands.output import say
 from sb3_permakey.commands.refusals import refusal
@@ -61,6 +62,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (TrainConfig, train.run),
     "evaluate": (EvaluateConfig, evaluate.run),
     "compare": (compare.CompareConfig, compare.run),
+    "view": (view.ViewConfig, view.run),
     "completion": (completion.CompletionConfig, print_completion),
 }
 """The settings of each command, whose fields are its flags, and what runs it."""
@@ -129,8 +131,8 @@ def _parsed(kinds: dict[str, Any], given: Sequence[str]) -> Any:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
         prog=PROGRAM,
         description="Object keypoints for reinforcement learning: collect frames, pretrain keypoints on them, show and "
-        "score these, write them to files, train an agent that sees them, evaluate it, compare runs. Each command "
-        "names the next one; --version says which release this is.",
+        "score these, write them to files, train an agent that sees them, evaluate it, compare runs, view all of it "
+        "live. Each command names the next one; --version says which release this is.",
         args=given,
     )
 

@@ -26,7 +26,7 @@ DOT_RADIUS_PX = 4
 ATTENTION_RADIUS_PX = 12
 """Of a frame's pixels, where all queries look at one keypoint alone."""
 OPACITY = 170
-LETTER_PX = 15
+LETTER_PX = 16
 """Height of the letters beside keypoints and around pictures."""
 PAPER, INK = (255, 255, 255), (0, 0, 0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,11 +12,18 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from sb3_permakey import PermaKeyObservation, RecurrentDQN
 from sb3_permakey.envs.atari import PREPROCESSING
+from sb3_permakey.envs.named import NamedEnvironment
+from sb3_permakey.envs.own import make_own_env
 from sb3_permakey.frames.store import FrameStore, write_store
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig, save_checkpoint
+from sb3_permakey.viewing.session import Side, ViewSession, ViewSettings
 
 NUM_KEYPOINTS = 4
+CATCHING = "catching:Catching"
+"""The name of an environment in examples/."""
+PEAKS = ReadoutConfig("peaks", num_keypoints=3)
 
 
 @pytest.fixture
@@ -89,3 +98,39 @@ def frame_store(tmp_path: Path) -> FrameStore:
     episodes = [square_frames(40, seed=0), square_frames(8, seed=1), square_frames(8, seed=2)]
     description = {"game": "MovingSquare", "preprocessing": PREPROCESSING}
     return write_store(tmp_path / "frames", episodes, (0.7, 0.15, 0.15), description)
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules of tests/toys and examples can be imported, and named."""
+    for folder in (Path(__file__).parent / "toys", Path(__file__).parents[1] / "examples"):
+        monkeypatch.syspath_prepend(folder)
+
+
+@pytest.fixture
+def open_view(checkpoint: Path, toys: None) -> Iterator[Callable[..., ViewSession]]:
+    """Opens the example of a falling ball to be viewed, with peaks beside PointNet where nothing else is said."""
+    opened = []
+
+    def open_view(**settings: Any) -> ViewSession:
+        sides = (Side(str(checkpoint), PEAKS), Side(str(checkpoint)))
+        environment = NamedEnvironment(env=CATCHING)
+        opened.append(ViewSession(ViewSettings(**{"environment": environment, "sides": sides, **settings})))
+        return opened[-1]
+
+    yield open_view
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def save_agent(checkpoint: Path, tmp_path: Path, toys: None) -> Callable[..., Path]:
+    """Saves an agent that sees the peaks of the example of a falling ball, and gives its file."""
+
+    def save_agent(algorithm: Any = RecurrentDQN, policy: str = "PermaKeyPolicy", **arguments: Any) -> Path:
+        env = PermaKeyObservation(make_own_env(CATCHING), checkpoint, readout=PEAKS)
+        path = tmp_path / f"{algorithm.__name__}.zip"
+        algorithm(policy, env, seed=0, **arguments).save(path)
+        return path
+
+    return save_agent

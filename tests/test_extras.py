@@ -103,6 +103,7 @@ def brought_by(extra: str, own: dict) -> set[str]:
         ("benchmarks", ("ale_py", "cv2", "ray", "rliable", "pandas", "matplotlib")),
         ("curves", ("matplotlib",)),
         ("parquet", ("pyarrow",)),
+        ("view", ("ale_py", "cv2", "starlette", "uvicorn")),
         ("window", ("pygame",)),
         ("zoo", ("rl_zoo3", "requests", "optuna", "pandas", "pygame", "moviepy")),
     ],
@@ -131,7 +132,7 @@ def test_commands_come_from_one_place_and_name_extras_that_there_are():
             assert not re.search(r"pip install[^\n]*sb3-permakey", text), path
         named |= set(re.findall(r'missing_package\(.*, "(\w+)"\)', text))
     assert (
-        {"atari", "benchmarks", "curves", "parquet", "players", "scores", "window"}
+        {"atari", "benchmarks", "curves", "parquet", "players", "scores", "view", "window"}
         <= named
         <= set(PROJECT["optional-dependencies"])
     )

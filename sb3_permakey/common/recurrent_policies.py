@@ -164,9 +164,14 @@ class RecurrentQPolicy(BasePolicy):
         :param episode_starts: (N,) bool, where the memory begins anew
         :return: (N,) int64, and the new states
         """
-        net = self.q_net_target if self.act_with_target else self.q_net
+        net = self.acting_net
         values, new_states = net(obs, states, episode_starts)
         return net.values.expected(values).argmax(dim=1), new_states
+
+    @property
+    def acting_net(self) -> RecurrentQNetwork:
+        """The network that chooses the actions."""
+        return self.q_net_target if self.act_with_target else self.q_net
 
     # BasePolicy's abstract method; here it also takes and returns the memory's states.
     _predict = forward  # type: ignore[assignment]

@@ -97,11 +97,9 @@ def plain_game_name(game: str) -> str:
     return game.removeprefix("ALE/").removesuffix("-v5")
 
 
-def atari_env_id(game: str) -> str:
-    """The gymnasium id of a game.
+def atari_games() -> list[str]:
+    """The names of all Atari games.
 
-    :param game: "MsPacman" or "ALE/MsPacman-v5"; capital letters and underscores make no difference
-    :raises UnknownGameError: when there is no such game, with the nearest name
     :raises ImportError: when ale-py is not installed
     """
     try:
@@ -110,8 +108,17 @@ def atari_env_id(game: str) -> str:
         raise missing_package("Atari games need ale-py", "atari") from error
     gym.register_envs(ale_py)
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    games = sorted(spec.name for spec in gym.registry.values() if spec.namespace == "ALE" and spec.version == 5)
-    by_lower_case = {known.lower(): known for known in games}
+    return sorted(spec.name for spec in gym.registry.values() if spec.namespace == "ALE" and spec.version == 5)
+
+
+def atari_env_id(game: str) -> str:
+    """The gymnasium id of a game.
+
+    :param game: "MsPacman" or "ALE/MsPacman-v5"; capital letters and underscores make no difference
+    :raises UnknownGameError: when there is no such game, with the nearest name
+    :raises ImportError: when ale-py is not installed
+    """
+    by_lower_case = {known.lower(): known for known in atari_games()}
     name = plain_game_name(game).lower().replace("_", "")
     if name not in by_lower_case:
         name = VARIANT.sub("", name)

@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import ismethod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_permakey.common.numpy_versions import newer_numpy_named
-from sb3_permakey.encoders import KeypointAttention
 from sb3_permakey.envs.keypoint_space import FRAME_SHAPE, KeypointSpace
 from sb3_permakey.envs.keypoints import KeypointObserver
 from sb3_permakey.envs.named import LEARNED_IN, NamedEnvironment
@@ -212,6 +213,7 @@ class FrameAgent:
     def _forget(self) -> None:
         self.observed: Any = None
         self.state: tuple[np.ndarray, ...] | None = None
+        self.remembered: tuple[tuple[np.ndarray, ...] | None, np.ndarray] | None = None
         self.observer = self._make_observer()
         self.previous: PreviousSteps | None = None
 
@@ -253,7 +255,7 @@ class FrameAgent:
         :param episode_starts: bool (B,), True where the frame is a game's first
         :return: (B,)
         """
-        self.observed = self.observe(frames, episode_starts)
+        self.observed, self.remembered = self.observe(frames, episode_starts), (self.state, episode_starts)
         actions, self.state = self.agent.predict(self.observed, self.state, episode_starts, deterministic=True)
         return actions
 
@@ -272,7 +274,7 @@ class FrameAgent:
         """Where the agent looks, of each game.
 
         :param observations: of `observe`
-        :raises AgentFileError: when its encoder is not KeypointAttention
+        :raises AgentFileError: when its encoder does not attend, by a method `attention` as KeypointAttention's
         """
         if self.attention is None:
             raise AgentFileError(
@@ -287,7 +289,7 @@ class FrameAgent:
             normalize_images=policy.normalize_images,
         )
         with torch.no_grad():
-            weights = self.attention.attention(prepared).cpu().numpy()
+            weights = self.attention.attention(prepared).cpu().numpy()  # type: ignore[operator]
         return [Look(*parts) for parts in zip(observations["keypoints"], weights, strict=True)]
 
     def note(self, actions: Sequence[int] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> None:
@@ -308,11 +310,11 @@ class FrameAgent:
                 part.keep(rows)
 
 
-def _attention_of(agent: BaseAlgorithm) -> KeypointAttention | None:
+def _attention_of(agent: BaseAlgorithm) -> BaseFeaturesExtractor | None:
     """The encoder of the network that chooses the actions, where it is one that attends."""
-    policy: Any = agent.policy
-    acting = policy.q_net_target if getattr(policy, "act_with_target", False) else policy
-    return next((module for module in acting.modules() if isinstance(module, KeypointAttention)), None)
+    acting: Any = getattr(agent.policy, "acting_net", agent.policy)
+    encoders = (module for module in acting.modules() if isinstance(module, BaseFeaturesExtractor))
+    return next((encoder for encoder in encoders if ismethod(getattr(encoder, "attention", None))), None)
 
 
 def _without_previous_step(space: spaces.Space) -> spaces.Space:
