@@ -1,8 +1,8 @@
 """A small network that says directly what a trained PermaKey, its teacher, finds: a keypoint detector in a millisecond.
 
-What an LSPN says of a patch is a function of a few pixels around it, and so are the features. Two or three convolutions
-at half the images' size learn that function from the teacher's outputs, without predicting the patch's hundreds of
-values to subtract them.
+What an LSPN says of a patch is a function of a few pixels around it, and so are the features. A few convolutions, at
+half the images' size, learn that function from the teacher's outputs, without predicting a patch's hundreds of values
+to subtract them.
 """
 
 from __future__ import annotations
