@@ -144,9 +144,12 @@ def main(config: ShipConfig) -> None:
     ]
     for path, folder in finished:
         result = json.loads(path.read_text())
-        shipped = found.get(name_of(result))
+        shipped, trained = found.get(name_of(result)), folder / path.with_suffix(".safetensors").name
+        if shipped is None and not trained.exists():
+            print(f"{name_of(result)} is left out: there is no {trained}")
+            continue
         if shipped is None or shipped.command != result["training"]["command"]:
-            shipped = ship(result, folder / path.with_suffix(".safetensors").name)
+            shipped = ship(result, trained)
         if scores := missing_scores(shipped, result):
             found[shipped.name] = shipped = replace(shipped, scores={**shipped.scores, **scores})
             write_index(list(found.values()))
