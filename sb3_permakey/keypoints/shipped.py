@@ -138,6 +138,7 @@ def checkpoint_table(checkpoints: Sequence[ShippedCheckpoint]) -> str:
 
 
 def _table_row(checkpoint: ShippedCheckpoint) -> tuple[str, ...]:
+    size = checkpoint.path.stat().st_size
     scores = [[checkpoint.scores.get(prefix + score) for score in TABLE_SCORES] for prefix in TABLE_READINGS.values()]
     return (
         checkpoint.name,
@@ -146,7 +147,7 @@ def _table_row(checkpoint: ShippedCheckpoint) -> tuple[str, ...]:
         checkpoint.noise or "-",
         str(checkpoint.num_keypoints),
         *("-" if None in reading else " / ".join(f"{score:.2f}" for score in reading) for reading in scores),
-        f"{checkpoint.path.stat().st_size / 1e6:.1f} MB",
+        f"{size / 1e6:.1f} MB" if size >= 50_000 else f"{size / 1e3:.0f} kB",
     )
 
 

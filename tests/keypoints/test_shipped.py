@@ -117,6 +117,7 @@ def test_table(folder):
     peaks = {"peaks_precision": 0.75, "peaks_recall": 1.0, "peaks_f1": 0.857}
     entries = json.loads((folder / "index.json").read_text())["checkpoints"]
     write_index(folder, entries | {"mspacman": ENTRY | {"scores": ENTRY["scores"] | peaks}})
+    (folder / "seaquest-noisy.safetensors").write_bytes(b"x" * 44_600)
     lines = checkpoint_table(shipped_checkpoints()).splitlines()
     header, first, second, noisy = (re.split(r"  +", line) for line in lines[:4])
     size = f"{(folder / 'mspacman.safetensors').stat().st_size / 1e6:.1f} MB"
@@ -124,7 +125,7 @@ def test_table(folder):
     scores = "0.50 / 0.25 / 0.33"
     assert first == ["mspacman", "MsPacman", "transporter", "-", "7", scores, "0.75 / 1.00 / 0.86", "-", size]
     assert second == ["mspacman-transporter", "MsPacman", "transporter", "-", "7", scores, "-", "-", size]
-    assert noisy == ["seaquest-noisy", "Seaquest", "transporter", "both", "10", "-", "-", "-", size]
+    assert noisy == ["seaquest-noisy", "Seaquest", "transporter", "both", "10", "-", "-", "-", "45 kB"]
     assert "precision / recall / F1" in lines[-2]
 
 
