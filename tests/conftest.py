@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import device_option
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -18,12 +19,26 @@ from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.envs.own import make_own_env
 from sb3_permakey.frames.store import FrameStore, write_store
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig, save_checkpoint
+from sb3_permakey.keypoints.device import resolve_device
 from sb3_permakey.viewing.session import Side, ViewSession, ViewSettings
 
 NUM_KEYPOINTS = 4
 CATCHING = "catching:Catching"
 """The name of an environment in examples/."""
 PEAKS = ReadoutConfig("peaks", num_keypoints=3)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The device of tests that take one."""
+    parser.addoption("--device", default="cpu", help="where agents and buffers are tested: cpu, cuda, ...")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests read it when they are imported."""
+    try:
+        device_option.DEVICE = str(resolve_device(config.getoption("--device")))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 @pytest.fixture

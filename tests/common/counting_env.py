@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
+from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -10,7 +11,7 @@ SMALL = {
     "buffer_size": 200,
     "batch_size": 4,
     "sequence_length": 4,
-    "device": "cpu",
+    "device": DEVICE,
     "seed": 0,
     "policy_kwargs": {"lstm_hidden_size": 8},
 }
@@ -57,11 +58,11 @@ def make_vec_env(n_envs, space=VECTOR):
 
 def check_counting_windows(model):
     samples = model.replay_buffer.sample(400)
-    steps = samples.observations[..., 0].numpy()
+    steps = samples.observations[..., 0].cpu().numpy()
     grows = np.diff(steps, axis=0)
-    np.testing.assert_array_equal(grows, samples.acted[:-1].numpy())
-    last = np.take_along_axis(steps, (samples.acted.numpy().sum(axis=0)[None] - 1).clip(0), axis=0)
-    ends = samples.terminated.numpy().any(axis=0)
+    np.testing.assert_array_equal(grows, samples.acted[:-1].cpu().numpy())
+    last = np.take_along_axis(steps, (samples.acted.cpu().numpy().sum(axis=0)[None] - 1).clip(0), axis=0)
+    ends = samples.terminated.cpu().numpy().any(axis=0)
     assert set(last[0, ends]) <= {4.0}  # only the environment with 5 steps ends truly
 
 

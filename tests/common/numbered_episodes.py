@@ -56,19 +56,19 @@ class NumberedEpisodes:
 
 def check_windows(samples, ends, sequence_length, newest):
     """Every window counts up by one from state to state, stays in one episode, and tells its end right."""
-    obs = samples.observations.squeeze(-1).numpy()
+    obs = samples.observations.squeeze(-1).cpu().numpy()
     for b in range(obs.shape[1]):
-        acted = samples.acted[:, b].numpy()
+        acted = samples.acted[:, b].cpu().numpy()
         n_acted = int(acted.sum())
         assert n_acted >= 1
         assert acted[:n_acted].all(), "steps come first, padding last"
         states = obs[:, b]
         np.testing.assert_array_equal(states[: n_acted + 1], states[0] + np.arange(len(states))[: n_acted + 1])
         assert len(set(states // EPISODE)) == 1
-        np.testing.assert_array_equal(samples.rewards[:n_acted, b].numpy(), np.float32(states[:n_acted] + 0.5))
-        np.testing.assert_array_equal(samples.actions[:n_acted, b].numpy(), states[:n_acted] % EPISODE)
-        np.testing.assert_array_equal(samples.mask[:, b].numpy(), acted[:sequence_length])
-        terminated = samples.terminated[:, b].numpy()
+        np.testing.assert_array_equal(samples.rewards[:n_acted, b].cpu().numpy(), np.float32(states[:n_acted] + 0.5))
+        np.testing.assert_array_equal(samples.actions[:n_acted, b].cpu().numpy(), states[:n_acted] % EPISODE)
+        np.testing.assert_array_equal(samples.mask[:, b].cpu().numpy(), acted[:sequence_length])
+        terminated = samples.terminated[:, b].cpu().numpy()
         if n_acted < len(states):
             last = states[n_acted]
             assert (states[n_acted:] == last).all(), "the last state is the padding"

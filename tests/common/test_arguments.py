@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from counting_env import IMAGE, SMALL, VECTOR, CountingEnv, Noise, make_vec_env
+from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -89,12 +90,12 @@ def test_intervals_that_older_agents_counted_in_updates_still_are(tmp_path):
     model = make_model(tau=1.0, target_update_interval=40)
     del model._format
     model.save(tmp_path / "old", exclude=["_format"])
-    old = RecurrentDQN.load(tmp_path / "old", device="cpu")
+    old = RecurrentDQN.load(tmp_path / "old", device=DEVICE)
     assert updates_between_targets(old) == 40
     old.save(tmp_path / "again")
-    assert updates_between_targets(RecurrentDQN.load(tmp_path / "again", device="cpu")) == 40
+    assert updates_between_targets(RecurrentDQN.load(tmp_path / "again", device=DEVICE)) == 40
     make_model(tau=1.0, target_update_interval=40).save(tmp_path / "new")
-    assert updates_between_targets(RecurrentDQN.load(tmp_path / "new", device="cpu")) == 10
+    assert updates_between_targets(RecurrentDQN.load(tmp_path / "new", device=DEVICE)) == 10
 
 
 def test_training_that_ends_before_learning_starts_is_warned_of():
@@ -229,7 +230,7 @@ def test_an_agent_that_only_plays_needs_no_large_buffer(tmp_path):
     model = make_model(2, recurrent_state="stored").learn(40)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
-    player = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(2), device="cpu", buffer_size=1)
+    player = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(2), device=DEVICE, buffer_size=1)
     observation = player.get_env().reset()
     np.testing.assert_array_equal(
         player.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]

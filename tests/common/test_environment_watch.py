@@ -56,8 +56,8 @@ def test_an_evaluation_on_the_training_environments_within_learning(vec_env, nor
         model.learn(240, evaluation)
     rings = model.replay_buffer
     samples = rings.sample(400)
-    steps = samples.observations[..., 0].numpy()
-    np.testing.assert_array_equal(np.diff(steps, axis=0), samples.acted[:-1].numpy())
+    steps = samples.observations[..., 0].cpu().numpy()
+    np.testing.assert_array_equal(np.diff(steps, axis=0), samples.acted[:-1].cpu().numpy())
     assert rings.size() > 150
     env.close()
 
@@ -87,8 +87,8 @@ def test_an_interrupt_within_learning():
         model.learn(100, InterruptedCallback(), reset_num_timesteps=False)
     model.learn(40, reset_num_timesteps=False)
     samples = model.replay_buffer.sample(400)
-    steps = samples.observations[..., 0].numpy()
-    np.testing.assert_array_equal(np.diff(steps, axis=0), samples.acted[:-1].numpy())
+    steps = samples.observations[..., 0].cpu().numpy()
+    np.testing.assert_array_equal(np.diff(steps, axis=0), samples.acted[:-1].cpu().numpy())
 
 
 def test_learning_alone_is_not_taken_for_others():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from counting_env import SMALL, make_vec_env
+from device_option import DEVICE
 from stable_baselines3.common.envs import IdentityEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -39,7 +40,7 @@ def test_a_toy_memory_and_a_toy_head_learn_save_and_load(agent, head, tmp_path):
     assert not torch.equal(before, torch.cat([parameter.flatten() for parameter in model.q_net.parameters()]))
     assert model.replay_buffer.state_shape == (1, 1, 2)
     model.save(tmp_path / "model")
-    loaded = agent.load(tmp_path / "model", device="cpu")
+    loaded = agent.load(tmp_path / "model", device=DEVICE)
     assert isinstance(loaded.q_net.rnn, LastStep)
     assert loaded.q_net.values.shift == head().shift
     obs = model.env.reset()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from device_option import DEVICE
 from gymnasium import spaces
 from numbered_episodes import ACTIONS, BOX, EPISODE, NumberedEpisodes, check_windows
 
@@ -9,12 +10,12 @@ from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuff
 
 def make_buffer(buffer_size=40, n_envs=1, **kwargs):
     return PrioritizedSequenceReplayBuffer(
-        buffer_size, BOX, ACTIONS, device="cpu", n_envs=n_envs, **{"sequence_length": 4, **kwargs}
+        buffer_size, BOX, ACTIONS, device=DEVICE, n_envs=n_envs, **{"sequence_length": 4, **kwargs}
     )
 
 
 def firsts(samples):
-    return samples.observations[0].squeeze(-1).numpy()
+    return samples.observations[0].squeeze(-1).cpu().numpy()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -42,7 +43,7 @@ def test_remembers_what_it_no_longer_sees():
         exploration_fraction=0.5,
         policy_kwargs={"lstm_hidden_size": 16},
         seed=0,
-        device="cpu",
+        device=DEVICE,
     ).learn(3000)
     mean_reward, _ = evaluate_policy(model, Monitor(RecallEnv()), n_eval_episodes=60)
     assert mean_reward > 0.95, "without memory 0.5 is the best"
@@ -87,7 +88,7 @@ def test_balances_a_pole_whose_velocity_it_must_infer():
         exploration_final_eps=0.05,
         policy_kwargs={"lstm_hidden_size": 64},
         seed=0,
-        device="cpu",
+        device=DEVICE,
     )
     model.learn(40_000, Evaluate())
     assert max(scores) > 300

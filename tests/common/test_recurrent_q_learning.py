@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from counting_env import IMAGE, KEYPOINTS, MIXED, SMALL, VECTOR, CountingEnv, check_counting_windows, make_vec_env
+from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -56,7 +57,7 @@ def test_learns_saves_and_loads(agent, policy, space, n_envs, options, tmp_path)
     model = make_model(n_envs, space, policy, agent, **options).learn(60)
     assert model._n_updates > 3
     model.save(tmp_path / "model")
-    loaded = agent.load(tmp_path / "model", env=make_vec_env(n_envs, space), device="cpu")
+    loaded = agent.load(tmp_path / "model", env=make_vec_env(n_envs, space), device=DEVICE)
     assert torch.equal(parameters(loaded), parameters(model))
     obs = model.env.reset()
     state = loaded_state = None
@@ -388,7 +389,7 @@ def test_priorities_are_those_of_the_last_update():
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_r2d2_preset(agent):
-    model = agent("MlpLstmPolicy", make_vec_env(2), buffer_size=2000, learning_starts=200, device="cpu", **R2D2)
+    model = agent("MlpLstmPolicy", make_vec_env(2), buffer_size=2000, learning_starts=200, device=DEVICE, **R2D2)
     model.learn(204)
     assert model._n_updates > 0
     assert (model.burn_in, model.sequence_length, model.n_steps) == (40, 80, 5)
@@ -431,7 +432,7 @@ def test_the_log_tells_how_full_and_how_large():
 
 def test_loads_with_another_number_of_environments(tmp_path):
     make_model(1).learn(40).save(tmp_path / "model")
-    loaded = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(3), device="cpu")
+    loaded = RecurrentDQN.load(tmp_path / "model", env=make_vec_env(3), device=DEVICE)
     loaded.learn(60)
     assert loaded.replay_buffer.n_envs == 3
 
@@ -446,7 +447,7 @@ def test_subprocess_environments_give_the_same_run():
 
 
 def test_defaults_are_those_of_the_paper():
-    model = RecurrentDQN("MlpLstmPolicy", CountingEnv(VECTOR), device="cpu")
+    model = RecurrentDQN("MlpLstmPolicy", CountingEnv(VECTOR), device=DEVICE)
     assert isinstance(model.replay_buffer, SequenceReplayBuffer)
     assert model.q_net.rnn.hidden_size == 128
     samples_states = model.replay_buffer.sequence_length + model.replay_buffer.lookahead

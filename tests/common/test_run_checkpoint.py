@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from device_option import DEVICE
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -32,7 +33,7 @@ SMALL = {
     "sequence_length": 4,
     "train_freq": 2,
     "policy_kwargs": {"lstm_hidden_size": 8},
-    "device": "cpu",
+    "device": DEVICE,
 }
 R2D2_PARTS = {"burn_in": 2, "recurrent_state": "stored", "prioritized_replay": True}
 
@@ -56,7 +57,7 @@ def test_everything_is_as_it_was(agent, steps, options, tmp_path):
     model = make_model(agent, **options).learn(steps)
     save_run(model, tmp_path)
     expected = draws(model)
-    loaded = load_run(agent, tmp_path, make_env(), device="cpu")
+    loaded = load_run(agent, tmp_path, make_env(), device=DEVICE)
     assert draws(loaded) == expected
     for one, other in ((model.policy, loaded.policy), (model.policy.optimizer, loaded.policy.optimizer)):
         torch.testing.assert_close(other.state_dict(), one.state_dict(), rtol=0, atol=0)
@@ -92,7 +93,7 @@ def test_schedules_go_on(tmp_path):
     learn(make_model(exploration_final_eps=0.0), 200, 10_000)
     whole, rates = rates, {}
     learn(make_model(exploration_final_eps=0.0), 200, 110)
-    resumed = load_run(RecurrentDQN, tmp_path, make_env(), device="cpu")
+    resumed = load_run(RecurrentDQN, tmp_path, make_env(), device=DEVICE)
     assert resumed.num_timesteps == 80
     learn(resumed, 200 - 80, 10_000)
     assert rates == pytest.approx(whole)
@@ -114,7 +115,7 @@ def test_only_the_newest_is_kept_and_its_files_come_back(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["steps-000000084-again"]
     log.write_text("later")
     other.write_text("later")
-    load_run(RecurrentDQN, folder, make_env(), files=(log, other), device="cpu")
+    load_run(RecurrentDQN, folder, make_env(), files=(log, other), device=DEVICE)
     assert log.read_text() == "first"
     assert not other.exists()
 
@@ -123,7 +124,7 @@ def test_normalisation_comes_back(tmp_path):
     model = make_model(env=VecNormalize(make_env())).learn(60)
     save_run(model, tmp_path)
     env = VecNormalize(make_env())
-    load_run(RecurrentDQN, tmp_path, env, device="cpu")
+    load_run(RecurrentDQN, tmp_path, env, device=DEVICE)
     np.testing.assert_array_equal(env.obs_rms.mean, model.env.obs_rms.mean)
     np.testing.assert_array_equal(env.ret_rms.var, model.env.ret_rms.var)
     assert env.obs_rms.count == model.env.obs_rms.count > 60
@@ -142,7 +143,7 @@ def test_resumed_runs_have_seeds_of_their_own(tmp_path, monkeypatch):
     save_run(make_model().learn(40), tmp_path)
     seeds = []
     monkeypatch.setattr(DummyVecEnv, "seed", lambda self, seed=None: seeds.append(seed))
-    load_run(RecurrentDQN, tmp_path, make_env(), device="cpu")
+    load_run(RecurrentDQN, tmp_path, make_env(), device=DEVICE)
     assert seeds[-1] == seed_of_resumed_run(0, 40)
 
 
@@ -150,7 +151,7 @@ def test_an_environment_may_be_named_as_for_the_agent_itself(tmp_path):
     save_run(make_model(env=make_env(1)).learn(40), tmp_path)
     assert saved_steps(tmp_path) == 40
     assert saved_steps(tmp_path / "nothing") == 0
-    assert load_run(RecurrentDQN, tmp_path, "CartPole-v1", device="cpu").env.num_envs == 1
+    assert load_run(RecurrentDQN, tmp_path, "CartPole-v1", device=DEVICE).env.num_envs == 1
     with pytest.raises(gym.error.Error, match="CartPoles"):
         load_run(RecurrentDQN, tmp_path, "CartPoles-v1")
     (tmp_path / "steps-000000040" / "state.json").unlink()
@@ -203,7 +204,7 @@ def test_a_disk_that_is_full_leaves_the_older_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(WriteError, match="No space left on device"):
         save_run(model, tmp_path)
-    assert load_run(RecurrentDQN, tmp_path, make_env(), device="cpu").num_timesteps == 40
+    assert load_run(RecurrentDQN, tmp_path, make_env(), device=DEVICE).num_timesteps == 40
 
 
 RUN = """
@@ -213,9 +214,9 @@ from sb3_permakey import RecurrentDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 folder = sys.argv[1]
 model = (
-    load_run(RecurrentDQN, folder, gym.make("CartPole-v1"), device="cpu")
+    load_run(RecurrentDQN, folder, gym.make("CartPole-v1"), device=DEVICE)
     if has_run(folder)
-    else RecurrentDQN("MlpLstmPolicy", gym.make("CartPole-v1"), learning_starts=10, buffer_size=20_000, device="cpu")
+    else RecurrentDQN("MlpLstmPolicy", gym.make("CartPole-v1"), learning_starts=10, buffer_size=20_000, device=DEVICE)
 )
 print("from", model.num_timesteps, flush=True)
 model.learn(1_000_000 - model.num_timesteps, RunCheckpoint(folder, 20), reset_num_timesteps=False)
@@ -241,4 +242,4 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
     assert reached[1] == 0
     assert reached[2] >= 40
     assert reached[3] >= reached[2] + 40
-    assert load_run(RecurrentDQN, tmp_path, gym.make("CartPole-v1"), device="cpu").num_timesteps >= reached[3] + 40
+    assert load_run(RecurrentDQN, tmp_path, gym.make("CartPole-v1"), device=DEVICE).num_timesteps >= reached[3] + 40

@@ -5,6 +5,7 @@ import csv
 import gymnasium as gym
 import numpy as np
 import pytest
+from device_option import DEVICE
 from stable_baselines3.common.callbacks import (
     CheckpointCallback,
     EvalCallback,
@@ -28,7 +29,7 @@ SMALL = {
     "batch_size": 4,
     "sequence_length": 4,
     "policy_kwargs": {"lstm_hidden_size": 8},
-    "device": "cpu",
+    "device": DEVICE,
     "seed": 0,
 }
 
@@ -67,7 +68,7 @@ def test_callbacks_of_sb3(agent, tmp_path):
     )
     model.learn(300, [checkpoints, evaluation])
     assert model.num_timesteps < 60, "stopped at the first evaluation"
-    loaded = agent.load(tmp_path / "rl_model_30_steps.zip", env=gym.make("CartPole-v1"), device="cpu")
+    loaded = agent.load(tmp_path / "rl_model_30_steps.zip", env=gym.make("CartPole-v1"), device=DEVICE)
     loaded.load_replay_buffer(tmp_path / "rl_model_replay_buffer_30_steps.pkl")
     loaded.learn(30, reset_num_timesteps=False)
     assert loaded.num_timesteps >= 60

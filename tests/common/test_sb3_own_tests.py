@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, IdentityEnv, SimpleMultiObsEnv
@@ -263,7 +264,7 @@ def test_policies_and_networks_alone_are_saved_and_loaded(agent, policy, tmp_pat
     for part, other in ((model.policy, model.policy.predict), (model.q_net, None)):
         part.load_state_dict(changed := random_like(part.state_dict()))
         part.save(tmp_path / "part.pkl")
-        loaded = type(part).load(tmp_path / "part.pkl", device="cpu")
+        loaded = type(part).load(tmp_path / "part.pkl", device=DEVICE)
         assert list(loaded.state_dict()) == list(changed)
         assert all(torch.equal(tensor, changed[name]) for name, tensor in loaded.state_dict().items())
         if other is not None:

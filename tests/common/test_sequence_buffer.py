@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from device_option import DEVICE
 from gymnasium import spaces
 from numbered_episodes import ACTIONS, BOX, EPISODE, NumberedEpisodes, check_windows
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -13,7 +14,7 @@ from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 
 def make_buffer(buffer_size=40, n_envs=1, observation_space=BOX, **kwargs):
     return SequenceReplayBuffer(
-        buffer_size, observation_space, ACTIONS, device="cpu", n_envs=n_envs, **{"sequence_length": 4, **kwargs}
+        buffer_size, observation_space, ACTIONS, device=DEVICE, n_envs=n_envs, **{"sequence_length": 4, **kwargs}
     )
 
 
@@ -63,7 +64,7 @@ def test_first_steps_are_not_rare():
     NumberedEpisodes(buffer, [[20]]).write(60)
     samples = buffer.sample(20_000)
     steps = samples.observations[:4].squeeze(-1)[samples.mask] % EPISODE
-    share = np.bincount(steps.long().numpy(), minlength=20) / len(steps) * 20
+    share = np.bincount(steps.long().cpu().numpy(), minlength=20) / len(steps) * 20
     assert share.min() > 0.55  # the first and the last step: (4 + 3 + 2 + 1) / 16 of a step in the middle
 
 
@@ -159,8 +160,8 @@ def test_burn_in_is_what_came_before_in_the_episode():
     episodes = NumberedEpisodes(buffer, [[2, 9], [6, 80]]).write(50)
     samples = buffer.sample(1000)
     check_windows(samples, episodes.ends, 4, set(episodes.number(episodes.step)))
-    firsts = samples.observations[0].squeeze(-1).numpy()
-    before, lengths = samples.burn_in.observations.squeeze(-1).numpy(), samples.burn_in.lengths.numpy()
+    firsts = samples.observations[0].squeeze(-1).cpu().numpy()
+    before, lengths = samples.burn_in.observations.squeeze(-1).cpu().numpy(), samples.burn_in.lengths.cpu().numpy()
     oldest = [buffer._observations[None][e, buffer._oldest[e] % buffer.buffer_size, 0] for e in range(2)]
     assert set(lengths) == {0, 1, 2, 3}
     for first, states, length in zip(firsts, before.T, lengths, strict=True):
@@ -263,8 +264,8 @@ def test_a_step_from_elsewhere_begins_an_episode():
     assert buffer._episode_first[0, :6].tolist() == [0, 0, 0, 3, 3, 3]
     assert not buffer._terminated.any()
     windows = buffer.sample(50)
-    grows = np.diff(windows.observations[..., 0].numpy(), axis=0)
-    np.testing.assert_array_equal(grows, windows.acted[:-1].numpy())
+    grows = np.diff(windows.observations[..., 0].cpu().numpy(), axis=0)
+    np.testing.assert_array_equal(grows, windows.acted[:-1].cpu().numpy())
 
 
 def test_only_the_environment_that_was_moved_begins_an_episode():

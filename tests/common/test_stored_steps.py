@@ -83,8 +83,8 @@ def test_replay_gives_what_acting_saw(name):
     model.learn(12, reset_num_timesteps=False)
     windows = model.replay_buffer.sample(200, env=normalizer)
     states = windows.observations if isinstance(windows.observations, dict) else {"": windows.observations}
-    acted = windows.acted.numpy()
-    rows = {key: part.numpy()[acted].reshape(acted.sum(), -1) for key, part in states.items()}
+    acted = windows.acted.cpu().numpy()
+    rows = {key: part.cpu().numpy()[acted].reshape(acted.sum(), -1) for key, part in states.items()}
     for observation in seen.observations[:10]:
         parts = observation if isinstance(observation, dict) else {"": observation}
         same = [np.isclose(rows[key], parts[key].reshape(1, -1), atol=1e-5).all(axis=1) for key in parts]

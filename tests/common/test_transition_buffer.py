@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from device_option import DEVICE
 from gymnasium import spaces
 
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer
@@ -9,7 +10,7 @@ BOX, ACTIONS = spaces.Box(-1e6, 1e6, (1,), np.float32), spaces.Discrete(4)
 
 def filled(episodes, *, slots=40, **kwargs):
     """A buffer of episodes [(rewards, how it ends)]; the observation counts all states, the action is its remainder."""
-    buffer = PrioritizedReplayBuffer(slots, BOX, ACTIONS, device="cpu", **kwargs)
+    buffer = PrioritizedReplayBuffer(slots, BOX, ACTIONS, device=DEVICE, **kwargs)
     state = 0.0
     for rewards, end in episodes:
         for number, reward in enumerate(rewards):
@@ -83,18 +84,18 @@ def test_priorities_decide_how_often_and_weights_make_up_for_it():
     order = np.array([slots[state] for state in range(8)])
     buffer.update_priorities(order, np.array([1.0, 1, 1, 1, 1, 1, 1, 16]))
     batch = buffer.sample_transitions(2200, 1, 0.9)
-    states = batch.observations[:, 0].numpy().astype(int)
+    states = batch.observations[:, 0].cpu().numpy().astype(int)
     shares = np.bincount(states, minlength=8) / 2200
     # Roots: 1 and 4 of 11 in all.
     assert shares == pytest.approx([1 / 11] * 7 + [4 / 11], abs=0.01)
-    weights = batch.weights.numpy()
+    weights = batch.weights.cpu().numpy()
     assert weights[states == 0] == pytest.approx(1.0)
     assert weights[states == 7] == pytest.approx(0.5)
 
 
 def test_dict_observations_and_several_environments():
     space = spaces.Dict({"a": BOX, "b": spaces.Box(0, 255, (2, 2), np.uint8)})
-    buffer = PrioritizedReplayBuffer(60, space, ACTIONS, device="cpu", n_envs=2, lookahead=2)
+    buffer = PrioritizedReplayBuffer(60, space, ACTIONS, device=DEVICE, n_envs=2, lookahead=2)
     for step in range(10):
 
         def observe(number):

@@ -1,6 +1,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from device_option import DEVICE
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
@@ -99,7 +100,7 @@ def test_environments_of_other_makers_begin_with_nothing_before():
 
 def test_an_agent_learns_with_it():
     env = PreviousActionReward(Countdown())
-    model = RecurrentDQN("MultiInputLstmPolicy", env, learning_starts=10, buffer_size=100, device="cpu").learn(40)
+    model = RecurrentDQN("MultiInputLstmPolicy", env, learning_starts=10, buffer_size=100, device=DEVICE).learn(40)
     assert model.q_net.rnn.input_size == 2 + 3 + 1
 
 
