@@ -1,10 +1,12 @@
+import pickle
+
 import numpy as np
 import pytest
 
 from sb3_permakey.common.sum_tree import SumTree
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 63, 64, 65, 5000])
 def test_sums_are_those_of_the_leaves(size):
     rng = np.random.default_rng(size)
     tree, weights = SumTree(size), np.zeros(size)
@@ -41,3 +43,28 @@ def test_never_an_empty_leaf_after_rounding():
     tree.set(np.array([63]), 0.0)
     drawn = np.concatenate([tree.draw(64) for _ in range(300)])
     assert (tree.weights(drawn) > 0).all()
+
+
+def test_draws_are_those_of_running_sums():
+    """Of three levels, with many leaves set at once and few."""
+    weights = np.random.default_rng(0).random(5000) ** 4
+    weights[1000:3000] = 0.0
+    tree = SumTree(5000)
+    tree.set(np.arange(5000), 1.0)
+    tree.set(np.arange(5000), weights)
+    tree.set(np.array([7, 4999, 7]), np.array([5.0, 2.0, 9.0]))
+    weights[[7, 4999]] = 9.0, 2.0
+    np.random.seed(3)
+    targets = (np.arange(200) + np.random.random(200)) / 200 * weights.sum()
+    np.random.seed(3)
+    np.testing.assert_array_equal(tree.draw(200), np.searchsorted(weights.cumsum(), targets, side="right"))
+
+
+def test_a_pickled_tree_of_an_older_version_has_the_same_weights():
+    """A binary tree in one array, whose leaves came last."""
+    tree = SumTree.__new__(SumTree)
+    weights = np.array([1.0, 2.0, 3.0])
+    sums = np.array([0.0, 6.0, 3.0, 3.0, *weights, 0.0])
+    tree.__setstate__({"size": 3, "_depth": 2, "_first_leaf": 4, "_sums": sums})
+    np.testing.assert_array_equal(tree.weights(np.arange(3)), weights)
+    assert pickle.loads(pickle.dumps(tree)).total == tree.total == 6.0
