@@ -63,10 +63,9 @@ def shifted(images: Tensor, most_px: int) -> Tensor:
     """
     height, width = images.shape[-2:]
     padded = F.pad(images, (most_px,) * 4, mode="replicate")
-    tops, lefts = torch.randint(2 * most_px + 1, (2, len(images))).tolist()
-    return torch.stack(
-        [
-            image[:, top : top + height, left : left + width]
-            for image, top, left in zip(padded, tops, lefts, strict=True)
-        ]
-    )
+    # On the device, which the host does not wait for.
+    tops, lefts = torch.randint(2 * most_px + 1, (2, len(images), 1), device=images.device)
+    rows = tops + torch.arange(height, device=images.device)
+    columns = lefts + torch.arange(width, device=images.device)
+    every = torch.arange(len(images), device=images.device)
+    return padded.permute(0, 2, 3, 1)[every[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 VALUES_AT_ONCE = 2**19
 """Numbers in the messages of the graphs that a CPU works on at the same time; a GPU takes all graphs at once."""
+MEANS_AT_ONCE = 2**17
+"""The same where messages go through no product of matrices, so that smaller groups cost little."""
 
 
 def incoming_messages(receivers: Tensor, senders: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -25,7 +27,7 @@ def incoming_messages(receivers: Tensor, senders: Tensor, weight: Tensor, bias: 
     inputs = (receivers, senders, weight, bias)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return IncomingMessages.apply(*inputs)
-    groups = (_messages(*group, weight, bias) for group in _groups(receivers, senders))
+    groups = (_messages(*group, weight, bias) for group in _groups(VALUES_AT_ONCE, receivers, senders))
     return torch.cat([messages.sum(dim=2) for _, messages in groups])
 
 
@@ -35,7 +37,7 @@ class IncomingMessages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, receivers: Tensor, senders: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The sums, and what their gradients need."""
-        groups = [_messages(*group, weight, bias) for group in _groups(receivers, senders)]
+        groups = [_messages(*group, weight, bias) for group in _groups(VALUES_AT_ONCE, receivers, senders)]
         ctx.save_for_backward(weight, *(tensor for group in groups for tensor in group))
         return torch.cat([messages.sum(dim=2) for _, messages in groups])
 
@@ -73,42 +75,54 @@ def mean_messages(receivers: Tensor, senders: Tensor) -> Tensor:
 
 
 class MeanMessages(torch.autograd.Function):
-    """`mean_messages` with its gradients; pairs are made again where these need them, not kept."""
+    """`mean_messages` with its gradients, which go through each group of graphs once, as the messages do."""
 
     @staticmethod
     def forward(ctx: Any, receivers: Tensor, senders: Tensor) -> Tensor:
         """The means."""
-        ctx.save_for_backward(receivers, senders)
-        groups = _groups(receivers, senders)
-        return torch.cat([(group[0].unsqueeze(2) + group[1].unsqueeze(1)).relu_().mean(dim=2) for group in groups])
+        means, groups = torch.empty_like(receivers), []
+        for group in _groups(MEANS_AT_ONCE, receivers, senders, means):
+            pairs = _relu_of_pairs(*group[:2])
+            torch.sum(pairs, dim=2, out=group[2])
+            groups.append(pairs)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(*groups)
+        return means.div_(receivers.shape[1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of both inputs."""
-        receivers, senders = ctx.saved_tensors
         shares = gradient / gradient.shape[1]
-        of_receivers, of_senders, start = [], [], 0
-        for some_receivers, some_senders in _groups(receivers, senders):
-            stop = start + len(some_receivers)
-            pairs = some_receivers.unsqueeze(2) + some_senders.unsqueeze(1)
-            of_pairs = torch.ops.aten.threshold_backward(shares[start:stop].unsqueeze(2).expand_as(pairs), pairs, 0)
-            of_receivers.append(of_pairs.sum(dim=2))
-            of_senders.append(of_pairs.sum(dim=1))
-            start = stop
-        return torch.cat(of_receivers), torch.cat(of_senders)
+        of_receivers, of_senders = torch.empty_like(shares), torch.empty_like(shares)
+        for pairs, group in zip(
+            ctx.saved_tensors, _groups(MEANS_AT_ONCE, shares, of_receivers, of_senders), strict=True
+        ):
+            of_pairs = torch.ops.aten.threshold_backward(group[0].unsqueeze(2).expand_as(pairs), pairs, 0)
+            torch.sum(of_pairs, dim=2, out=group[1])
+            torch.sum(of_pairs, dim=1, out=group[2])
+        return of_receivers, of_senders
+
+
+def _relu_of_pairs(receivers: Tensor, senders: Tensor) -> Tensor:
+    """relu(r_i + s_j), (B, K, K, units)."""
+    receivers, senders = receivers.unsqueeze(2), senders.unsqueeze(1)
+    if receivers.device.type == "cpu":
+        # In one pass.
+        return torch.ops.aten._add_relu(receivers, senders)
+    return (receivers + senders).relu_()
 
 
 def _messages(receivers: Tensor, senders: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """relu(r_i + s_j), and the messages, both (B, K, K, units); no node sends to itself."""
-    pairs = (receivers.unsqueeze(2) + senders.unsqueeze(1)).relu_()
+    pairs = _relu_of_pairs(receivers, senders)
     messages = torch.addmm(bias, pairs.flatten(0, 2), weight.t()).relu_().view_as(pairs)
     messages.diagonal(dim1=1, dim2=2).zero_()
     return pairs, messages
 
 
-def _groups(receivers: Tensor, senders: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Receivers and senders of as many graphs as are worked on at the same time."""
-    graphs, count, units = receivers.shape
-    size = max(VALUES_AT_ONCE // (count**2 * units), 1) if receivers.device.type == "cpu" else graphs
-    return zip(receivers.split(size), senders.split(size), strict=True)
+def _groups(at_once: int, *nodes: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Values of nodes, (B, K, units) each, of as many graphs as have so many numbers in their messages."""
+    graphs, count, units = nodes[0].shape
+    size = max(at_once // (count**2 * units), 1) if nodes[0].device.type == "cpu" else graphs
+    return zip(*(values.split(size) for values in nodes), strict=True)

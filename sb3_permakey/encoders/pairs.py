@@ -14,6 +14,7 @@ from sb3_permakey.encoders.frame_context import FrameContext
 from sb3_permakey.encoders.initialisation import initialise_layers
 from sb3_permakey.encoders.message_passing import mean_messages
 from sb3_permakey.encoders.parts import mlp, require_keypoints, rest_of, rest_size_of, with_waves
+from sb3_permakey.encoders.pooling import mean_and_max
 
 
 class KeypointPairs(BaseFeaturesExtractor):
@@ -67,20 +68,34 @@ class KeypointPairs(BaseFeaturesExtractor):
         # Normalised features, positions and displacements have both signs.
         initialise_layers(self.encode_nodes[0], centred=False)
 
+    def prepare_observations(self, observations: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What does not depend on weights, for networks that see the same observations to share.
+
+        :param observations: "image" as floats in [0, 1]
+        :return: "features" and perhaps "image" as they are, and "prepared" (B, K, other numbers of a node)
+        """
+        rest = [with_waves(observations["keypoints"], self.position_frequencies), *rest_of(observations)]
+        kept = {name: observations[name] for name in ("features", "image") if name in observations}
+        return {**kept, "prepared": torch.cat(rest, dim=-1)}
+
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features (B, 4 units), with a context more; "image" comes as floats in [0, 1]."""
+        """Features (B, 4 units), with a context more, of observations or what `prepare_observations` makes of them."""
+        if "prepared" not in observations:
+            observations = self.prepare_observations(observations)
+        graphs = len(observations["features"])
         features = self.normalise_features(observations["features"])
-        parts = [
-            F.dropout(features, self.feature_dropout, self.training) if self.feature_dropout else features,
-            with_waves(observations["keypoints"], self.position_frequencies),
-            *rest_of(observations),
-        ]
-        nodes = self.encode_nodes(torch.cat(parts, dim=-1))
+        if self.feature_dropout:
+            features = F.dropout(features, self.feature_dropout, self.training)
+        # Nodes of all graphs in one axis until messages need two: products of matrices take fewer steps so.
+        nodes = self.encode_nodes(torch.cat([features, observations["prepared"]], dim=-1).flatten(0, 1))
         if self.keypoint_dropout:
-            nodes = F.dropout1d(nodes, self.keypoint_dropout, self.training)
-        messages = mean_messages(self.as_receiver(nodes), self.as_sender(nodes))
-        nodes = torch.cat([nodes, messages], dim=-1)
-        pooled = self.normalise_pooled(torch.cat([nodes.mean(dim=1), nodes.amax(dim=1)], dim=-1))
+            apart = nodes.unflatten(0, (graphs, -1))
+            nodes = F.dropout1d(apart, self.keypoint_dropout, self.training).flatten(0, 1)
+        receivers, senders = (
+            part.unflatten(0, (graphs, -1)) for part in (self.as_receiver(nodes), self.as_sender(nodes))
+        )
+        nodes = torch.cat([nodes.unflatten(0, (graphs, -1)), mean_messages(receivers, senders)], dim=-1)
+        pooled = self.normalise_pooled(mean_and_max(nodes))
         if self.frames is None:
             return pooled
         return torch.cat([pooled, self.frames(observations["image"])], dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from gymnasium import spaces
@@ -64,6 +65,11 @@ def with_waves(positions: Tensor, frequencies: int) -> Tensor:
     """
     if not frequencies:
         return positions
-    factors = math.pi * 2.0 ** torch.arange(frequencies, device=positions.device)
-    angles = (positions.unsqueeze(-1) * factors).flatten(-2)
+    angles = (positions.unsqueeze(-1) * _factors(frequencies, positions.device)).flatten(-2)
     return torch.cat([positions, angles.sin(), angles.cos()], dim=-1)
+
+
+@lru_cache(maxsize=32)
+def _factors(frequencies: int, device: torch.device) -> Tensor:
+    """Frequencies (frequencies,), made once."""
+    return math.pi * 2.0 ** torch.arange(frequencies, device=device)

@@ -41,7 +41,7 @@ def test_graphs_larger_than_a_group_are_taken_one_by_one(monkeypatch):
 
 @pytest.mark.parametrize("graphs_at_once", [1, 2, 5])
 def test_means_over_all_nodes_and_their_gradients(graphs_at_once, monkeypatch):
-    monkeypatch.setattr(message_passing, "VALUES_AT_ONCE", graphs_at_once * 4**2 * 3)
+    monkeypatch.setattr(message_passing, "MEANS_AT_ONCE", graphs_at_once * 4**2 * 3)
     receivers, senders, *_ = inputs()
     expected = F.relu(receivers.unsqueeze(2) + senders.unsqueeze(1)).mean(dim=2)
     torch.testing.assert_close(mean_messages(receivers, senders), expected)
