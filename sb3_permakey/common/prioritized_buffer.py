@@ -88,12 +88,12 @@ class PrioritizedSequenceReplayBuffer(SequenceReplayBuffer):
         :raises ValueError: if no step is stored yet
         """
         envs, steps, weights, _ = self.draw(batch_size)
-        return self._windows(envs, steps, steps, env)._replace(weights=weights)
+        return self._windows(envs, steps, steps, env, weights)
 
-    def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor, np.ndarray]:
+    def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draw steps by priority.
 
-        :return: their environments and absolute numbers, importance weights (float32, on the device) and indices of
+        :return: their environments and absolute numbers, importance weights (float32) and indices of
             `update_priorities`, (B,) each
         :raises ValueError: if no step is stored yet
         """
@@ -105,7 +105,7 @@ class PrioritizedSequenceReplayBuffer(SequenceReplayBuffer):
         steps = newest - (newest - slots) % self.buffer_size
         # With N the same for all of a batch, it cancels out against the heaviest.
         weights = self._tree.weights(leaves) ** -self.beta
-        return envs, steps, self._to_device((weights / weights.max()).astype(np.float32)), leaves
+        return envs, steps, (weights / weights.max()).astype(np.float32), leaves
 
     def update_priorities(self, indices: np.ndarray, priorities: np.ndarray) -> None:
         """Give windows new priorities.

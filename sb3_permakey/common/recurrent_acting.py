@@ -1,9 +1,11 @@
 """How recurrent agents act: the state is carried from step to step, and every step goes into the replay buffer."""
 
+import math
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -14,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_permakey.common.arguments import require_known_observations
 from sb3_permakey.common.environment_watch import EnvironmentWatch
 from sb3_permakey.common.feature_statistics import dead_units, effective_rank
-from sb3_permakey.common.memory import States, stacked
+from sb3_permakey.common.memory import States
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
@@ -25,6 +27,10 @@ from sb3_permakey.common.stored_steps import (
     require_same_observations,
     rewards_before_normalization,
 )
+
+SelfRecurrentActing = TypeVar("SelfRecurrentActing", bound="RecurrentActing")
+UPDATES_UNTOLD = 100
+"""So many updates on a GPU may pass until the host looks whether they were finite, for which it waits."""
 
 
 class RecurrentActing(OffPolicyAlgorithm):
@@ -38,9 +44,14 @@ class RecurrentActing(OffPolicyAlgorithm):
     exploration_rate = 0.0
     # The memory's states of the training environments; None where all begin.
     _last_lstm_states: States | None = None
+    # The same on the host, where they are stored.
+    _last_state_arrays: tuple[np.ndarray, ...] = ()
     _watch: EnvironmentWatch | None = None
     # What the last update learned from.
     _last_observations: PyTorchObs | None = None
+    # Loss, gradient norm, mean TD error and mean value of the last update, where they were computed.
+    _noted: torch.Tensor | None = None
+    _updates_told = 0
     # Whether the next step stored is compared with what acting saw.
     _compares_replay = True
 
@@ -48,6 +59,34 @@ class RecurrentActing(OffPolicyAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         require_known_observations(env.observation_space)
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def learn(
+        self: SelfRecurrentActing,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRecurrentActing:
+        """Learn for a number of environment steps.
+
+        :param total_timesteps: steps of all environments together
+        :param callback: called at every step
+        :param log_interval: episodes between logs
+        :param tb_log_name: name of the run in TensorBoard; None for the agent's
+        :param reset_num_timesteps: whether to begin counting anew, with the environments reset
+        :param progress_bar: whether to show one
+        :return: the agent itself
+        """
+        return super().learn(
+            total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name or type(self).__name__,
+            reset_num_timesteps,
+            progress_bar,
+        )
 
     def _setup_learn(
         self,
@@ -130,9 +169,13 @@ class RecurrentActing(OffPolicyAlgorithm):
         assert self._last_episode_starts is not None
         if self._last_lstm_states is None:
             self._last_lstm_states = self.q_net.initial_states(self.n_envs)
-        obs, _ = self.policy.obs_to_tensor(self._last_obs)
         # During the warm-up too, so that the LSTM has seen all of an episode that outlasts it.
-        greedy_actions, self._last_lstm_states = self.policy.act(obs, self._last_lstm_states, self._last_episode_starts)
+        greedy_actions, self._last_lstm_states, self._last_state_arrays = self.policy.act(
+            self._last_obs,
+            self._last_lstm_states,
+            self._last_episode_starts,
+            self.recurrent_state == "stored",
+        )
         actions = self._explore(greedy_actions, 1.0 if self.num_timesteps < learning_starts else self.exploration_rate)
         return actions, actions
 
@@ -157,8 +200,8 @@ class RecurrentActing(OffPolicyAlgorithm):
             self._compares_replay = False
         states = {}
         if self.recurrent_state == "stored":
-            assert self._last_lstm_states is not None
-            states["next_states"] = stacked(self._last_lstm_states).cpu().numpy()
+            # As `memory.stacked` has them.
+            states["next_states"] = np.stack(self._last_state_arrays).transpose(2, 0, 1, 3)
         originals = before_normalization(new_obs, normalizer)
         replay_buffer.add(
             self._last_original_obs,  # type: ignore[arg-type]
@@ -209,8 +252,36 @@ class RecurrentActing(OffPolicyAlgorithm):
         actions, new_state = self.policy.predict(observation, state, episode_start, deterministic)
         return actions if deterministic else self._explore(actions, self.exploration_rate), new_state
 
+    def _note_update(self, figures: torch.Tensor) -> None:
+        """Keep what the last of the updates made at a time was like; told at once where that costs no wait for a GPU.
+
+        :param figures: loss, gradient norm, mean TD error and mean value
+        """
+        self._noted = figures
+        if figures.device.type == "cpu" or self._n_updates - self._updates_told >= UPDATES_UNTOLD:
+            self._tell_of_update()
+
+    def _tell_of_update(self) -> None:
+        """Log the last update's figures.
+
+        :raises ValueError: if they are not finite
+        """
+        if self._noted is None:
+            return
+        loss, grad_norm, td_error, q_mean = self._noted.tolist()
+        self._noted, self._updates_told = None, self._n_updates
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, value in {"loss": loss, "grad_norm": grad_norm, "td_error": td_error, "q_mean": q_mean}.items():
+            self.logger.record(f"train/{name}", value)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise ValueError(
+                f"The loss or its gradient is not finite after {self.num_timesteps} steps (loss {loss}, gradient norm "
+                f"{grad_norm}): lower the learning rate, or look for huge rewards or observations."
+            )
+
     def dump_logs(self) -> None:
         """Write the log, with how full the replay buffer is, how large recurrent states are and how features spread."""
+        self._tell_of_update()
         slots = self.replay_buffer.n_envs * self.replay_buffer.buffer_size
         self.logger.record("rollout/buffer_fill", self.replay_buffer.size() / slots)
         if self._last_lstm_states:

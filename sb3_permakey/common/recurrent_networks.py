@@ -1,6 +1,8 @@
 """Networks of the agents: features extractor -> memory -> values of the actions."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -64,6 +66,27 @@ class ValueHead(nn.Module):
         if self.state_value is None:
             return values
         return values - values.mean(dim=-2, keepdim=True) + self.state_value(features).unsqueeze(-2)
+
+
+class Prepared(NamedTuple):
+    """Observations as networks of the same kind compute with them, so that they are made once for all of these.
+
+    :param inputs: what the features extractor takes, (N, ...), or a dict of these
+    :param previous: (N, previous step's numbers); None where observations do not tell them
+    :param windows: (T, B) where the N rows are T B states of windows
+    """
+
+    inputs: PyTorchObs
+    previous: torch.Tensor | None
+    windows: tuple[int, int] | None = None
+
+    def rows(self, first: int, last: int) -> Prepared:
+        """Some of the rows."""
+        if isinstance(self.inputs, dict):
+            inputs: PyTorchObs = {key: value[first:last] for key, value in self.inputs.items()}
+        else:
+            inputs = self.inputs[first:last]
+        return Prepared(inputs, None if self.previous is None else self.previous[first:last])
 
 
 class RecurrentQNetwork(BaseModel):
@@ -164,12 +187,33 @@ class RecurrentQNetwork(BaseModel):
         space = self.observation_space
         return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
-    def state_values(self, obs: PyTorchObs) -> torch.Tensor:
+    def prepare(self, obs: PyTorchObs) -> Prepared:
+        """What networks of this kind need of observations (N, ...), none of which depends on weights.
+
+        A features extractor that has a method ``prepare_observations`` gets what that makes of them.
+        """
+        inputs, previous = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images), None
+        if self.knows_previous_step:
+            assert isinstance(inputs, dict)
+            previous = torch.cat([inputs.pop(PREVIOUS_ACTION), inputs.pop(PREVIOUS_REWARD)], dim=1)
+        prepare = getattr(self.features_extractor, "prepare_observations", None)
+        return Prepared(inputs if prepare is None else prepare(inputs), previous)
+
+    def prepare_windows(self, obs: PyTorchObs) -> Prepared:
+        """`prepare` of the states of windows (T, B, ...), as T B rows."""
+        if isinstance(obs, dict):
+            windows = next(iter(obs.values())).shape[:2]
+            rows: PyTorchObs = {key: value.flatten(0, 1) for key, value in obs.items()}
+        else:
+            windows, rows = obs.shape[:2], obs.flatten(0, 1)
+        return self.prepare(rows)._replace(windows=(windows[0], windows[1]))
+
+    def state_values(self, obs: PyTorchObs | Prepared) -> torch.Tensor:
         """Outputs (N, actions, outputs) for observations (N, ...), by a network without a memory."""
         return self.head(self.recurrent_inputs(obs))
 
     @torch.no_grad()
-    def values_in_use(self, obs: PyTorchObs) -> torch.Tensor:
+    def values_in_use(self, obs: PyTorchObs | Prepared) -> torch.Tensor:
         """`state_values` in evaluation mode: what is left out while learning does not choose actions."""
         training = self.training
         self.set_training_mode(False)
@@ -178,24 +222,27 @@ class RecurrentQNetwork(BaseModel):
         return outputs
 
     def window_values(
-        self, obs: PyTorchObs, states: States | None = None, learned_steps: int | None = None
+        self, obs: PyTorchObs | Prepared, states: States | None = None, learned_steps: int | None = None
     ) -> torch.Tensor:
         """Values of every state of B windows of T steps.
 
-        :param obs: (T, B, *observation shape), or a dict of these
+        :param obs: (T, B, *observation shape), a dict of these, or what `prepare_windows` makes of them
         :param states: of the memory before them, (layers, B, units) each; None for the initial ones
         :param learned_steps: gradients reach the features of so many first steps alone; None for all. The states after
             them only choose actions, and need no backward pass through the features extractor
         :return: (T, B, actions, outputs)
         """
+        prepared = obs if isinstance(obs, Prepared) else self.prepare_windows(obs)
+        assert prepared.windows is not None
+        steps, count = prepared.windows
         if learned_steps is None:
-            inputs = self._window_inputs(obs)
+            inputs = self.recurrent_inputs(prepared)
         else:
-            learned, rest = _split_steps(obs, learned_steps)
+            learned = learned_steps * count
             with torch.no_grad():
-                inputs_of_rest = self._window_inputs(rest)
-            inputs = torch.cat([self._window_inputs(learned), inputs_of_rest])
-        output, _ = self.rnn.window(inputs, states)
+                inputs_of_rest = self.recurrent_inputs(prepared.rows(learned, steps * count))
+            inputs = torch.cat([self.recurrent_inputs(prepared.rows(0, learned)), inputs_of_rest])
+        output, _ = self.rnn.window(inputs.unflatten(0, (steps, count)), states)
         return self.head(output)
 
     @torch.no_grad()
@@ -207,39 +254,26 @@ class RecurrentQNetwork(BaseModel):
         :return: (layers, B, units) each; None for the initial ones
         """
         states = None if stored is None else unstacked(stored)
-        if burn_in is None or not burn_in.lengths.any():
+        if burn_in is None:
             return states
-        if states is None:
-            states = self.initial_states(len(burn_in.lengths))
+        lengths, on_cpu = burn_in.lengths, burn_in.lengths.device.type == "cpu"
+        if on_cpu and not lengths.any():
+            return states
+        states = self.initial_states(len(lengths)) if states is None else states
+        inputs = self.recurrent_inputs(self.prepare_windows(burn_in.observations)).unflatten(0, (-1, len(lengths)))
+        if not on_cpu:
+            # All windows, so that no shape waits for the lengths.
+            _, after = self.rnn.window(inputs, states, lengths=lengths.clamp(min=1))
+            has_some = (lengths > 0).unsqueeze(-1)
+            return tuple(torch.where(has_some, new, part) for part, new in zip(states, after, strict=True))
         # Windows at their episode's start have no burn-in.
-        some = torch.nonzero(burn_in.lengths).squeeze(1)
-        rows = some.to(self.device)
-        _, after = self.rnn.window(
-            self._window_inputs(burn_in.observations)[:, rows],
-            tuple(part[:, rows].contiguous() for part in states),
-            lengths=burn_in.lengths[some],
-        )
+        rows = torch.nonzero(lengths).squeeze(1)
+        before = tuple(part[:, rows].contiguous() for part in states)
+        _, after = self.rnn.window(inputs[:, rows], before, lengths=lengths[rows])
         return tuple(part.index_copy(1, rows, new) for part, new in zip(states, after, strict=True))
 
-    def recurrent_inputs(self, obs: PyTorchObs) -> torch.Tensor:
+    def recurrent_inputs(self, obs: PyTorchObs | Prepared) -> torch.Tensor:
         """What the memory sees of observations (N, ...): features, and the previous step where known."""
-        prepared = preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
-        if not self.knows_previous_step:
-            return self.features_extractor(prepared)
-        assert isinstance(prepared, dict)
-        previous = [prepared.pop(PREVIOUS_ACTION), prepared.pop(PREVIOUS_REWARD)]
-        return torch.cat([self.features_extractor(prepared), *previous], dim=1)
-
-    def _window_inputs(self, obs: PyTorchObs) -> torch.Tensor:
-        """`recurrent_inputs` of observations (T, B, ...): (T, B, features)."""
-        if isinstance(obs, dict):
-            shape = next(iter(obs.values())).shape[:2]
-            return self.recurrent_inputs({key: value.flatten(0, 1) for key, value in obs.items()}).unflatten(0, shape)
-        return self.recurrent_inputs(obs.flatten(0, 1)).unflatten(0, obs.shape[:2])
-
-
-def _split_steps(obs: PyTorchObs, steps: int) -> tuple[PyTorchObs, PyTorchObs]:
-    """Observations (T, B, ...) of the first steps, and of the others."""
-    if isinstance(obs, dict):
-        return {key: value[:steps] for key, value in obs.items()}, {key: value[steps:] for key, value in obs.items()}
-    return obs[:steps], obs[steps:]
+        prepared = obs if isinstance(obs, Prepared) else self.prepare(obs)
+        features = self.features_extractor(prepared.inputs)
+        return features if prepared.previous is None else torch.cat([features, prepared.previous], dim=1)

@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import is_vectorized_observation
 from torch import nn
 
+from sb3_permakey.common.extractor_check import check_extractor
 from sb3_permakey.common.memory import Memory, States, memory_cell
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
+from sb3_permakey.common.transfer import to_device, to_host
 from sb3_permakey.common.value_heads import ValueHeadKind, make_values
 from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointEncoder
 from sb3_permakey.envs.previous_action_reward import without_previous_step
-
-SMALLEST_IMAGE = 36
-"""Rows and columns that NatureCNN's convolutions need."""
 
 
 class RecurrentQPolicy(BasePolicy):
@@ -88,7 +88,7 @@ class RecurrentQPolicy(BasePolicy):
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
         remembers = memory_cell(rnn_type).remembers
-        _check_extractor(observation_space, features_extractor_class, "Lstm" if remembers else "")
+        check_extractor(observation_space, features_extractor_class, "Lstm" if remembers else "")
         super().__init__(
             observation_space,
             action_space,
@@ -195,19 +195,22 @@ class RecurrentQPolicy(BasePolicy):
         """
         if isinstance(observation, tuple):
             raise ValueError("predict takes an observation, not the (observation, info) pair of gymnasium's reset().")
-        obs, is_vectorized = self.obs_to_tensor(observation)
-        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        if state is None:
-            states = self.q_net.initial_states(n_envs)
-        else:
+        parts, is_vectorized = self._as_arrays(observation)
+        n_envs = len(next(iter(parts.values())))
+        if state is not None:
             self._check_states(state, n_envs)
-            states = tuple(torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
+            parts |= {f"state {number}": np.asarray(part, dtype=np.float32) for number, part in enumerate(state)}
         if episode_start is None:
             episode_start = np.zeros(n_envs, dtype=bool)
         elif np.size(episode_start) != n_envs:
             raise ValueError(f"episode_start must be of {n_envs} environments, as observation, got {episode_start!r}.")
-        actions, new_states = self.act(obs, states, episode_start)
-        return actions if is_vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in new_states)
+        moved = to_device({**parts, "starts": np.reshape(episode_start, n_envs).astype(bool)}, self.device)
+        starts = moved.pop("starts")
+        states = tuple(moved.pop(f"state {number}") for number in range(len(state or ())))
+        if state is None:
+            states = self.q_net.initial_states(n_envs)
+        actions, *new_states = to_host(self.greedy(self._observation_of(moved), states, starts))
+        return actions if is_vectorized else actions.squeeze(axis=0), tuple(new_states)
 
     def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
         """Observations as tensors on the policy's device, float64 as float32, since Apple's GPUs take no float64.
@@ -216,24 +219,57 @@ class RecurrentQPolicy(BasePolicy):
         :return: (N, *observation shape), or a dict of these, and whether it was one of each
         :raises ValueError: for other entries than those that the agent learned from
         """
-        if isinstance(observation, dict):
-            _check_entries(self.observation_space, observation)
-            return super().obs_to_tensor({key: _in_float32(part) for key, part in observation.items()})
-        return super().obs_to_tensor(_in_float32(observation))
+        parts, is_vectorized = self._as_arrays(observation)
+        return self._observation_of(to_device(parts, self.device)), is_vectorized
 
-    def act(self, obs: PyTorchObs, states: States, episode_starts: np.ndarray) -> tuple[np.ndarray, States]:
+    def _as_arrays(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bool]:
+        """Observations as arrays (N, *shape) by name, "" where they are no dict, and whether they were one of each."""
+        space = self.observation_space
+        if isinstance(observation, dict):
+            _check_entries(space, observation)
+            assert isinstance(space, spaces.Dict)
+            named = [(key, part, space[key]) for key, part in observation.items()]
+        else:
+            named = [("", observation, space)]
+        parts, vectorised = {}, False
+        for key, part, own in named:
+            # A copy, as SB3 makes one.
+            values = maybe_transpose(part, own) if is_image_space(own) else np.array(part)
+            vectorised = vectorised or is_vectorized_observation(values, own)
+            parts[key] = values.reshape((-1, *own.shape))  # type: ignore[misc]
+        return parts, vectorised
+
+    def _observation_of(self, parts: dict[str, torch.Tensor]) -> PyTorchObs:
+        return parts if isinstance(self.observation_space, spaces.Dict) else parts[""]
+
+    def act(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        states: States,
+        episode_starts: np.ndarray,
+        with_arrays: bool = False,
+    ) -> tuple[np.ndarray, States, tuple[np.ndarray, ...]]:
         """Greedy actions in evaluation mode, with states that stay on the device.
 
-        :param obs: (N, *observation shape), or a dict of these
+        :param observation: of each of N environments
         :param states: (layers, N, units) each
         :param episode_starts: (N,) bool, where the memory begins anew
-        :return: (N,) int64, and the new states
+        :param with_arrays: whether the new states are wanted as arrays too
+        :return: (N,) int64, the new states, and these as arrays
         """
-        # Evaluation mode, for BatchNorm and dropout.
+        parts, _ = self._as_arrays(observation)
+        moved = to_device({**parts, "starts": np.asarray(episode_starts, dtype=bool)}, self.device)
+        starts = moved.pop("starts")
+        actions, *new_states = self.greedy(self._observation_of(moved), states, starts)
+        told, *arrays = to_host([actions, *new_states] if with_arrays else [actions])
+        return told, tuple(new_states), tuple(arrays)
+
+    @torch.no_grad()
+    def greedy(self, obs: PyTorchObs, states: States, episode_starts: torch.Tensor) -> list[torch.Tensor]:
+        """`forward` in evaluation mode, for BatchNorm and dropout: actions, and the parts of the new states."""
         self.set_training_mode(False)
-        with torch.no_grad():
-            actions, new_states = self(obs, states, torch.as_tensor(episode_starts, dtype=torch.bool).to(self.device))
-        return actions.cpu().numpy(), new_states
+        actions, new_states = self(obs, states, episode_starts)
+        return [actions, *new_states]
 
     def _check_states(self, states: tuple[np.ndarray, ...], n_envs: int) -> None:
         parts, layers, units = self.q_net.rnn.state_shape
@@ -336,40 +372,3 @@ def _check_entries(space: spaces.Space, observation: dict[str, np.ndarray]) -> N
         found = np.shape(observation[key])
         if isinstance(part, spaces.Box) and not is_image_space(part) and found[len(found) - len(shape) :] != shape:
             raise ValueError(f"The agent observes {key} of shape {shape}, but the observation has {found}.")
-
-
-def _in_float32(observation: np.ndarray) -> np.ndarray:
-    values = np.asarray(observation)
-    return values.astype(np.float32) if values.dtype == np.float64 else values
-
-
-def _check_extractor(space: spaces.Space, extractor: type[BaseFeaturesExtractor], memory: str) -> None:
-    """Reject SB3's extractors for observations that they fail on with an unclear message.
-
-    :param space: the observation space
-    :param extractor: any features extractor
-    :param memory: "Lstm" in the names of the agent's policies, or nothing
-    """
-    is_dict = isinstance(space, spaces.Dict)
-    if is_dict and extractor in (FlattenExtractor, NatureCNN):
-        raise ValueError(f"Dict observations need MultiInput{memory}Policy ({extractor.__name__} cannot read them).")
-    if not is_dict and extractor is CombinedExtractor:
-        raise ValueError(
-            f"MultiInput{memory}Policy needs Dict observations, got {space}: "
-            f"use Mlp{memory}Policy or Cnn{memory}Policy."
-        )
-    if extractor in (NatureCNN, CombinedExtractor):
-        for part in space.values() if isinstance(space, spaces.Dict) else [space]:
-            _require_large_images(part)
-
-
-def _require_large_images(space: spaces.Space) -> None:
-    """Raise ValueError for images that SB3's convolutions are too large for."""
-    if isinstance(space, spaces.Box) and is_image_space(space):
-        height, width = space.shape[1:] if is_image_space_channels_first(space) else space.shape[:2]
-        if min(height, width) < SMALLEST_IMAGE:
-            raise ValueError(
-                f"Images of {height}x{width} are too small for NatureCNN (at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE}): "
-                "flatten them with gymnasium's FlattenObservation (and PreviousActionReward around that), or give a "
-                "features_extractor_class."
-            )

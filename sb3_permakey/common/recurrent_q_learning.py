@@ -5,12 +5,11 @@ import pathlib
 import warnings
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
 
 from sb3_permakey.common.arguments import (
@@ -21,6 +20,8 @@ from sb3_permakey.common.arguments import (
     policy_named,
     updates_between_targets,
 )
+from sb3_permakey.common.captured_update import CapturedUpdate
+from sb3_permakey.common.clipped_step import clipped_step
 from sb3_permakey.common.memory import stacked
 from sb3_permakey.common.numpy_versions import newer_numpy_named
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
@@ -37,7 +38,8 @@ from sb3_permakey.common.targets import (
     unscale_values,
     values_of,
 )
-from sb3_permakey.common.windows import StepErrors
+from sb3_permakey.common.transfer import to_host
+from sb3_permakey.common.windows import Learned, StepErrors
 
 SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
 
@@ -90,12 +92,17 @@ class RecurrentQLearning(RecurrentActing):
         section 2.3)
     :param value_rescaling: whether values are learned under h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al.
         2018); lets rewards of any size do without clipping
+    :param cuda_graph: whether updates on a GPU are replayed as one CUDA graph, for which a features extractor of your
+        own must not look at values on the host; without effect on a CPU
     :raises ValueError: if an argument is out of its range
     """
 
     q_net_target: RecurrentQNetwork
     # Of agents that an older version saved, which kept none.
     _format = 1
+    # Of agents that an older version saved.
+    cuda_graph = False
+    _captured: CapturedUpdate[Learned] | None = None
     # By which a saved agent is loaded again without naming its class; see `saved_agents.load_agent`.
     _agent_class: str
 
@@ -137,6 +144,7 @@ class RecurrentQLearning(RecurrentActing):
         priority_beta: float = 0.6,
         priority_eta: float = 0.9,
         value_rescaling: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__(
             policy,
@@ -178,6 +186,7 @@ class RecurrentQLearning(RecurrentActing):
         self.priority_beta = priority_beta
         self.priority_eta = priority_eta
         self.value_rescaling = value_rescaling
+        self.cuda_graph = cuda_graph
         # As load does, which then puts a saved agent's arguments in their places.
         self._loads = not _init_setup_model
         if _init_setup_model:
@@ -251,43 +260,52 @@ class RecurrentQLearning(RecurrentActing):
 
         :param gradient_steps: how many updates
         :param batch_size: windows in a batch
-        :raises ValueError: if the loss or the gradient is not finite
+        :raises ValueError: if the loss or the gradient of the last one is not finite
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        logged = []
         for _ in range(gradient_steps):
-            windows = self._sample_batch(batch_size)
-            errors = self._step_errors(windows)
-            loss = masked_mean(errors.losses * windows.weights, windows.mask)
-            self.policy.optimizer.zero_grad()
-            loss.backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
-            self.policy.optimizer.step()
-
+            batch = self._sample_batch(batch_size)
+            learned = self._learn_from(batch)
             self._n_updates += 1
             if self._n_updates % updates_between_targets(self) == 0:
                 self._update_target()
-            if isinstance(self.replay_buffer, PrioritizedSequenceReplayBuffer):
-                priorities = sequence_priorities(errors.td_errors, windows.mask, self.priority_eta)
-                self.replay_buffer.update_priorities(windows.indices, priorities.cpu().numpy())
-
+            if learned.priorities is not None:
+                assert isinstance(self.replay_buffer, PrioritizedSequenceReplayBuffer)
+                self.replay_buffer.update_priorities(batch.indices, *to_host([learned.priorities]))
             self._after_update()
-            self._last_observations = windows.observations
+        self._last_observations = batch.observations
+        td_error, q_mean = (masked_mean(part, batch.mask) for part in (learned.td_errors.abs(), learned.q_values))
+        self._note_update(torch.stack([learned.loss, learned.grad_norm, td_error, q_mean]))
 
-            td_error = masked_mean(errors.td_errors.abs(), windows.mask)
-            logged.append(torch.stack([loss.detach(), grad_norm, td_error, masked_mean(errors.q_values, windows.mask)]))
+    def _learn_from(self, batch: Any) -> Learned:
+        """Move the online network along the gradient of a batch's loss; on a GPU as one replay, if so asked for."""
+        if not (self.cuda_graph and self.device.type == "cuda"):
+            return self._descend(batch)
+        if self._captured is None:
+            self._captured = CapturedUpdate(self._descend)
+        return self._captured(batch, self._settings_of(batch))
 
-        # One copy from the device for all.
-        means = torch.stack(logged).mean(dim=0).tolist()
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, mean in zip(("loss", "grad_norm", "td_error", "q_mean"), means, strict=True):
-            self.logger.record(f"train/{name}", mean)
-        if not np.isfinite(means[:2]).all():
-            raise ValueError(
-                f"The loss or its gradient is not finite after {self.num_timesteps} steps (loss {means[0]}, gradient "
-                f"norm {means[1]}): lower the learning rate, or look for huge rewards or observations."
-            )
+    def _settings_of(self, batch: Any) -> tuple[float, ...]:
+        """Numbers that a captured update holds fast, and where the optimizer's state lies."""
+        optimizer = self.policy.optimizer
+        moments = [state["exp_avg"].data_ptr() for state in optimizer.state.values() if "exp_avg" in state]
+        rates = [group["lr"] for group in optimizer.param_groups]
+        # A batch without discounts of its own gets them, and n, within the update.
+        settings = () if hasattr(batch, "discounts") else (self.gamma, self._present_n_steps())
+        return (*settings, *rates, *moments)
+
+    def _descend(self, batch: Any) -> Learned:
+        """One step of the optimizer; everything stays on the device, and nothing's shape depends on values."""
+        errors = self._step_errors(batch)
+        loss = masked_mean(errors.losses * batch.weights, batch.mask)
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        grad_norm = clipped_step(self.policy.optimizer, self._parameters, self.max_grad_norm)
+        priorities = None
+        if isinstance(self.replay_buffer, PrioritizedSequenceReplayBuffer):
+            priorities = sequence_priorities(errors.td_errors, batch.mask, self.priority_eta)
+        return Learned(loss.detach(), grad_norm, errors.td_errors, errors.q_values, priorities)
 
     def _sample_batch(self, batch_size: int) -> Any:
         """What an update learns from."""
@@ -306,14 +324,15 @@ class RecurrentQLearning(RecurrentActing):
     def _step_errors(self, windows: Any) -> StepErrors:
         """What each step of the windows tells, (L, B) each: the values of the actions taken beside their targets."""
         values, steps, n_steps = self.q_net.values, len(windows.mask), self._present_n_steps()
+        states = self.q_net.prepare_windows(windows.observations)
         # (T, B, actions, N), of all T = L + n states.
         online = self.q_net.window_values(
-            windows.observations, self.q_net.warmed_up_states(windows.burn_in, windows.states), learned_steps=steps
+            states, self.q_net.warmed_up_states(windows.burn_in, windows.states), learned_steps=steps
         )
         predicted = values_of(windows.actions[:steps], online[:steps])
         with torch.no_grad():
             target = self.q_net_target.window_values(
-                windows.observations, self.q_net_target.warmed_up_states(windows.burn_in, windows.states)
+                states, self.q_net_target.warmed_up_states(windows.burn_in, windows.states)
             )
             # The forward pass that is learned from also chooses the actions: double Q-learning costs nothing.
             best_actions = values.expected(online if self.double_q else target).argmax(dim=-1)
@@ -332,34 +351,6 @@ class RecurrentQLearning(RecurrentActing):
     def _present_n_steps(self) -> int:
         """n of the targets of this update."""
         return self.n_steps
-
-    def learn(
-        self: SelfRecurrentQLearning,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfRecurrentQLearning:
-        """Learn for a number of environment steps.
-
-        :param total_timesteps: steps of all environments together
-        :param callback: called at every step
-        :param log_interval: episodes between logs
-        :param tb_log_name: name of the run in TensorBoard; None for the agent's
-        :param reset_num_timesteps: whether to begin counting anew, with the environments reset
-        :param progress_bar: whether to show one
-        :return: the agent itself
-        """
-        return super().learn(
-            total_timesteps,
-            callback,
-            log_interval,
-            tb_log_name or type(self).__name__,
-            reset_num_timesteps,
-            progress_bar,
-        )
 
     @classmethod
     def load(cls: type[SelfRecurrentQLearning], path: Any, *args: Any, **kwargs: Any) -> SelfRecurrentQLearning:
@@ -392,7 +383,15 @@ class RecurrentQLearning(RecurrentActing):
     def _excluded_save_params(self) -> list[str]:
         networks = ["q_net", "q_net_target", "_parameters", "_target_parameters"]
         statistics = ["batch_norm_stats", "batch_norm_stats_target"]
-        unsaved = ["_last_lstm_states", "_last_observations", "_watch", "_loads"]
+        unsaved = [
+            "_last_lstm_states",
+            "_last_state_arrays",
+            "_last_observations",
+            "_noted",
+            "_captured",
+            "_watch",
+            "_loads",
+        ]
         return [*super()._excluded_save_params(), *networks, *statistics, *unsaved]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

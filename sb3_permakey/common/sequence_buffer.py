@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_permakey.common.transfer import to_device
 from sb3_permakey.common.windows import BurnIn, SequenceSamples
 
 # A slot's last slot of its episode while that episode still runs: later than any slot.
@@ -328,7 +329,12 @@ class SequenceReplayBuffer(ReplayBuffer):
         return envs, self._written[envs] - (ends[envs] - draws)
 
     def _windows(
-        self, envs: np.ndarray, steps: np.ndarray, starts: np.ndarray, env: VecNormalize | None
+        self,
+        envs: np.ndarray,
+        steps: np.ndarray,
+        starts: np.ndarray,
+        env: VecNormalize | None,
+        weights: np.ndarray | None = None,
     ) -> SequenceSamples:
         """Copy windows out of the ring, repeating the last slot of an episode that ends within its window.
 
@@ -336,45 +342,59 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param steps: (B,) absolute numbers of slots, each in the episode that its window shall lie in
         :param starts: (B,) where the windows shall begin; they are moved until they lie in their episodes
         :param env: normalises observations and rewards where given
+        :param weights: (B,) float32; None: all the same
         """
-        firsts = np.maximum(self._episode_first[envs, steps % self.buffer_size], self._oldest[envs])
-        lasts = np.minimum(self._episode_last[envs, steps % self.buffer_size], self._written[envs] - 1)
+        first = envs * self.buffer_size
+        own = first + steps % self.buffer_size
+        firsts = np.maximum(self._episode_first.reshape(-1)[own], self._oldest[envs])
+        lasts = np.minimum(self._episode_last.reshape(-1)[own], self._written[envs] - 1)
         # An episode's last slot holds no step, so its last full window of steps begins sequence_length slots earlier.
         starts = np.clip(starts, firsts, np.maximum(firsts, lasts - self.sequence_length))
         burn_in_starts = np.maximum(starts - self.burn_in, firsts)
 
         offsets = np.arange(self.sequence_length + self.lookahead)[:, None]
-        slots = np.minimum(starts + offsets, lasts) % self.buffer_size
-        acted = self._acted[envs, slots]
-        burn_in, states = None, None
+        slots = first + np.minimum(starts + offsets, lasts) % self.buffer_size
+        acted = self._acted.reshape(-1)[slots]
+        arrays = {
+            **self._observations_at(slots, env),
+            "actions": self.actions.reshape(-1)[slots],
+            "rewards": self._normalize_reward(self.rewards.reshape(-1)[slots], env),
+            "terminated": self._terminated.reshape(-1)[slots],
+            "acted": acted,
+            "weights": np.ones(len(envs), dtype=np.float32) if weights is None else weights,
+        }
         if self.burn_in:
-            before = np.minimum(burn_in_starts + np.arange(self.burn_in)[:, None], starts) % self.buffer_size
-            burn_in = BurnIn(self._observations_at(envs, before, env), torch.from_numpy(starts - burn_in_starts))
+            before = first + np.minimum(burn_in_starts + np.arange(self.burn_in)[:, None], starts) % self.buffer_size
+            arrays |= {f"before {name}": values for name, values in self._observations_at(before, env).items()}
+            arrays["lengths"] = starts - burn_in_starts
         if self._states is not None:
-            states = self._to_device(self._states[envs, burn_in_starts % self.buffer_size])
+            arrays["states"] = self._states[envs, burn_in_starts % self.buffer_size]
+        moved = to_device(arrays, self.device)
         return SequenceSamples(
-            observations=self._observations_at(envs, slots, env),
-            actions=self._to_device(self.actions[envs, slots]),
-            rewards=self._to_device(self._normalize_reward(self.rewards[envs, slots], env)),
-            terminated=self._to_device(self._terminated[envs, slots]),
-            acted=self._to_device(acted),
-            mask=self._to_device(acted[: self.sequence_length]),
-            burn_in=burn_in,
-            states=states,
-            weights=torch.ones(len(envs), device=self.device),
-            indices=envs * self.buffer_size + steps % self.buffer_size,
+            observations=self._observations_of(moved),
+            **{name: moved[name] for name in ("actions", "rewards", "terminated", "acted", "weights")},
+            mask=moved["acted"][: self.sequence_length],
+            burn_in=BurnIn(self._observations_of(moved, "before "), moved["lengths"]) if self.burn_in else None,
+            states=moved.get("states"),
+            indices=own,
         )
 
-    def _observations_at(
-        self, envs: np.ndarray, slots: np.ndarray, env: VecNormalize | None
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Observations of slots (T, B) of environments (B,), normalised where ``env`` is given."""
-        observations = {key: stored[envs, slots] for key, stored in self._observations.items()}
-        normalized = self._normalize_obs(observations.get(None, observations), env)
-        if isinstance(normalized, dict):
-            return {key: self._to_device(values) for key, values in normalized.items()}
-        return self._to_device(normalized)
+    def _observations_at(self, slots: np.ndarray, env: VecNormalize | None) -> dict[str, np.ndarray]:
+        """Observations of slots (T, B), counted over all environments, normalised where ``env`` is given.
 
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        """The array as a tensor; float64 as float32, since Apple's GPUs take no float64."""
-        return self.to_torch(array.astype(np.float32) if array.dtype == np.float64 else array, copy=False)
+        :return: parts by "observation." and their names, which `_observations_of` takes
+        """
+        observations = {
+            key: stored.reshape(-1, *stored.shape[2:]).take(slots, axis=0) for key, stored in self._observations.items()
+        }
+        normalized = self._normalize_obs(observations.get(None, observations), env)  # type: ignore[arg-type]
+        parts = normalized if isinstance(normalized, dict) else {"": normalized}
+        return {f"observation.{key}": values for key, values in parts.items()}
+
+    def _observations_of(
+        self, moved: dict[str, torch.Tensor], before: str = ""
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The observations among tensors by name, as the observation space has them."""
+        if None in self._observations:
+            return moved[f"{before}observation."]
+        return {str(key): moved[f"{before}observation.{key}"] for key in self._observations}

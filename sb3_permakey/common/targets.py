@@ -150,23 +150,27 @@ def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch
     return values.sum(dim=-1) + (slopes * (quantiles - quantiles.detach())).sum(dim=-1)
 
 
-def sequence_priorities(td_errors: torch.Tensor, mask: torch.Tensor, eta: float) -> torch.Tensor:
+def sequence_priorities(td_errors: torch.Tensor, mask: torch.Tensor | None, eta: float) -> torch.Tensor:
     """Priority of each window: eta max_t |delta_t| + (1 - eta) mean_t |delta_t| (Kapturowski et al. 2019, section 2.3).
 
     :param td_errors: (L, B)
-    :param mask: (L, B) bool, the steps that count, at least one in each window
+    :param mask: (L, B) bool, the steps that count, at least one in each window; None for windows of one step
     :param eta: share of the maximum
     :return: (B,)
     """
+    if mask is None:
+        return td_errors[0].abs()
     sizes = td_errors.abs() * mask
     return eta * sizes.amax(dim=0) + (1 - eta) * sizes.sum(dim=0) / mask.sum(dim=0)
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Mean of the values where the mask is true.
 
     :param values: any shape, finite also where they do not count
-    :param mask: bool, the same shape, true somewhere
+    :param mask: bool, the same shape, true somewhere; None for everywhere
     :return: scalar
     """
+    if mask is None:
+        return values.mean()
     return (values * mask).sum() / mask.sum()

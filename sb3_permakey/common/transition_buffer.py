@@ -10,29 +10,46 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
+from sb3_permakey.common.transfer import to_device
 
 
 class Transitions(NamedTuple):
     """A batch of B transitions over n steps, or fewer where the episode or what is stored ends before.
 
-    :param observations: (B, *observation shape), or a dict of these
+    :param both: (2, B, *observation shape), or a dict of these: the states acted in, and those after the steps
     :param actions: (B,) int64
     :param returns: (B,) float32, sum_k gamma^k r_{t+k} over those steps
     :param discounts: (B,) float32, gamma to the power of their number, 0 where the episode truly ended
-    :param next_observations: the states after them
-    :param mask: (1, B) bool, all true, as for windows of one step
     :param weights: (B,) float32, importance of each transition in the loss
     :param indices: (B,) int64, by which the buffer knows them again
     """
 
-    observations: PyTorchObs
+    both: PyTorchObs
     actions: torch.Tensor
     returns: torch.Tensor
     discounts: torch.Tensor
-    next_observations: PyTorchObs
-    mask: torch.Tensor
     weights: torch.Tensor
     indices: np.ndarray
+
+    @property
+    def mask(self) -> None:
+        """Of windows the steps to learn from: here every one."""
+        return None
+
+    @property
+    def observations(self) -> PyTorchObs:
+        """The states acted in, (B, *observation shape), or a dict of these."""
+        return self._part(0)
+
+    @property
+    def next_observations(self) -> PyTorchObs:
+        """The states after the steps."""
+        return self._part(1)
+
+    def _part(self, which: int) -> PyTorchObs:
+        if isinstance(self.both, dict):
+            return {key: values[which] for key, values in self.both.items()}
+        return self.both[which]
 
 
 class PrioritizedReplayBuffer(PrioritizedSequenceReplayBuffer):
@@ -65,28 +82,29 @@ class PrioritizedReplayBuffer(PrioritizedSequenceReplayBuffer):
         :raises ValueError: if no step is stored yet
         """
         envs, steps, weights, indices = self.draw(batch_size)
-        lasts = np.minimum(self._episode_last[envs, steps % self.buffer_size], self._written[envs] - 1)
+        first = envs * self.buffer_size
+        slots = first + steps % self.buffer_size
+        lasts = np.minimum(self._episode_last.reshape(-1)[slots], self._written[envs] - 1)
         # At least 1, since something was done in each state drawn.
         counts = np.minimum(n_steps, lasts - steps)
         offsets = np.arange(n_steps)[:, None]
-        rewards = self.rewards[envs, (steps + offsets) % self.buffer_size]
+        rewards = self.rewards.reshape(-1)[first + (steps + offsets) % self.buffer_size]
         rewards = np.where(offsets < counts, self._normalize_reward(rewards, env), 0.0)
         ends = steps + counts
-        terminated = self._terminated[envs, (ends - 1) % self.buffer_size]
+        terminated = self._terminated.reshape(-1)[first + (ends - 1) % self.buffer_size]
         discounts = np.where(terminated, 0.0, gamma**counts)
-        both = self._observations_at(envs, np.stack([steps, ends]) % self.buffer_size, env)
-        if isinstance(both, dict):
-            observations: PyTorchObs = {key: values[0] for key, values in both.items()}
-            next_observations: PyTorchObs = {key: values[1] for key, values in both.items()}
-        else:
-            observations, next_observations = both[0], both[1]
+        moved = to_device(
+            {
+                **self._observations_at(np.stack([slots, first + ends % self.buffer_size]), env),
+                "actions": self.actions.reshape(-1)[slots],
+                "returns": (gamma ** np.arange(n_steps) @ rewards).astype(np.float32),
+                "discounts": discounts.astype(np.float32),
+                "weights": weights,
+            },
+            self.device,
+        )
         return Transitions(
-            observations,
-            self._to_device(self.actions[envs, steps % self.buffer_size]),
-            self._to_device((gamma ** np.arange(n_steps) @ rewards).astype(np.float32)),
-            self._to_device(discounts.astype(np.float32)),
-            next_observations,
-            torch.ones(1, batch_size, dtype=torch.bool, device=self.device),
-            weights,
-            indices,
+            both=self._observations_of(moved),
+            **{name: moved[name] for name in ("actions", "returns", "discounts", "weights")},
+            indices=indices,
         )

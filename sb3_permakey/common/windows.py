@@ -10,7 +10,7 @@ class BurnIn(NamedTuple):
     """What comes before the windows of a batch: up to burn_in states of the same episode, padded after the last.
 
     :param observations: (burn_in, B, *observation shape), or a dict of these
-    :param lengths: (B,) int64, on the CPU: how many of them count, 0 where a window begins with its episode
+    :param lengths: (B,) int64: how many of them count, 0 where a window begins with its episode
     """
 
     observations: torch.Tensor | dict[str, torch.Tensor]
@@ -56,3 +56,20 @@ class StepErrors(NamedTuple):
     losses: torch.Tensor
     td_errors: torch.Tensor
     q_values: torch.Tensor
+
+
+class Learned(NamedTuple):
+    """What an update was like.
+
+    :param loss: scalar
+    :param grad_norm: scalar, the gradient's norm before it was clipped
+    :param td_errors: (L, B)
+    :param q_values: (L, B)
+    :param priorities: (B,), by which the windows are drawn again; None where all are drawn alike
+    """
+
+    loss: torch.Tensor
+    grad_norm: torch.Tensor
+    td_errors: torch.Tensor
+    q_values: torch.Tensor
+    priorities: torch.Tensor | None

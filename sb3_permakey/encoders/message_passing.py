@@ -27,7 +27,7 @@ def incoming_messages(receivers: Tensor, senders: Tensor, weight: Tensor, bias: 
     inputs = (receivers, senders, weight, bias)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return IncomingMessages.apply(*inputs)
-    groups = (_messages(*group, weight, bias) for group in _groups(VALUES_AT_ONCE, receivers, senders))
+    groups = (_messages(group[0], group[1], weight, bias) for group in _groups(VALUES_AT_ONCE, receivers, senders))
     return torch.cat([messages.sum(dim=2) for _, messages in groups])
 
 
@@ -37,7 +37,7 @@ class IncomingMessages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, receivers: Tensor, senders: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The sums, and what their gradients need."""
-        groups = [_messages(*group, weight, bias) for group in _groups(VALUES_AT_ONCE, receivers, senders)]
+        groups = [_messages(group[0], group[1], weight, bias) for group in _groups(VALUES_AT_ONCE, receivers, senders)]
         ctx.save_for_backward(weight, *(tensor for group in groups for tensor in group))
         return torch.cat([messages.sum(dim=2) for _, messages in groups])
 

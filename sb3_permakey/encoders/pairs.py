@@ -75,7 +75,7 @@ class KeypointPairs(BaseFeaturesExtractor):
         :return: "features" and perhaps "image" as they are, and "prepared" (B, K, other numbers of a node)
         """
         rest = [with_waves(observations["keypoints"], self.position_frequencies), *rest_of(observations)]
-        kept = {name: observations[name] for name in ("features", "image") if name in observations}
+        kept = {name: part for name, part in observations.items() if name in ("features", "image")}
         return {**kept, "prepared": torch.cat(rest, dim=-1)}
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:

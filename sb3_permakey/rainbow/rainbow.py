@@ -67,6 +67,7 @@ class Rainbow(RecurrentQLearning):
     :param sequence_length: steps to learn from in a window
     :param burn_in: steps before them that only warm the recurrent state up
     :param recurrent_state: what a window begins with: "zero", or "stored"
+    :param cuda_graph: whether updates on a GPU are replayed as one CUDA graph
     :raises ValueError: if an argument is out of its range
     """
 
@@ -126,6 +127,7 @@ class Rainbow(RecurrentQLearning):
         sequence_length: int = 8,
         burn_in: int = 0,
         recurrent_state: Literal["zero", "stored"] = "zero",
+        cuda_graph: bool = False,
     ) -> None:
         if reset_interval < 0:
             raise ValueError(f"reset_interval must be 0 or more, got {reset_interval}.")
@@ -185,6 +187,7 @@ class Rainbow(RecurrentQLearning):
             prioritized_replay=True,
             priority_alpha=priority_alpha if prioritized_replay else 0.0,
             priority_beta=priority_beta,
+            cuda_graph=cuda_graph,
         )
 
     def needed_buffer(self) -> type[SequenceReplayBuffer]:
@@ -212,13 +215,17 @@ class Rainbow(RecurrentQLearning):
         """Losses (1, B) of transitions: the distribution over returns now, and as the steps taken have it."""
         if not isinstance(windows, Transitions):
             return super()._step_errors(windows)
-        values = self.q_net.values
-        predicted = values_of(windows.actions, self.q_net.state_values(windows.observations))
+        values, count = self.q_net.values, len(windows.actions)
+        both = self.q_net.prepare_windows(windows.both)
+        before, after = both.rows(0, count), both.rows(count, 2 * count)
+        predicted = values_of(windows.actions, self.q_net.state_values(before))
         with torch.no_grad():
-            target = self.q_net_target.state_values(windows.next_observations)
-            choosing = self.q_net.values_in_use(windows.next_observations) if self.double_q else target
+            target = self.q_net_target.state_values(after)
+            choosing = self.q_net.values_in_use(after) if self.double_q else target
             outputs = values_of(values.expected(choosing).argmax(dim=-1), target)
-            places = windows.returns.unsqueeze(-1) + windows.discounts.unsqueeze(-1) * values.places(outputs)
+            places = torch.addcmul(
+                windows.returns.unsqueeze(-1), windows.discounts.unsqueeze(-1), values.places(outputs)
+            )
             targets = values.targets(places, lambda: outputs)
         losses, errors = values.losses(predicted, targets)
         expected = values.expected(predicted.detach())

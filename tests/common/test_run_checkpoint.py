@@ -214,9 +214,9 @@ from sb3_permakey import RecurrentDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
 folder = sys.argv[1]
 model = (
-    load_run(RecurrentDQN, folder, gym.make("CartPole-v1"), device=DEVICE)
+    load_run(RecurrentDQN, folder, gym.make("CartPole-v1"), device="cpu")
     if has_run(folder)
-    else RecurrentDQN("MlpLstmPolicy", gym.make("CartPole-v1"), learning_starts=10, buffer_size=20_000, device=DEVICE)
+    else RecurrentDQN("MlpLstmPolicy", gym.make("CartPole-v1"), learning_starts=10, buffer_size=20_000, device="cpu")
 )
 print("from", model.num_timesteps, flush=True)
 model.learn(1_000_000 - model.num_timesteps, RunCheckpoint(folder, 20), reset_num_timesteps=False)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MovingSquare
+from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -18,10 +19,11 @@ from sb3_permakey import PermaKeyObservation, Rainbow, RecurrentDQN
 from sb3_permakey.common.presets import BBF, RAINBOW, RAINBOW_PEAKS
 from sb3_permakey.common.run_checkpoint import load_run, save_run
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer
-from sb3_permakey.common.value_heads import CategoricalValues, QuantileValues, ScalarValues
+from sb3_permakey.common.value_heads import CategoricalValues, QuantileValues, ScalarValues, project
+from sb3_permakey.encoders import pairs
 from sb3_permakey.play.saved_agents import load_agent
 
-SMALL = {"learning_starts": 20, "buffer_size": 300, "batch_size": 8, "device": "cpu", "seed": 0}
+SMALL = {"learning_starts": 20, "buffer_size": 300, "batch_size": 8, "device": DEVICE, "seed": 0}
 NET = {"policy_kwargs": {"net_arch": [16]}}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,8 +38,8 @@ def parameters(model):
 
 
 def test_defaults_are_those_of_bbf():
-    model = Rainbow("MlpPolicy", "CartPole-v1", device="cpu")
-    again = Rainbow("MlpPolicy", "CartPole-v1", device="cpu", **BBF)
+    model = Rainbow("MlpPolicy", "CartPole-v1", device=DEVICE)
+    again = Rainbow("MlpPolicy", "CartPole-v1", device=DEVICE, **BBF)
     for name in ("learning_rate", "batch_size", "n_steps_annealed", "gamma_annealed", "reset_interval", "last_reset"):
         assert getattr(model, name) == getattr(again, name)
     assert model.policy_kwargs == again.policy_kwargs
@@ -63,7 +65,7 @@ def test_dropout_does_not_choose_the_actions_whose_values_are_learned_from():
 
 @pytest.mark.parametrize("preset", [RAINBOW, RAINBOW_PEAKS])
 def test_presets_are_taken(preset):
-    Rainbow("MlpPolicy", "CartPole-v1", device="cpu", **{**preset, "buffer_size": 1000})
+    Rainbow("MlpPolicy", "CartPole-v1", device=DEVICE, **{**preset, "buffer_size": 1000})
 
 
 @pytest.mark.parametrize(("value_head", "kind"), [("scalar", ScalarValues), ("quantile", QuantileValues)])
@@ -210,7 +212,7 @@ def test_a_run_goes_on_in_the_middle_of_an_annealing(options, tmp_path):
     settings = {"n_steps": (4, 1, 100), "gamma": (0.9, 0.99, 100), "reset_interval": 50, **options}
     model = make_model(make_vec_env("CartPole-v1", 1, seed=0), **settings).learn(60)
     save_run(model, tmp_path)
-    loaded = load_run(Rainbow, tmp_path, make_vec_env("CartPole-v1", 1), device="cpu")
+    loaded = load_run(Rainbow, tmp_path, make_vec_env("CartPole-v1", 1), device=DEVICE)
     assert (loaded._n_updates, loaded._updates_at_reset) == (80, 50)
     assert loaded.replay_buffer.lookahead == 4
     loaded.set_logger(model.logger)
@@ -252,15 +254,58 @@ def test_habits_of_sb3_for_all_policies(policy, checkpoint, tmp_path):
     score, _ = evaluate_policy(model, model.env, n_eval_episodes=2, warn=False)
     assert np.isfinite(score)
     model.save(tmp_path / "agent")
-    loaded = Rainbow.load(tmp_path / "agent", env=make(), device="cpu")
+    loaded = Rainbow.load(tmp_path / "agent", env=make(), device=DEVICE)
     obs = model.env.reset()
-    for one in (loaded, load_agent(tmp_path / "agent.zip", device="cpu")):
+    for one in (loaded, load_agent(tmp_path / "agent.zip", device=DEVICE)):
         assert isinstance(one, Rainbow)
         actions, state = one.predict(obs, deterministic=True)
         assert np.array_equal(actions, model.predict(obs, deterministic=True)[0])
         assert np.array_equal(one.predict(obs, state, np.zeros(1, bool), deterministic=True)[0], actions)
     loaded.learn(30, reset_num_timesteps=False)
     assert loaded._n_updates > model._n_updates
+
+
+def plain_update(model, batch):
+    """An update written down step by step: a pass for each network and state, torch's clipping and its optimizer."""
+    net, target, values = model.q_net, model.q_net_target, model.q_net.values
+    rows = torch.arange(len(batch.actions))
+    predicted = net.head(net.features_extractor(batch.observations))[rows, batch.actions]
+    with torch.no_grad():
+        following = target.head(target.features_extractor(batch.next_observations))
+        best = values.expected(net.head(net.features_extractor(batch.next_observations))).argmax(dim=1)
+        outputs = following[rows, best]
+        places = batch.returns[:, None] + batch.discounts[:, None] * values.support
+        targets = project(places, outputs.softmax(dim=-1), values.v_min, values.v_max)
+    losses = -(targets * predicted.log_softmax(dim=-1)).sum(dim=-1)
+    model.policy.optimizer.zero_grad()
+    (losses * batch.weights).mean().backward()
+    nn.utils.clip_grad_norm_(net.parameters(), model.max_grad_norm)
+    model.policy.optimizer.step()
+    with torch.no_grad():
+        for online, moving in zip(net.parameters(), target.parameters(), strict=True):
+            moving += model.tau * (online - moving)
+    model.replay_buffer.update_priorities(batch.indices, losses.detach().cpu().numpy())
+
+
+def test_updates_are_those_written_down_step_by_step(checkpoint, monkeypatch):
+    """A hundred of them, with the gradient clipped in some, to rounding."""
+
+    def made():
+        env = PermaKeyObservation(MovingSquare(), checkpoint, readout="peaks", history=2)
+        return Rainbow("PermaKeyPolicy", env, **SMALL, n_steps=3, gamma=0.9, max_grad_norm=0.5).learn(40)
+
+    model, plain = made(), made()
+    assert torch.equal(parameters(model), parameters(plain))
+    before = parameters(plain)
+    np.random.seed(1)
+    model.train(100, 8)
+    np.random.seed(1)
+    plain.policy.set_training_mode(True)
+    monkeypatch.setattr(pairs, "mean_messages", lambda r, s: (r.unsqueeze(2) + s.unsqueeze(1)).relu().mean(dim=2))
+    for _ in range(100):
+        plain_update(plain, plain.replay_buffer.sample_transitions(8, 3, 0.9))
+    moved = (parameters(plain) - before).abs().max()
+    assert (parameters(model) - parameters(plain)).abs().max() < 1e-3 * moved
 
 
 def test_epsilon_0_plays_greedily_in_training():

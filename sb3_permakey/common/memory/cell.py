@@ -61,7 +61,8 @@ class MemoryCell(nn.Module):
         :param inputs: (T, B, inputs)
         :param states: before the windows, (layers, B, units) each; None for the initial ones
         :param episode_starts: (T, B) bool, where the state before the step is the initial one; None for nowhere
-        :param lengths: (B,) int64, on the CPU: how many of the first steps count, 1 to T, as in a burn-in; None for all
+        :param lengths: (B,) int64, where the inputs are: how many of the first steps count, 1 to T, as in a burn-in;
+            None for all
         :return: (T, B, outputs), of any value where steps do not count, and the states after the last that does
         """
 

@@ -62,4 +62,4 @@ class MinGRU(MemoryCell):
 
 def _at(values: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """Values (B, units) of (T, B, units) at times (B,)."""
-    return values[times.to(values.device), torch.arange(values.shape[1], device=values.device)]
+    return values[times, torch.arange(values.shape[1], device=values.device)]

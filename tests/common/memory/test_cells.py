@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from counting_env import SMALL, make_vec_env
+from device_option import DEVICE
 
 from sb3_permakey import Rainbow, RecurrentDQN
 from sb3_permakey.common.memory import MEMORY_CELLS, GRUMemory, LSTMMemory, MinGRU, NoMemory, memory_cell
@@ -145,7 +146,7 @@ def test_agents_take_a_cell_by_name_and_class(agent, memory, tmp_path):
     assert isinstance(model.q_net.rnn, MinGRU)
     assert model._n_updates > 3
     model.save(tmp_path / "model")
-    loaded = agent.load(tmp_path / "model", device="cpu")
+    loaded = agent.load(tmp_path / "model", device=DEVICE)
     obs = model.env.reset()
     assert np.array_equal(model.predict(obs, deterministic=True)[1][0], loaded.predict(obs, deterministic=True)[1][0])
 
@@ -169,3 +170,16 @@ def test_stored_states_need_a_memory():
         RecurrentDQN(
             "MlpLstmPolicy", make_vec_env(1), **{**SMALL, "policy_kwargs": policy, "recurrent_state": "stored"}
         )
+
+
+@pytest.mark.parametrize("kind", [LSTMMemory, GRUMemory])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_steps_that_do_not_count_change_nothing_without_packing_too(kind, layers):
+    """As a GPU does it, so that no shape depends on lengths."""
+    cell = make(kind, layers)
+    inputs, lengths, states = torch.randn(STEPS, WINDOWS, 3), torch.tensor(LENGTHS), states_of(cell)
+    expected, after = cell.window(inputs, states, lengths=lengths)
+    outputs, found = cell.padded(inputs, states, lengths)
+    torch.testing.assert_close(found, after)
+    counts = (torch.arange(STEPS).unsqueeze(1) < lengths).unsqueeze(-1)
+    torch.testing.assert_close(outputs * counts, expected * counts)
