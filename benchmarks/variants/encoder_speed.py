@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,8 +135,8 @@ def titles(timed: dict[str, Any] | None) -> list[str]:
 
 
 def cells(timed: dict[str, Any] | None, name: str) -> list[str]:
-    """A row's milliseconds, of the fastest turn."""
+    """A row's milliseconds, of the median turn."""
     if not timed:
         return []
     turns = timed["ms"].get(name)
-    return [f"{min(turns[str(count)]):.1f}" if turns else "-" for count in COUNTS]
+    return [f"{statistics.median(turns[str(count)]):.1f}" if turns else "-" for count in COUNTS]
