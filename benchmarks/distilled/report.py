@@ -31,6 +31,10 @@ SCHEMAS = (
             "explained_variance": dict,
         },
     ),
+    ResultSchema(
+        "distilled_speed.json",
+        {"rows": list, "threads": int, "matrix_product_gflops": dict, "copy_gbytes_per_s": float},
+    ),
 )
 FRAMES = {"clean": "clean", "both": "with bars"}
 READINGS = {"peaks": "peaks", "contrast": "peaks of the contrast", "steady": "steady peaks"}
@@ -44,6 +48,8 @@ class ReportConfig:
     """Where the JSON files are."""
     out: Path = Path("benchmarks/results/distilled.md")
     """Markdown file to write."""
+    speed: Path = Path("benchmarks/results/distilled_speed.json")
+    """What `benchmarks.speed detectors` measured of them."""
 
 
 def value(scores: dict[str, Any], name: str) -> float | None:
@@ -79,7 +85,27 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def report(results: list[dict[str, Any]]) -> str:
+def speed_table(speed: dict[str, Any]) -> list[str]:
+    """Milliseconds a frame of each detector: measured, the best of all rounds, and the floors of each."""
+    titles = ["game", "detector", "frames in a call", "ms a frame", "best", "arithmetic", "bytes"]
+    return table(
+        titles,
+        [
+            [
+                row["game"],
+                f"{row['detector']}, {row['precision']}",
+                str(row["batch_size"]),
+                f"{1000 / row['frames_per_s']:.2f}",
+                f"{1000 / row['best_frames_per_s']:.2f}",
+                f"{row['arithmetic_ms']:.2f}",
+                f"{row['traffic_ms']:.2f}",
+            ]
+            for row in speed["rows"]
+        ],
+    )
+
+
+def report(results: list[dict[str, Any]], speed: dict[str, Any] | None) -> str:
     """The whole document."""
     titles = ["teacher", "frames", "reading", "F1", "precision", "recall", "tracking", "motion error, px", "features"]
     minutes = [result["training"]["minutes"] for result in results]
@@ -93,13 +119,17 @@ def report(results: list[dict[str, Any]]) -> str:
         ]
         if results
         else None,
+        speed=[*speed_table(speed), "", f"{speed['threads']} thread of {speed['machine']['cpu']}: `{speed['command']}`"]
+        if speed
+        else None,
     )
 
 
 def write_report(config: ReportConfig) -> None:
     """Write the table."""
     results = [json.loads(path.read_text()) for path in sorted(config.results.glob("*.json"))]
-    write_atomically(config.out, report(results).encode())
+    speed = json.loads(config.speed.read_text()) if config.speed.exists() else None
+    write_atomically(config.out, report(results, speed).encode())
     print(config.out)
 
 

@@ -202,7 +202,13 @@ def main(benchmark: DistilledBenchmark) -> None:
     for game in dict.fromkeys(run.game for run in todo):
         collect(CollectConfig(game=game, out=benchmark.frames_folder / game.lower(), frames=benchmark.frames))
     print_outcomes(benchmark.pool.run(partial(do_run, benchmark=benchmark), todo), lambda run: run.name)
-    write_report(ReportConfig(benchmark.results, benchmark.results.with_suffix(".md")))
+    write_report(
+        ReportConfig(
+            benchmark.results,
+            benchmark.results.with_suffix(".md"),
+            benchmark.results.with_name(f"{benchmark.results.name}_speed.json"),
+        )
+    )
 
 
 def command() -> None:

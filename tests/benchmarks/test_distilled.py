@@ -47,9 +47,24 @@ def test_rows_set_students_beside_their_teachers(tmp_path):
     peaks, contrast = rows(RESULT)
     assert peaks == ["mspacman", "clean", "peaks", *["0.80 / 0.75"] * 4, "1.50 / 1.50", "0.93"]
     assert contrast[-2:] == ["- / -", ""]
-    (tmp_path / "a.json").write_text(json.dumps(RESULT))
-    write_report(ReportConfig(tmp_path, tmp_path / "a.md"))
-    assert "| mspacman | clean | peaks | 0.80 / 0.75 |" in (tmp_path / "a.md").read_text()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text(json.dumps(RESULT))
+    speed = {
+        "game": "mspacman",
+        "detector": "distilled, peaks",
+        "precision": "float32",
+        "batch_size": 32,
+        "frames_per_s": 800.0,
+        "best_frames_per_s": 1000.0,
+        "arithmetic_ms": 0.25,
+        "traffic_ms": 0.125,
+    }
+    found = {"rows": [speed], "threads": 1, "machine": {"cpu": "a processor"}, "command": "python -m benchmarks.speed"}
+    (tmp_path / "speed.json").write_text(json.dumps(found))
+    write_report(ReportConfig(tmp_path / "results", tmp_path / "a.md", tmp_path / "speed.json"))
+    text = (tmp_path / "a.md").read_text()
+    assert "| mspacman | clean | peaks | 0.80 / 0.75 |" in text
+    assert "| mspacman | distilled, peaks, float32 | 32 | 1.25 | 1.00 | 0.25 | 0.12 |" in text
 
 
 def test_the_command_line_makes_the_same_student():
