@@ -1,4 +1,4 @@
-"""A small network that says directly what a trained PermaKey, its teacher, finds: a keypoint detector in a millisecond.
+"""A small network that says directly what a trained PermaKey, its teacher, finds: keypoints in a millisecond or two.
 
 What an LSPN says of a patch is a function of a few pixels around it, and so are the features. A few convolutions, at
 half the images' size, learn that function from the teacher's outputs, without predicting a patch's hundreds of values

@@ -74,7 +74,7 @@ class DistilConfig:
     most_frames: int = 4_000
     """Frames to learn from at most, an even selection; the teacher looks at each once."""
     filters: tuple[int, ...] = DistilledConfig.filters
-    """Channels of the convolutions, at least two; these make a detector of about a millisecond."""
+    """Channels of the convolutions, at least two; these make a detector of a millisecond or two."""
     units: int = DistilledConfig.units
     """Units of each cell, of which errors and features are linear functions."""
     max_steps: int = 3_000
