@@ -19,6 +19,7 @@ from benchmarks.release.report import demo_table
 from benchmarks.speed.agents import table as speed_table
 from benchmarks.speed.report import report as throughput_report
 from benchmarks.speed.report import short_tables
+from benchmarks.speed.updates import report as updates_report
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "keypoints"
@@ -248,6 +249,11 @@ def test_throughput():
     run = result("atari100k/mspacman-permakey-gnn-paper-k7-clean-1")
     assert run["threads"] == 2
     assert f"100,000 steps of the protocol took {run['seconds']['training'] / 60:.1f} minutes" in PAGE
+
+
+def test_updates():
+    results = ROOT / "benchmarks" / "results"
+    assert updates_report(results / "updates") == (results / "updates.md").read_text()
 
 
 def test_memory_of_the_agents():
