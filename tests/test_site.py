@@ -160,3 +160,9 @@ def test_commands_can_be_typed(page):
     assert commands
     for command in commands:
         assert cli._parse(command.partition(" #")[0].split()), command
+
+
+def test_the_contents_name_each_page_once():
+    named = re.findall(r"(?m)^\s+- (?:.*: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text())
+    assert len(named) > 10
+    assert sorted(named) == sorted(set(named))
