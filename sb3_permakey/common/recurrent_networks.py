@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -177,11 +179,8 @@ class RecurrentQNetwork(BaseModel):
         dims = {name: len(space.shape or ()) for name, space in self._spaces().items()}
         parts = obs if isinstance(obs, dict) else {"": obs}
         flat = {name: part.flatten(0, part.dim() - dims[name] - 1)[:at_most] for name, part in parts.items()}
-        training = self.training
-        self.set_training_mode(False)
-        features = self.recurrent_inputs(flat if isinstance(obs, dict) else flat[""])
-        self.set_training_mode(training)
-        return features
+        with self._evaluating():
+            return self.recurrent_inputs(flat if isinstance(obs, dict) else flat[""])
 
     def _spaces(self) -> dict[str, spaces.Space]:
         space = self.observation_space
@@ -215,11 +214,17 @@ class RecurrentQNetwork(BaseModel):
     @torch.no_grad()
     def values_in_use(self, obs: PyTorchObs | Prepared) -> torch.Tensor:
         """`state_values` in evaluation mode: what is left out while learning does not choose actions."""
+        with self._evaluating():
+            return self.state_values(obs)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         training = self.training
         self.set_training_mode(False)
-        outputs = self.state_values(obs)
-        self.set_training_mode(training)
-        return outputs
+        try:
+            yield
+        finally:
+            self.set_training_mode(training)
 
     def window_values(
         self, obs: PyTorchObs | Prepared, states: States | None = None, learned_steps: int | None = None
