@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -277,8 +278,12 @@ def gif_bytes(pictures: Sequence[Image.Image], frames_per_second: float) -> byte
 def import_imageio() -> ModuleType:
     """The package that writes videos.
 
+    imageio-ffmpeg forks this process to keep Ctrl-C from ffmpeg. Linux refuses that to a process which has reserved
+    more memory than there is, as replay buffers may long before they are full; so ffmpeg is started without it.
+
     :raises ImportError: when imageio or imageio-ffmpeg is not installed
     """
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     try:
         import imageio
         import imageio_ffmpeg  # noqa: F401 - imageio finds it by itself, and tells its lack as another error

@@ -1,3 +1,8 @@
+import mmap
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from conftest import square_frames
@@ -177,3 +182,25 @@ def test_files(keypoint_model, tmp_path):
     assert Image.open(tmp_path / "all.gif").n_frames == 4
     assert (tmp_path / "all.mp4").read_bytes()[4:8] == b"ftyp"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.fixture
+def more_reserved_than_there_is():
+    """The process has reserved twice the machine's memory, none of it used, as large replay buffers do."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    reserved = [mmap.mmap(-1, memory // 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(4)]
+    yield
+    for part in reserved:
+        part.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how memory is reserved is the system's affair")
+def test_a_video_beside_large_replay_buffers(more_reserved_than_there_is, tmp_path):
+    try:
+        subprocess.run(["true"], preexec_fn=os.setpgrp, check=True)
+    except OSError:
+        pass
+    else:
+        pytest.skip("this system lets such a process fork")
+    save_mp4(tmp_path / "x.mp4", [np.zeros((84, 84, 3), np.uint8)] * 2, frames_per_second=10)
+    assert (tmp_path / "x.mp4").read_bytes()[4:8] == b"ftyp"
