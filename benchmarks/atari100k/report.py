@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.atari100k.claims import claims_section
 from benchmarks.atari100k.pictures import learning_curves, profiles_picture, scores_against_time
 from benchmarks.atari100k.tables import (
     Groups,
@@ -96,6 +97,7 @@ def report(results: Sequence[Result], trials: Sequence[Result], pictures: dict[s
         table1=table1(groups),
         table2=table2(groups),
         table3=table3(groups),
+        claims=claims_section(groups),
         all_runs=all_runs_table(groups),
         over_games=aggregate_table(groups),
         trials=trials_table(trials) if trials else "None yet.",
