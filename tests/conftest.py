@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 
 from sb3_permakey import PermaKeyObservation, RecurrentDQN
+from sb3_permakey.cli import main
 from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.envs.named import NamedEnvironment
 from sb3_permakey.envs.own import make_own_env
@@ -149,3 +150,41 @@ def save_agent(checkpoint: Path, tmp_path: Path, toys: None) -> Callable[..., Pa
         return path
 
     return save_agent
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line; its exit code, output and errors."""
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run
+
+
+@pytest.fixture
+def refused(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Runs a command line that must end with exit code 2 and one sentence, which it gives back."""
+
+    def refused(*arguments: Any) -> str:
+        code, _, errors = run(*arguments)
+        sentences = [line for line in errors.splitlines() if line.startswith("sb3-permakey: ")]
+        assert code == 2, errors
+        assert len(sentences) == 1, errors
+        assert "Traceback" not in errors
+        return sentences[0]
+
+    return refused
+
+
+@pytest.fixture
+def square_store(tmp_path: Path) -> FrameStore:
+    """A store of 60 test frames, which are no Atari game's, in a folder whose name has a space."""
+    episodes = [square_frames(60, seed) for seed in range(3)]
+    return write_store(tmp_path / "my frames", episodes, (0.4, 0.3, 0.3), {"game": "Square", "preprocessing": None})

@@ -3,14 +3,12 @@
 import json
 import re
 import shlex
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sb3_permakey.cli import main
 from sb3_permakey.envs.own import make_own_env
 from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints.checkpoint import checkpoint_metadata
@@ -40,23 +38,15 @@ MORE = {
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def printed(run, toys, tmp_path, monkeypatch):
     """Runs a command line in an empty folder; its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(ROOT / "examples"), str(ROOT / "tests/toys"), *sys.path])
 
-    def run(*arguments) -> tuple[int, str]:
-        try:
-            main([str(argument) for argument in arguments])
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        output, errors = capsys.readouterr()
+    def printed(*arguments) -> tuple[int, str]:
+        code, output, errors = run(*arguments)
         return code, output + errors
 
-    yield run
-    for name in ("catching", "catching_otherwise"):
-        sys.modules.pop(name, None)
+    return printed
 
 
 def commands_of_the_guide() -> list[list[str]]:
@@ -69,10 +59,10 @@ def commands_of_the_guide() -> list[list[str]]:
     ]
 
 
-def test_the_guides_whole_way(run):
+def test_the_guides_whole_way(printed):
     outputs = {}
     for name, *flags in commands_of_the_guide():
-        code, outputs[name] = run(name, *flags, *MORE.get(name, ()))
+        code, outputs[name] = printed(name, *flags, *MORE.get(name, ()))
         assert code == 0, outputs[name]
     assert list(outputs) == ["collect", "pretrain", "show", "train", "evaluate"]
     store = FrameStore("frames")
@@ -102,24 +92,24 @@ def test_the_guides_whole_way(run):
     # What does not fit is told, in one sentence.
     train = commands_of_the_guide()[3]
     other = [part.replace(ENV, "catching:make_env") for part in train]
-    code, output = run(*other, *SHORT, *QUIET, "--steps", 36)
+    code, output = printed(*other, *SHORT, *QUIET, "--steps", 36)
     assert code == 2
     assert f"holds a run with other settings (env {ENV}, not catching:make_env" in output
     flags = ("--agent", "agent/best_model.zip", "--checkpoint", "ball.safetensors", "--seeds", 3)
     with pytest.warns(UserWarning, match=f"best_model.zip learned in {ENV}, not in catching_otherwise:make_gray"):
-        code, output = run("evaluate", "--env", "catching_otherwise:make_gray", *flags, "--out", "other.json")
+        code, output = printed("evaluate", "--env", "catching_otherwise:make_gray", *flags, "--out", "other.json")
     assert code == 0, output
-    code, output = run("evaluate", "--game", "Seaquest", *flags, "--out", "third.json")
+    code, output = printed("evaluate", "--game", "Seaquest", *flags, "--out", "third.json")
     assert code == 2
     assert f"plays with actions Discrete(3) and learned in {ENV}, but Seaquest has Discrete(18)" in output
     # More steps of the same run.
-    code, output = run(*train, *SHORT, *QUIET, "--steps", 36)
+    code, output = printed(*train, *SHORT, *QUIET, "--steps", 36)
     assert code == 0, output
     assert load_agent("agent/final_model.zip").num_timesteps == 36
 
 
 @pytest.mark.parametrize("name", ["catching:make_env", "catching_otherwise:make_gray", ENV])
-def test_collection_training_validation_and_evaluation_see_the_same_frames(run, monkeypatch, tmp_path, name):
+def test_collection_training_validation_and_evaluation_see_the_same_frames(printed, monkeypatch, tmp_path, name):
     expected = make_own_env(name).reset(seed=7)[0]
 
     def seeded(*args, **settings):
@@ -143,31 +133,31 @@ def test_collection_training_validation_and_evaluation_see_the_same_frames(run, 
         np.testing.assert_array_equal(envs.reset()[0].transpose(1, 2, 0), expected)
 
 
-def test_random_play_takes_any_actions_and_agents_discrete_ones(run, tmp_path):
+def test_random_play_takes_any_actions_and_agents_discrete_ones(printed, tmp_path):
     store = collect(CollectConfig(env="catching_otherwise:make_continuous", frames=40, out=tmp_path / "frames"))
     assert len(np.unique(np.concatenate(list(store.splits.values())), axis=0)) > 20
     again = collect(CollectConfig(env="catching_otherwise:make_continuous", frames=40, out=tmp_path / "again"))
     np.testing.assert_array_equal(store.splits["train"], again.splits["train"])
-    code, output = run("train", "--env", "catching_otherwise:make_continuous", "--out", "agent")
+    code, output = printed("train", "--env", "catching_otherwise:make_continuous", "--out", "agent")
     assert code == 2
     assert "catching_otherwise:make_continuous has continuous actions Box(-1.0, 1.0, (1,), float32): agents" in output
     assert not Path("agent").exists()
 
 
 @pytest.mark.parametrize("command", ["collect", "train", "evaluate"])
-def test_game_or_env(run, command):
+def test_game_or_env(printed, command):
     flags = ("--out", "x", *(("--agent", "a.zip") if command == "evaluate" else ()))
-    assert run(command, *flags) == (2, "sb3-permakey: give one of game, env, not none\n")
+    assert printed(command, *flags) == (2, "sb3-permakey: give one of game, env, not none\n")
     given = ("--game", "Pong", "--env", ENV)
-    assert run(command, *flags, *given) == (2, "sb3-permakey: give one of game, env, not game and env\n")
+    assert printed(command, *flags, *given) == (2, "sb3-permakey: give one of game, env, not game and env\n")
 
 
-def test_pretrain_collects_of_an_env(run):
+def test_pretrain_collects_of_an_env(printed):
     flags = ("--collect-frames", 40, "--batch-size", 4, "--max-steps", 1, "--num-keypoints", 3)
-    code, output = run("pretrain", "--env", "catching:make_env", "--out", "k.safetensors", *flags)
+    code, output = printed("pretrain", "--env", "catching:make_env", "--out", "k.safetensors", *flags)
     assert code == 0, output
     assert FrameStore("k.frames").env == "catching:make_env"
-    code, output = run("collect", "--env", "catching:make_env", "--policy", "minari:atari/x-v0", "--out", "f")
+    code, output = printed("collect", "--env", "catching:make_env", "--policy", "minari:atari/x-v0", "--out", "f")
     assert (code, output) == (2, "sb3-permakey: recordings are of Atari games, not of an env\n")
-    code, output = run("train", "--game", "Pong", "--reward-scale", 2, "--out", "agent")
+    code, output = printed("train", "--game", "Pong", "--reward-scale", 2, "--out", "agent")
     assert (code, output) == (2, "sb3-permakey: reward_scale is of an env: a game's rewards are clipped\n")
