@@ -13,9 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
-from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
-from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
 
 if TYPE_CHECKING:
@@ -123,35 +121,6 @@ def updates_between_targets(agent: RecurrentQLearning) -> int:
             f'is not -1: give it as (number, "update"), got {interval}.'
         )
     return max(round(number * agent.gradient_steps / (agent.train_freq.frequency * agent.n_envs)), 1)
-
-
-def misfit(buffer: Any, agent: RecurrentQLearning) -> str:
-    """What keeps an agent from learning from a replay buffer; "" if nothing does.
-
-    :param buffer: the replay buffer
-    :param agent: with all its arguments, its network and its replay_buffer_class
-    """
-    if not isinstance(buffer, SequenceReplayBuffer):
-        return f"it is a {type(buffer).__name__}, not a SequenceReplayBuffer"
-    if buffer.n_envs != agent.n_envs:
-        return f"it is for {buffer.n_envs} environments, not {agent.n_envs}"
-    for name in ("observation_space", "action_space"):
-        if getattr(buffer, name) != getattr(agent, name):
-            return f"its {name} is {getattr(buffer, name)}, not {getattr(agent, name)}"
-    needed = agent.needed_buffer()
-    if not isinstance(buffer, needed):
-        return f"it is a {type(buffer).__name__}, needed is a {needed.__name__}"
-    assert agent.replay_buffer_class is not None
-    draws_by_priority = issubclass(agent.replay_buffer_class, PrioritizedSequenceReplayBuffer)
-    if isinstance(buffer, PrioritizedSequenceReplayBuffer) and not draws_by_priority:
-        return "it has priorities, and the agent draws uniformly (prioritized_replay=False)"
-    if agent.recurrent_state == "stored" and buffer.state_shape != agent.q_net.rnn.state_shape:
-        held = "it has no recurrent states" if buffer.state_shape is None else f"its states are {buffer.state_shape}"
-        return f'{held}, needed are {agent.q_net.rnn.state_shape} (recurrent_state="stored")'
-    window = agent.sequence_length + agent.n_steps
-    if buffer.buffer_size < window:
-        return f"it has {buffer.buffer_size} places an environment, a window needs {window} (sequence_length + n_steps)"
-    return ""
 
 
 def policy_named(name: str, agent: str, aliases: Mapping[str, type[BasePolicy]]) -> type[BasePolicy]:

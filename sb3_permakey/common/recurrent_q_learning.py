@@ -12,11 +12,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
 
+from sb3_permakey.common.agents_buffer import make_buffer, misfit, place_observations
 from sb3_permakey.common.arguments import (
     FORMAT,
     TargetUpdateInterval,
     check_arguments,
-    misfit,
     policy_named,
     updates_between_targets,
 )
@@ -94,6 +94,9 @@ class RecurrentQLearning(RecurrentActing):
         2018); lets rewards of any size do without clipping
     :param cuda_graph: whether updates on a GPU are replayed as one CUDA graph, for which a features extractor of your
         own must not look at values on the host; without effect on a CPU
+    :param replay_device: where replay keeps observations: "cpu", in the host's memory; "cuda", on the GPU that learns,
+        so that those of a batch need not be copied there; "auto", there if they take no more than half of its free
+        memory. Where a CPU learns, always in the host's memory
     :raises ValueError: if an argument is out of its range
     """
 
@@ -102,6 +105,7 @@ class RecurrentQLearning(RecurrentActing):
     _format = 1
     # Of agents that an older version saved.
     cuda_graph = False
+    replay_device: torch.device | str = "cpu"
     _captured: CapturedUpdate[Learned] | None = None
     # By which a saved agent is loaded again without naming its class; see `saved_agents.load_agent`.
     _agent_class: str
@@ -145,6 +149,7 @@ class RecurrentQLearning(RecurrentActing):
         priority_eta: float = 0.9,
         value_rescaling: bool = False,
         cuda_graph: bool = False,
+        replay_device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(
             policy,
@@ -187,6 +192,7 @@ class RecurrentQLearning(RecurrentActing):
         self.priority_eta = priority_eta
         self.value_rescaling = value_rescaling
         self.cuda_graph = cuda_graph
+        self.replay_device = replay_device
         # As load does, which then puts a saved agent's arguments in their places.
         self._loads = not _init_setup_model
         if _init_setup_model:
@@ -200,31 +206,7 @@ class RecurrentQLearning(RecurrentActing):
         self._agent_class = f"{type(self).__module__}:{type(self).__qualname__}"
         self._convert_train_freq()
         check_arguments(self)
-        smallest = self.n_envs * (self.sequence_length + self._lookahead)
-        needed = self.needed_buffer()
-        self.replay_buffer_class = self.replay_buffer_class or needed
-        if not issubclass(self.replay_buffer_class, needed):
-            raise ValueError(
-                f"{type(self).__name__} needs a replay_buffer_class that is a {needed.__name__}, "
-                f"got {self.replay_buffer_class.__name__}."
-            )
-        priorities: dict[str, Any] = {}
-        if self.prioritized_replay:
-            priorities = {"alpha": self.priority_alpha, "beta": self.priority_beta}
-        self.replay_buffer = self.replay_buffer_class(
-            # An agent that is loaded to play may come with buffer_size=1.
-            max(self.buffer_size, smallest) if self._loads else self.buffer_size,
-            self.observation_space,
-            self.action_space,
-            device=self.device,
-            n_envs=self.n_envs,
-            optimize_memory_usage=self.optimize_memory_usage,
-            sequence_length=self.sequence_length,
-            lookahead=self._lookahead,
-            burn_in=self.burn_in,
-            **priorities,
-            **self.replay_buffer_kwargs,
-        )
+        self.replay_buffer = make_buffer(self, self._lookahead)
         with warnings.catch_warnings():
             # That a buffer of another class than SB3's gets no n_steps; this one just got it.
             warnings.filterwarnings("ignore", r"`n_steps=\d+` is ignored")
@@ -377,6 +359,7 @@ class RecurrentQLearning(RecurrentActing):
             loaded.forget_states()
         if truncate_last_traj:
             loaded.close_episodes()
+        place_observations(loaded, self)
         self.replay_buffer = loaded
         self.buffer_size = loaded.n_envs * loaded.buffer_size
 

@@ -9,6 +9,13 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_permakey.common.kept_observations import (
+    HostObservations,
+    KeptObservations,
+    empty_rings,
+    in_own_shapes,
+    kept_observations,
+)
 from sb3_permakey.common.transfer import to_device
 from sb3_permakey.common.windows import BurnIn, SequenceSamples
 
@@ -82,14 +89,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.burn_in = burn_in
 
         ring = (n_envs, self.buffer_size)
-        self._observations: dict[str | None, np.ndarray]
-        if isinstance(observation_space, spaces.Dict):
-            self._observations = {
-                key: np.zeros(ring + self.obs_shape[key], dtype=space.dtype)  # type: ignore[call-overload]
-                for key, space in observation_space.spaces.items()
-            }
-        else:
-            self._observations = {None: np.zeros(ring + self.obs_shape, dtype=observation_space.dtype)}
+        self._observations: KeptObservations = HostObservations(empty_rings(observation_space, ring))
         self.actions = np.zeros(ring, dtype=np.int64)
         self.rewards = np.zeros(ring, dtype=np.float32)
         self._terminated = np.zeros(ring, dtype=bool)
@@ -102,6 +102,16 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._running_first = np.full(n_envs, _NONE)
         # Recurrent states before each slot's observation; None where they are not stored.
         self._states: np.ndarray | None = None
+
+    def keep_observations(self, replay_device: torch.device | str, normalized: bool = False) -> None:
+        """Keep observations, those stored too, in the host's memory or on the device where batches go.
+
+        :param replay_device: "cpu", "auto" or that device, as `kept_observations` takes it
+        :param normalized: whether batches will be asked for with a VecNormalize that normalises observations
+        :raises ValueError: if it is none of these, or they do not fit there
+        """
+        arrays, newest = self._observations.arrays(), self._newest_slots
+        self._observations = kept_observations(arrays, newest, replay_device, self.device, normalized)
 
     def store_states(self, initial: np.ndarray) -> None:
         """Keep the recurrent state of every slot; to be called before the first step is stored.
@@ -223,7 +233,8 @@ class SequenceReplayBuffer(ReplayBuffer):
                 f"The stored replay buffer has {contents.get('slots')} slots of {sorted(contents)}; "
                 f"expected are {self.buffer_size} of {sorted(own)}."
             )
-        for name, ring in self._rings().items():
+        rings = self._rings()
+        for name, ring in rings.items():
             if contents[name].shape != shapes[name]:
                 raise ValueError(
                     f"The stored replay buffer's {name} are {contents[name].shape}; expected are {shapes[name]}."
@@ -231,10 +242,18 @@ class SequenceReplayBuffer(ReplayBuffer):
             ring[:, :filled] = contents[name]
         self._written[:] = contents["written"]
         self._running_first[:] = contents["running_first"]
+        self._observations.put({key: rings[_named(key)] for key in self._observations.arrays()}, self._newest_slots)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is pickled: observations as arrays, wherever they are kept."""
+        return {**self.__dict__, "_observations": self._observations.arrays()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _observations=HostObservations(state["_observations"]))
 
     def _rings(self) -> dict[str, np.ndarray]:
         """All arrays with a slot axis, (n_envs, buffer_size, ...), by name."""
-        observations = {f"observation.{key or ''}": array for key, array in self._observations.items()}
+        observations = {_named(key): array for key, array in self._observations.arrays().items()}
         states = {} if self._states is None else {"states": self._states}
         return {
             **observations,
@@ -246,6 +265,11 @@ class SequenceReplayBuffer(ReplayBuffer):
             "episode_first": self._episode_first,
             "episode_last": self._episode_last,
         }
+
+    @property
+    def _newest_slots(self) -> np.ndarray:
+        """(n_envs,) slots written last, counted over all environments."""
+        return np.arange(self.n_envs) * self.buffer_size + (self._written - 1) % self.buffer_size
 
     @property
     def _oldest(self) -> np.ndarray:
@@ -266,8 +290,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param states: recurrent states of all environments before they see these; None for an episode's start
         """
         slots = self._written[envs] % self.buffer_size
-        for key, stored in self._observations.items():
-            stored[envs, slots] = self._in_own_shape(key, obs)[envs]
+        parts = {key: part[envs] for key, part in in_own_shapes(obs, self.obs_shape, self.n_envs).items()}
+        self._observations.write(envs * self.buffer_size + slots, parts)
         self.actions[envs, slots] = 0
         self.rewards[envs, slots] = 0.0
         self._terminated[envs, slots] = False
@@ -278,32 +302,17 @@ class SequenceReplayBuffer(ReplayBuffer):
         self._episode_last[envs, slots] = _RUNNING
         self._written[envs] += 1
 
-    def _in_own_shape(self, key: str | None, obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
-        """One part of the observations of all environments, (n_envs, *shape in the ring).
-
-        :raises ValueError: if they have another shape
-        """
-        values = np.asarray(obs if key is None else obs[key])
-        shape = (self.n_envs, *self._observations[key].shape[2:])
-        # Discrete observations come without the axis that SB3 stores them with.
-        if [size for size in values.shape if size != 1] != [size for size in shape if size != 1]:
-            name = "observations" if key is None else f"observations {key!r}"
-            raise ValueError(f"The {name} must have the shape {shape} (environments first), got {values.shape}.")
-        return values.reshape(shape)
-
     def _close_where_others_follow(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
         """End the running episodes whose newest state these observations of all environments are not."""
         envs = np.flatnonzero(self._running_first != _NONE)
         if not len(envs):
             return
-        follows = np.ones(len(envs), dtype=bool)
-        for key, stored in self._observations.items():
-            newest = stored[envs, (self._written[envs] - 1) % self.buffer_size].reshape(len(envs), -1)
-            given = self._in_own_shape(key, obs)[envs].astype(stored.dtype, copy=False).reshape(len(envs), -1)
-            same = newest == given
-            if np.issubdtype(stored.dtype, np.floating):
-                same |= np.isnan(newest) & np.isnan(given)
-            follows &= same.all(axis=1)
+        follows, given = np.ones(len(envs), dtype=bool), in_own_shapes(obs, self.obs_shape, self.n_envs)
+        for key, newest in self._observations.newest(self._newest_slots[envs]).items():
+            same = newest == given[key][envs].astype(newest.dtype, copy=False)
+            if np.issubdtype(newest.dtype, np.floating):
+                same |= np.isnan(newest) & np.isnan(given[key][envs])
+            follows &= same.reshape(len(envs), -1).all(axis=1)
         if not follows.all():
             self._close(envs[~follows])
             warnings.warn(
@@ -356,7 +365,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         slots = first + np.minimum(starts + offsets, lasts) % self.buffer_size
         acted = self._acted.reshape(-1)[slots]
         arrays = {
-            **self._observations_at(slots, env),
+            **self._observations.asked(slots, env),
             "actions": self.actions.reshape(-1)[slots],
             "rewards": self._normalize_reward(self.rewards.reshape(-1)[slots], env),
             "terminated": self._terminated.reshape(-1)[slots],
@@ -365,36 +374,21 @@ class SequenceReplayBuffer(ReplayBuffer):
         }
         if self.burn_in:
             before = first + np.minimum(burn_in_starts + np.arange(self.burn_in)[:, None], starts) % self.buffer_size
-            arrays |= {f"before {name}": values for name, values in self._observations_at(before, env).items()}
+            arrays |= self._observations.asked(before, env, "before ")
             arrays["lengths"] = starts - burn_in_starts
         if self._states is not None:
             arrays["states"] = self._states[envs, burn_in_starts % self.buffer_size]
         moved = to_device(arrays, self.device)
         return SequenceSamples(
-            observations=self._observations_of(moved),
+            observations=self._observations.given(moved),
             **{name: moved[name] for name in ("actions", "rewards", "terminated", "acted", "weights")},
             mask=moved["acted"][: self.sequence_length],
-            burn_in=BurnIn(self._observations_of(moved, "before "), moved["lengths"]) if self.burn_in else None,
+            burn_in=BurnIn(self._observations.given(moved, "before "), moved["lengths"]) if self.burn_in else None,
             states=moved.get("states"),
             indices=own,
         )
 
-    def _observations_at(self, slots: np.ndarray, env: VecNormalize | None) -> dict[str, np.ndarray]:
-        """Observations of slots (T, B), counted over all environments, normalised where ``env`` is given.
 
-        :return: parts by "observation." and their names, which `_observations_of` takes
-        """
-        observations = {
-            key: stored.reshape(-1, *stored.shape[2:]).take(slots, axis=0) for key, stored in self._observations.items()
-        }
-        normalized = self._normalize_obs(observations.get(None, observations), env)  # type: ignore[arg-type]
-        parts = normalized if isinstance(normalized, dict) else {"": normalized}
-        return {f"observation.{key}": values for key, values in parts.items()}
-
-    def _observations_of(
-        self, moved: dict[str, torch.Tensor], before: str = ""
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """The observations among tensors by name, as the observation space has them."""
-        if None in self._observations:
-            return moved[f"{before}observation."]
-        return {str(key): moved[f"{before}observation.{key}"] for key in self._observations}
+def _named(key: str | None) -> str:
+    """What a part of the observations is called among the contents."""
+    return f"observation.{key or ''}"

@@ -95,7 +95,7 @@ class PrioritizedReplayBuffer(PrioritizedSequenceReplayBuffer):
         discounts = np.where(terminated, 0.0, gamma**counts)
         moved = to_device(
             {
-                **self._observations_at(np.stack([slots, first + ends % self.buffer_size]), env),
+                **self._observations.asked(np.stack([slots, first + ends % self.buffer_size]), env),
                 "actions": self.actions.reshape(-1)[slots],
                 "returns": (gamma ** np.arange(n_steps) @ rewards).astype(np.float32),
                 "discounts": discounts.astype(np.float32),
@@ -104,7 +104,7 @@ class PrioritizedReplayBuffer(PrioritizedSequenceReplayBuffer):
             self.device,
         )
         return Transitions(
-            both=self._observations_of(moved),
+            both=self._observations.given(moved),
             **{name: moved[name] for name in ("actions", "returns", "discounts", "weights")},
             indices=indices,
         )

@@ -115,7 +115,7 @@ def _objects_to_play_with(data: dict[str, Any]) -> dict[str, Any]:
     schedules = ("learning_rate", "lr_schedule", "clip_range", "exploration_schedule")
     objects: dict[str, Any] = {name: _zero for name in schedules}
     objects |= {"clip_range_vf": None, "_last_obs": None, "_last_original_obs": None, "_last_episode_starts": None}
-    objects |= {"buffer_size": 1, "optimize_memory_usage": False}
+    objects |= {"buffer_size": 1, "optimize_memory_usage": False, "replay_device": "cpu"}
     for name in ("observation_space", "action_space"):
         if data[name][":type:"].startswith("<class 'gym."):
             objects[name] = _space_of_gym(data[name])

@@ -68,6 +68,7 @@ class Rainbow(RecurrentQLearning):
     :param burn_in: steps before them that only warm the recurrent state up
     :param recurrent_state: what a window begins with: "zero", or "stored"
     :param cuda_graph: whether updates on a GPU are replayed as one CUDA graph
+    :param replay_device: where replay keeps observations: "cpu", "cuda" or "auto"
     :raises ValueError: if an argument is out of its range
     """
 
@@ -128,6 +129,7 @@ class Rainbow(RecurrentQLearning):
         burn_in: int = 0,
         recurrent_state: Literal["zero", "stored"] = "zero",
         cuda_graph: bool = False,
+        replay_device: torch.device | str = "cpu",
     ) -> None:
         if reset_interval < 0:
             raise ValueError(f"reset_interval must be 0 or more, got {reset_interval}.")
@@ -188,6 +190,7 @@ class Rainbow(RecurrentQLearning):
             priority_alpha=priority_alpha if prioritized_replay else 0.0,
             priority_beta=priority_beta,
             cuda_graph=cuda_graph,
+            replay_device=replay_device,
         )
 
     def needed_buffer(self) -> type[SequenceReplayBuffer]:

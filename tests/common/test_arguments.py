@@ -135,7 +135,7 @@ def test_observations_of_all_kinds(name, in_dict):
     policy = "MultiInputLstmPolicy" if in_dict else "MlpLstmPolicy"
     model = RecurrentDQN(policy, Noise(space), **SMALL).learn(32)
     assert model._n_updates == 3
-    stored = model.replay_buffer._observations["first" if in_dict else None]
+    stored = model.replay_buffer._observations.arrays()["first" if in_dict else None]
     assert stored.dtype == SPACES[name].dtype
     kept = [row.reshape(SPACES[name].shape) in SPACES[name] for row in stored[0, :30]]
     assert all(kept)
@@ -235,7 +235,7 @@ def test_an_agent_that_only_plays_needs_no_large_buffer(tmp_path):
     np.testing.assert_array_equal(
         player.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]
     )
-    assert player.replay_buffer._observations[None].shape[:2] == (2, 7)
+    assert player.replay_buffer._observations.arrays()[None].shape[:2] == (2, 7)
     with pytest.raises(ValueError, match="loaded with buffer_size=1, which does to play: to learn, load"):
         player.learn(20)
     player.load_replay_buffer(tmp_path / "buffer")

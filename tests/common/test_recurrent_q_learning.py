@@ -324,7 +324,7 @@ def test_no_update_or_act_makes_float64(agent, normalized, space):
 def test_learns_with_normalized_observations():
     env = VecNormalize(make_vec_env(2))
     model = RecurrentDQN("MlpLstmPolicy", env, **SMALL).learn(60)
-    stored = model.replay_buffer._observations[None]
+    stored = model.replay_buffer._observations.arrays()[None]
     assert stored.max() == 7, "the buffer holds what was not normalized"
     normalized = model.replay_buffer.sample(50, env=env).observations
     assert normalized.abs().max() < 4
@@ -367,7 +367,9 @@ def test_stored_states_are_those_that_acting_saw():
             got = torch.as_tensor(buffer._states[env, slot])
             kept = torch.stack(states).squeeze(2) * (~starts)
             torch.testing.assert_close(got, kept, atol=1e-6, rtol=1e-5)
-            _, states = model.q_net(torch.as_tensor(buffer._observations[None][env, slot]).unsqueeze(0), states, starts)
+            _, states = model.q_net(
+                torch.as_tensor(buffer._observations.arrays()[None][env, slot]).unsqueeze(0), states, starts
+            )
     assert got.abs().max() > 0
 
 

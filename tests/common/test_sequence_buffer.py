@@ -73,7 +73,7 @@ def test_each_observation_is_stored_once():
     buffer = make_buffer(buffer_size=64, n_envs=2, observation_space=images)
     held = sum(
         array.nbytes
-        for value in vars(buffer).values()
+        for value in buffer.__getstate__().values()
         for array in (value.values() if isinstance(value, dict) else [value])
         if isinstance(array, np.ndarray) and array.dtype == np.uint8
     )
@@ -86,7 +86,7 @@ def test_ten_steps_of_one_episode_take_eleven_slots():
     NumberedEpisodes(buffer, [[50]]).write(10)
     assert buffer.size() == 10
     assert buffer._written.tolist() == [11]
-    assert sorted(buffer._observations[None].ravel()) == list(range(11))
+    assert sorted(buffer._observations.arrays()[None].ravel()) == list(range(11))
 
 
 def test_the_newest_state_of_a_running_episode_is_the_last_of_its_windows():
@@ -162,7 +162,7 @@ def test_burn_in_is_what_came_before_in_the_episode():
     check_windows(samples, episodes.ends, 4, set(episodes.number(episodes.step)))
     firsts = samples.observations[0].squeeze(-1).cpu().numpy()
     before, lengths = samples.burn_in.observations.squeeze(-1).cpu().numpy(), samples.burn_in.lengths.cpu().numpy()
-    oldest = [buffer._observations[None][e, buffer._oldest[e] % buffer.buffer_size, 0] for e in range(2)]
+    oldest = [buffer._observations.arrays()[None][e, buffer._oldest[e] % buffer.buffer_size, 0] for e in range(2)]
     assert set(lengths) == {0, 1, 2, 3}
     for first, states, length in zip(firsts, before.T, lengths, strict=True):
         np.testing.assert_array_equal(states[:length], np.arange(first - length, first))
@@ -259,7 +259,7 @@ def test_a_step_from_elsewhere_begins_an_episode():
     with pytest.warns(UserWarning, match="from an observation that is not the one stored last"):
         buffer.add(*step(7))
     buffer.add(*step(8))
-    assert buffer._observations[None][0, :6, 0].tolist() == [0, 1, 2, 7, 8, 9]
+    assert buffer._observations.arrays()[None][0, :6, 0].tolist() == [0, 1, 2, 7, 8, 9]
     assert buffer._acted[0, :6].tolist() == [True, True, False, True, True, False]
     assert buffer._episode_first[0, :6].tolist() == [0, 0, 0, 3, 3, 3]
     assert not buffer._terminated.any()

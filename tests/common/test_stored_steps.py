@@ -142,7 +142,7 @@ def test_a_last_observation_that_is_not_told_is_the_one_before():
 
     model = RecurrentDQN("MlpLstmPolicy", Silent(make_vec_env(1)), **SMALL).learn(12)
     # Episodes of 5 steps: 0 1 2 3 4, and 4 again in place of 5.
-    assert model.replay_buffer._observations[None][0, :8, 0].tolist() == [0, 1, 2, 3, 4, 4, 0, 1]
+    assert model.replay_buffer._observations.arrays()[None][0, :8, 0].tolist() == [0, 1, 2, 3, 4, 4, 0, 1]
 
 
 def test_environments_that_write_into_the_same_arrays():
@@ -157,4 +157,4 @@ def test_environments_that_write_into_the_same_arrays():
             return self.given, *rest
 
     model = RecurrentDQN("MlpLstmPolicy", Reused(make_vec_env(1)), **SMALL).learn(12)
-    assert model.replay_buffer._observations[None][0, :8, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert model.replay_buffer._observations.arrays()[None][0, :8, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
