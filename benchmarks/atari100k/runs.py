@@ -53,7 +53,13 @@ from sb3_permakey.training.validation import (
     RandomActions,
 )
 
-TEST_EPSILON = 0.001
+TESTS: dict[str, dict[str, float]] = {
+    "test": {"epsilon": 0.0, "sticky": 0.0},
+    "test_with_exploration": {"epsilon": 0.001, "sticky": 0.0},
+    "test_with_sticky_actions": {"epsilon": 0.0, "sticky": 0.25},
+}
+"""The paper's test, whose games without chance repeat themselves; BBF's authors', with some random actions; and one in
+which the emulator goes on with the last action (Machado et al. 2018, https://arxiv.org/abs/1709.06009, section 5)."""
 DESCRIPTION, TRAINED = "description.json", "trained.json"
 
 
@@ -203,14 +209,20 @@ def stores_images(task: Task) -> bool:
     return METHODS[task.run.method].observes in ("pixels", "gray") or reads_images(task.settings)
 
 
-def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None) -> VecEnv:
-    """Environments with these seeds, as the run's agent sees them, their games cut after `max_steps` agent steps."""
+def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None, sticky: float = 0.0) -> VecEnv:
+    """Environments with these seeds, as the run's agent sees them.
+
+    :param task: the run
+    :param seeds: one for each environment
+    :param max_steps: agent steps after which games are cut
+    :param sticky: probability with which the emulator goes on with the last action, in each of its frames
+    """
     run, method = task.run, METHODS[task.run.method]
     history = PRESETS[run.preset].history if run.preset else 0
 
     def maker(seed: int) -> Callable[[], gym.Env]:
         def make() -> gym.Env:
-            env = make_atari_env(run.game, seed=seed, distractor=run.distractor, max_steps=max_steps)
+            env = make_atari_env(run.game, seed=seed, distractor=run.distractor, max_steps=max_steps, sticky=sticky)
             if method.points is not None:
                 assert run.num_keypoints is not None
                 return with_points(env, method.points, run.game, run.num_keypoints, seed)
@@ -295,23 +307,32 @@ def _numbers(values: Sequence[float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def test(task: Task, epsilon: float) -> dict[str, Any]:
+def test(task: Task, epsilon: float, sticky: float) -> dict[str, Any]:
     """A test of the best model, or of the random policy: seeds and every game's score.
 
     :param task: what was trained
     :param epsilon: probability that an action is random
+    :param sticky: as in `make_envs`
     """
     schedule = task.schedule
     seeds = list(range(FIRST_TEST_SEED, FIRST_TEST_SEED + schedule.test_seeds))
     if not schedule.test_episodes:
         return {"seeds": [], "scores": [], "episode_steps": []}
-    with closing(RandomActions(make_envs(task, seeds), epsilon, task.run.seed)) as envs:
+    with closing(RandomActions(make_envs(task, seeds, sticky=sticky), epsilon, task.run.seed)) as envs:
         player: Any = (
             RandomPlayer(envs.action_space, task.run.seed)
             if METHODS[task.run.method].agent == "random"
             else load_agent(task.place / BEST_MODEL, device=task.device)
         )
         return {"seeds": seeds, **play_episodes(player, envs, schedule.test_episodes)}
+
+
+def policy_of(task: Task) -> dict[str, str] | None:
+    """Where the tested policy is kept, beside the results and not among them; None of the random policy."""
+    path = task.place / BEST_MODEL
+    if not path.exists():
+        return None
+    return {"file": f"{path.parent.name}/{path.name}", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def do_task(task: Task) -> str:
@@ -337,16 +358,14 @@ def _train_and_test(task: Task) -> str:
     else:
         trained = train(task)
     started = time.monotonic()
-    tested = test(task, 0.0)
-    # Games without exploration repeat themselves; BBF's authors test with so much of it.
-    tested_noisily = {"epsilon": TEST_EPSILON, **test(task, TEST_EPSILON)}
+    tests = {name: {**chance, **test(task, **chance)} for name, chance in TESTS.items()}
     minutes = task.checkpoint.minutes if task.checkpoint else None
     result = {
         **described,
         "validation": trained["validation"],
         "training_games": trained["training_games"],
-        "test": tested,
-        "test_with_exploration": tested_noisily,
+        **tests,
+        "policy": policy_of(task),
         "seconds": {
             "pretraining": None if minutes is None else 60 * minutes,
             **trained["seconds"],
@@ -358,5 +377,6 @@ def _train_and_test(task: Task) -> str:
         "command": task.command,
     }
     write_result(task.result_path, result)
-    score = f"mean test score {np.mean(tested['scores']):.0f}" if tested["scores"] else "not tested"
+    scores = tests["test"]["scores"]
+    score = f"mean test score {np.mean(scores):.0f}" if scores else "not tested"
     return f"{task.run.name}: {score}, {sum(trained['seconds'].values()) / 60:.1f} min of training and validation"

@@ -94,7 +94,7 @@ def scores_of(runs: Sequence[Result], test: str = "test") -> np.ndarray | None:
     """Scores (runs, environment seeds, episodes) of the tested ones; None where there are none.
 
     :param runs: of one kind
-    :param test: "test", or "test_with_exploration", which older runs lack
+    :param test: of `TESTS`; older runs have the first alone, or the first two
     """
     scores = [run[test]["scores"] for run in runs if run.get(test, {}).get("scores")]
     return np.array(scores) if scores else None
@@ -188,7 +188,7 @@ def all_runs_table(groups: Groups) -> list[str]:
         cells = [*test_cells(kind.game, runs), late_games(*runs), *validation_cells(runs)]
         rows.append([kind.game, kind.label, str(len(runs)), *cells])
     titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "different scores"]
-    titles += ["each run with epsilon .001"]
+    titles += ["each run with epsilon .001", "each run with sticky actions"]
     titles += ["IQM of games", "human-normalised", LATE_GAMES, "best validation", "last validation", "hours of a run"]
     return table(titles, rows)
 
@@ -197,16 +197,16 @@ def test_cells(game: str, runs: Sequence[Result]) -> list[str]:
     """Statistics of the final test."""
     scores = scores_of(runs)
     if scores is None:
-        return ["-"] * 7
+        return ["-"] * 8
     mean, std = between_runs(scores)
     share = normalised(game, mean)
-    noisily = scores_of(runs, "test_with_exploration")
+    others = [scores_of(runs, name) for name in ("test_with_exploration", "test_with_sticky_actions")]
     return [
         spread_cell(median_of_seeds(scores)),
         f"{mean:.0f}" if std is None else spread_cell((mean, std)),
         ", ".join(f"{run.mean():.0f}" for run in scores),
         ", ".join(str(len(np.unique(run))) for run in scores),
-        "-" if noisily is None else ", ".join(f"{run.mean():.0f}" for run in noisily),
+        *("-" if other is None else ", ".join(f"{run.mean():.0f}" for run in other) for other in others),
         f"{interquartile_mean(scores):.0f}",
         "-" if share is None else f"{share:.3f}",
     ]

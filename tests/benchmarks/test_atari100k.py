@@ -1,3 +1,4 @@
+import hashlib
 import json
 import runpy
 from functools import partial
@@ -31,7 +32,7 @@ from sb3_permakey import RecurrentQRDQN
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.files import InUseError, locked_folder
 from sb3_permakey.play.evaluation import FIRST_TEST_SEED
-from sb3_permakey.training.validation import FIRST_VALIDATION_SEED
+from sb3_permakey.training.validation import BEST_MODEL, FIRST_VALIDATION_SEED
 
 pytestmark = pytest.mark.usefixtures("keep_threads")
 
@@ -101,10 +102,20 @@ def test_a_run_keeps_every_score(method, preset, task_of, squares):
     assert result["test"]["seeds"] == [FIRST_TEST_SEED, FIRST_TEST_SEED + 1, FIRST_TEST_SEED + 2]
     assert np.shape(result["test"]["scores"]) == np.shape(result["test"]["episode_steps"]) == (3, 2)
     assert np.unique(result["test"]["episode_steps"]).tolist() == [5]
-    explored = result["test_with_exploration"]
-    assert explored["epsilon"] == 0.001
-    assert explored["seeds"] == result["test"]["seeds"]
-    assert np.shape(explored["scores"]) == (3, 2)
+    chances = {"test": (0, 0), "test_with_exploration": (0.001, 0), "test_with_sticky_actions": (0, 0.25)}
+    for name, chance in chances.items():
+        tested = result[name]
+        assert (tested["epsilon"], tested["sticky"]) == chance
+        assert tested["seeds"] == result["test"]["seeds"]
+        assert np.shape(tested["scores"]) == (3, 2)
+    assert [settings["sticky"] for settings in squares if settings["seed"] in result["test"]["seeds"]] == [
+        sticky for _, sticky in chances.values() for _ in result["test"]["seeds"]
+    ]
+    best = task.place / BEST_MODEL
+    assert result["policy"] == {
+        "file": f"{task.run.name}/best_model.zip",
+        "sha256": hashlib.sha256(best.read_bytes()).hexdigest(),
+    }
     assert result["training_games"]["steps"] == list(range(5, 41, 5))
     assert len(result["training_games"]["scores"]) == 8
     assert result["settings"]["learning_starts"] == 10
@@ -165,7 +176,7 @@ def test_a_killed_run_goes_on(task_of, squares, monkeypatch):
 def test_a_run_killed_in_its_test_does_not_train_again(task_of, squares, monkeypatch):
     task = task_of("recurrent-dqn-pixels", steps=20)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "test", lambda task, epsilon: 1 / 0)
+        patch.setattr(runs, "test", lambda task, **chance: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             do_task(task)
     monkeypatch.setattr(runs, "train", lambda task: pytest.fail("trained again"))

@@ -141,11 +141,12 @@ def test_tables_show_the_papers_numbers_beside_those_measured():
 def test_the_table_of_all_runs():
     of_two_games = {"scores": [[100.0, 450.0], [100.0, 450.0]]}
     explored = {"test_with_exploration": {"epsilon": 0.001, "scores": [[100.0, 200.0], [300.0, 400.0]]}}
-    rows = all_runs_table(group_runs([result_of(seed=0), result_of(seed=1, test=of_two_games, **explored)]))
+    sticky = {"test_with_sticky_actions": {"sticky": 0.25, "scores": [[80.0, 200.0], [0.0, 80.0]]}}
+    rows = all_runs_table(group_runs([result_of(seed=0), result_of(seed=1, test=of_two_games, **explored, **sticky)]))
     share = (275 - 307.3) / (6951.6 - 307.3)
     # Seed means 212.5 and 337.5 of both runs; stds over the first seed's games 50 and 175.
     std = np.sqrt((50**2 + 175**2) / 2)
-    tested = f"212 ({std:.0f}) | 275 (0) | 275, 275 | 4, 2 | 250 | 262 | {share:.3f}"
+    tested = f"212 ({std:.0f}) | 275 (0) | 275, 275 | 4, 2 | 250 | 90 | 262 | {share:.3f}"
     # Validations: 12 and 10 of the first run, 17 and 15 of the second.
     assert rows[2] == f"| MsPacman | PKey + GNN (paper) | 2 | {tested} | - | 14 | 12 | 1.0 |"
     assert hours([result_of()]) == 1.0
@@ -201,7 +202,7 @@ def test_a_report_of_however_few_runs(tmp_path, count):
     assert ("| 100 | 20000 | `gamma=0.9 dueling=True` | 510 | 0 | 512 | - | 1.0 | abc1234 |" in text) == (count == 4)
     assert ("None yet." in text) == (count < 4)
     if count == 4:
-        assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
+        assert "| fixed grid + GNN (paper) | 1 | - | - | - | - | - | - | - | - | - | 12 | 10 | 1.0 |" in text
 
 
 def test_a_readmes_table_is_renewed_between_its_marks(tmp_path):
