@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -10,11 +10,14 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sb3_permakey.encoders.frame_context import FrameContext
+from sb3_permakey.encoders.frame_context import FrameContext, Glimpses
 from sb3_permakey.encoders.initialisation import initialise_layers
 from sb3_permakey.encoders.message_passing import mean_messages
 from sb3_permakey.encoders.parts import mlp, require_keypoints, rest_of, rest_size_of, with_waves
 from sb3_permakey.encoders.pooling import mean_and_max
+
+Context = Literal["image", "glimpses"]
+"""What an encoder of keypoints reads of the frame itself."""
 
 
 class KeypointPairs(BaseFeaturesExtractor):
@@ -29,7 +32,8 @@ class KeypointPairs(BaseFeaturesExtractor):
         (K, 2n) and "image" uint8, channels first or last
     :param units: width of nodes and messages; the pooled features are 4 times as many
     :param position_frequencies: number of frequencies pi, 2 pi, 4 pi, ... of sines and cosines beside the position
-    :param context: what else is read: "image", the whole frame through a small CNN; None: nothing
+    :param context: what else is read: "image", the whole frame through a small CNN, beside the pooled nodes;
+        "glimpses", what lies around each keypoint, as a part of its node; None: nothing
     :param context_shift_px: while learning the whole frame is shifted by up to so many pixels in each direction
     :param keypoint_dropout: while learning each keypoint is left out with this probability (Srivastava et al. 2014)
     :param feature_dropout: and each number of its normalised feature with this one
@@ -42,7 +46,7 @@ class KeypointPairs(BaseFeaturesExtractor):
         observation_space: spaces.Dict,
         units: int = 64,
         position_frequencies: int = 4,
-        context: Literal["image"] | None = None,
+        context: Context | None = None,
         context_shift_px: int = 0,
         keypoint_dropout: float = 0.0,
         feature_dropout: float = 0.0,
@@ -50,17 +54,22 @@ class KeypointPairs(BaseFeaturesExtractor):
         for name, dropout in (("keypoint_dropout", keypoint_dropout), ("feature_dropout", feature_dropout)):
             if not 0 <= dropout < 1:
                 raise ValueError(f"{name} must be from 0 to below 1, not {dropout}")
-        if context not in (None, "image"):
-            raise ValueError(f"context must be 'image' or None, not {context!r}")
-        keypoints = require_keypoints(observation_space, image=context == "image")
-        frames = FrameContext(keypoints["image"], shift_px=context_shift_px) if context else None  # type: ignore[arg-type]
+        if context not in (None, *get_args(Context)):
+            raise ValueError(f"context must be {', '.join(map(repr, get_args(Context)))} or None, not {context!r}")
+        if context_shift_px and context != "image":
+            raise ValueError("context_shift_px is of the context 'image'")
+        keypoints = require_keypoints(observation_space, image=context is not None)
+        pictures: spaces.Box = keypoints.spaces.get("image")  # type: ignore[assignment]
+        frames = FrameContext(pictures, shift_px=context_shift_px) if context == "image" else None
         super().__init__(observation_space, 4 * units + (frames.features_dim if frames else 0))
         self.frames = frames
+        self.glimpses = Glimpses(pictures, units) if context == "glimpses" else None
         _, channels = keypoints["features"].shape  # type: ignore[misc]
         self.position_frequencies = position_frequencies
         self.keypoint_dropout, self.feature_dropout = keypoint_dropout, feature_dropout
         self.normalise_features = nn.LayerNorm(channels)
         width = channels + 2 + 4 * position_frequencies + rest_size_of(keypoints)
+        width += units if self.glimpses else 0
         self.encode_nodes = mlp(width, units)
         self.as_receiver, self.as_sender = nn.Linear(units, units), nn.Linear(units, units, bias=False)
         self.normalise_pooled = nn.LayerNorm(4 * units)
@@ -72,10 +81,10 @@ class KeypointPairs(BaseFeaturesExtractor):
         """What does not depend on weights, for networks that see the same observations to share.
 
         :param observations: "image" as floats in [0, 1]
-        :return: "features" and perhaps "image" as they are, and "prepared" (B, K, other numbers of a node)
+        :return: "keypoints", "features" and perhaps "image" as they are, and "prepared" (B, K, other numbers of a node)
         """
         rest = [with_waves(observations["keypoints"], self.position_frequencies), *rest_of(observations)]
-        kept = {name: part for name, part in observations.items() if name in ("features", "image")}
+        kept = {name: part for name, part in observations.items() if name in ("keypoints", "features", "image")}
         return {**kept, "prepared": torch.cat(rest, dim=-1)}
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
@@ -87,7 +96,10 @@ class KeypointPairs(BaseFeaturesExtractor):
         if self.feature_dropout:
             features = F.dropout(features, self.feature_dropout, self.training)
         # Nodes of all graphs in one axis until messages need two: products of matrices take fewer steps so.
-        nodes = self.encode_nodes(torch.cat([features, observations["prepared"]], dim=-1).flatten(0, 1))
+        parts = [features, observations["prepared"]]
+        if self.glimpses is not None:
+            parts.append(self.glimpses(observations["image"], observations["keypoints"]))
+        nodes = self.encode_nodes(torch.cat(parts, dim=-1).flatten(0, 1))
         if self.keypoint_dropout:
             apart = nodes.unflatten(0, (graphs, -1))
             nodes = F.dropout1d(apart, self.keypoint_dropout, self.training).flatten(0, 1)

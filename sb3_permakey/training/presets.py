@@ -71,7 +71,7 @@ def preset_arguments(preset: PresetName, encoder: KeypointEncoder | None) -> dic
 
 
 def context_in(arguments: dict[str, Any]) -> str:
-    """What the encoder of an agent with these arguments reads beside keypoints: "image" or "none"."""
+    """What the encoder of an agent with these arguments reads beside keypoints: "image", "glimpses" or "none"."""
     policy = arguments.get("policy_kwargs") or {}
     return policy.get("features_extractor_kwargs", {}).get("context") or "none"
 
@@ -79,7 +79,7 @@ def context_in(arguments: dict[str, Any]) -> str:
 def reads_images(arguments: dict[str, Any]) -> bool:
     """Whether the encoder of keypoints that an agent's arguments describe reads the frames too."""
     policy = arguments.get("policy_kwargs") or {}
-    return policy.get("keypoint_encoder") == "cnn" or context_in(arguments) == "image"
+    return policy.get("keypoint_encoder") == "cnn" or context_in(arguments) != "none"
 
 
 def choose_agent(algorithm: AlgorithmName | None, preset: PresetName | None) -> tuple[AlgorithmName, PresetName]:

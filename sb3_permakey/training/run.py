@@ -100,8 +100,8 @@ class TrainConfig:
     """Keypoint encoder."""
     aggregate: Annotated[Literal["concat", "pool"] | None, values_of_presets(aggregate_of)] = None
     """How the GNN joins nodes."""
-    context: Annotated[Literal["none", "image"] | None, values_of_presets(context_of)] = None
-    """What the encoder pairs reads beside keypoints: the whole frame."""
+    context: Annotated[Literal["none", "image", "glimpses"] | None, values_of_presets(context_of)] = None
+    """What the encoder pairs reads beside keypoints: the whole frame, or what lies around each keypoint."""
     distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari, in training and validation."""
     learning_rate: Annotated[float | None, values_of_argument("learning_rate")] = None

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from test_encoders import keypoint_space, observations_of
 
 from sb3_permakey import KeypointPairs, PermaKeyObservation, Rainbow
-from sb3_permakey.encoders.frame_context import FrameContext, shifted
+from sb3_permakey.encoders.frame_context import GLIMPSE, FrameContext, Glimpses, shifted
 
 FIRST, LAST = (spaces.Box(0, 255, shape, np.uint8) for shape in ((3, 84, 84), (84, 84, 3)))
 
@@ -44,6 +44,47 @@ def test_tells_frames_apart_whose_keypoints_are_the_same():
     assert (seen[:, 256:] - unlike[:, 256:]).abs().mean() > 0.1
 
 
+def place_of(pixel):
+    """The place (y, x) in [-1, 1] of a pixel of 84x84."""
+    return torch.tensor(pixel, dtype=torch.float32) * 2 / 83 - 1
+
+
+@pytest.mark.parametrize("space", [FIRST, LAST])
+def test_a_glimpse_is_the_patches_around_its_keypoint(space):
+    torch.manual_seed(0)
+    glimpses = Glimpses(space, units=GLIMPSE**2, filters=1)
+    with torch.no_grad():
+        # A patch gives its mean red, and the layer after it passes all 49 of them on.
+        glimpses.patches.weight.zero_()[0, 0] = 1 / 16
+        glimpses.read.weight.copy_(torch.eye(GLIMPSE**2))
+    glimpses.normalise = torch.nn.Identity()
+    patches = torch.rand(2, 21, 21)
+    images = patches.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
+    images = torch.stack([images, torch.rand(2, 84, 84), torch.rand(2, 84, 84)], dim=1 if space is FIRST else 3)
+    # In the middles of patches (10, 8) and (0, 20), and a quarter of the way from (10, 8) to the one below.
+    places = [(41.5, 33.5), (1.5, 81.5), (42.5, 33.5)]
+    seen = glimpses(images, torch.stack([place_of(place) for place in places]).expand(2, 3, 2)).unflatten(2, (7, 7))
+    torch.testing.assert_close(seen[:, 0], patches[:, 7:14, 5:12])
+    torch.testing.assert_close(seen[:, 1, 3:, :4], patches[:, :4, 17:])
+    assert seen[:, 1, :3].abs().max() < 1e-5
+    assert seen[:, 1, :, 4:].abs().max() < 1e-5
+    torch.testing.assert_close(seen[:, 2], 0.75 * patches[:, 7:14, 5:12] + 0.25 * patches[:, 8:15, 5:12])
+
+
+def test_tells_apart_what_lies_around_keypoints_and_nothing_else():
+    torch.manual_seed(0)
+    space = spaces.Dict({**keypoint_space(5).spaces, "image": LAST})
+    encoder = KeypointPairs(space, context="glimpses")
+    keypoints = place_of((41.5, 41.5)).expand(3, 5, 2)
+    observations = {**observations_of(5), "keypoints": keypoints, "image": torch.rand(3, 84, 84, 3)}
+    near, far = (observations["image"].clone() for _ in range(2))
+    near[:, 30:34, 30:34], far[:, 20:24, 20:24] = 0, 0
+    seen, unlike, same = (encoder({**observations, "image": image}) for image in (observations["image"], near, far))
+    assert encoder.features_dim == seen.shape[1] == 256
+    assert (seen - unlike).abs().max() > 0.01
+    assert torch.equal(seen, same)
+
+
 def test_frames_are_shifted_and_their_edges_repeated():
     torch.manual_seed(0)
     images = torch.arange(64 * 2 * 25.0).view(64, 2, 5, 5)
@@ -71,22 +112,27 @@ def test_only_learning_shifts_frames():
 
 
 def test_says_what_it_needs():
-    with pytest.raises(ValueError, match="keep_image=True"):
-        KeypointPairs(keypoint_space(5), context="image")
-    with pytest.raises(ValueError, match="context must be 'image' or None, not 'frame'"):
+    for context in ("image", "glimpses"):
+        with pytest.raises(ValueError, match="keep_image=True"):
+            KeypointPairs(keypoint_space(5), context=context)
+    with pytest.raises(ValueError, match="context must be 'image', 'glimpses' or None, not 'frame'"):
         KeypointPairs(keypoint_space(5), context="frame")
+    with pytest.raises(ValueError, match="context_shift_px is of the context 'image'"):
+        KeypointPairs(spaces.Dict({**keypoint_space(5).spaces, "image": LAST}), context_shift_px=4)
 
 
-def test_rainbow_learns_with_it(checkpoint):
+@pytest.mark.parametrize(("context", "layer"), [("image", "frames.layers.0"), ("glimpses", "glimpses.patches")])
+def test_rainbow_learns_with_it(checkpoint, context, layer):
     env = PermaKeyObservation(MovingSquare(), checkpoint, history=1, keep_image=True)
     model = Rainbow(
         "PermaKeyPolicy",
         env,
         learning_starts=20,
         buffer_size=500,
-        policy_kwargs={"features_extractor_kwargs": {"context": "image"}},
+        policy_kwargs={"features_extractor_kwargs": {"context": context}},
         seed=0,
     )
-    before = model.q_net.features_extractor.frames.layers[0].weight.clone()
+    weight = model.q_net.features_extractor.get_submodule(layer).weight
+    before = weight.clone()
     model.learn(30)
-    assert (model.q_net.features_extractor.frames.layers[0].weight - before).abs().max() > 0
+    assert (weight - before).abs().max() > 0

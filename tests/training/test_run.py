@@ -107,12 +107,13 @@ def test_every_algorithm_trains_and_plays(checkpoint, tmp_path, flags, algorithm
     assert FrameAgent(tmp_path / "final_model.zip", checkpoint).act(frames, np.ones(2, bool)).shape == (2,)
 
 
-@pytest.mark.parametrize("context", ["none", "image"])
+@pytest.mark.parametrize("context", ["none", "image", "glimpses"])
 def test_rainbow_reads_frames_beside_keypoints_where_it_is_told(checkpoint, tmp_path, context):
     settings = {**SHORT, "steps": 14, "learning_starts": 12, "algo": "rainbow", "context": context}
     model = load_agent(train(TrainConfig(out=tmp_path, checkpoint=checkpoint, **settings)))
-    assert ("image" in model.observation_space.spaces) == (context == "image")
+    assert ("image" in model.observation_space.spaces) == (context != "none")
     assert (model.q_net.features_extractor.frames is not None) == (context == "image")
+    assert (model.q_net.features_extractor.glimpses is not None) == (context == "glimpses")
     assert json.loads((tmp_path / "config.json").read_text())["context"] == context
     frames = np.zeros((2, 84, 84, 3), np.uint8)
     assert FrameAgent(tmp_path / "final_model.zip", checkpoint).act(frames, np.ones(2, bool)).shape == (2,)
