@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from torch import Tensor
 
 from sb3_permakey import (
     KeypointAttention,
@@ -24,6 +26,7 @@ from sb3_permakey import (
     make_atari_env,
 )
 from sb3_permakey.common.presets import RAINBOW_PEAKS
+from sb3_permakey.encoders.frame_context import channels_first
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints.device import keep_freed_memory
 from sb3_permakey.provenance import provenance
@@ -33,6 +36,23 @@ GAME = "MsPacman"
 COUNTS = (8, 20, 25)
 """Numbers of keypoints."""
 BATCH_SIZE, WARM_UP_STEPS, UPDATES = 32, 60, 5
+
+
+class FrameCNN(NatureCNN):
+    """SB3's CNN on the frame alone, to say what keypoints add to pixels.
+
+    :param space: with "image" uint8, channels last or first
+    """
+
+    def __init__(self, space: spaces.Dict) -> None:
+        image: Any = space["image"]
+        self.channels_last, shape = channels_first(image)
+        super().__init__(spaces.Box(0, 255, shape, np.uint8))
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        """Features (B, 512) of floats in [0, 1]."""
+        image = observations["image"]
+        return super().forward(image.permute(0, 3, 1, 2) if self.channels_last else image)
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class EncoderVariant:
     @property
     def reads_images(self) -> bool:
         """Whether it reads the frames too."""
-        return self.kind is KeypointCNN
+        return self.kind in (KeypointCNN, FrameCNN) or self.arguments.get("context") is not None
 
     def make(self, space: spaces.Dict) -> BaseFeaturesExtractor:
         """The encoder of a space."""
@@ -79,8 +99,11 @@ VARIANTS: dict[str, EncoderVariant] = {
     "Transformer": with_layer("TransformerConv", heads=4),
     "PNA": with_layer("PNAConv"),
     "pairs": EncoderVariant(KeypointPairs),
+    "pairs and frame": EncoderVariant(KeypointPairs, {"context": "image"}),
+    "pairs and glimpses": EncoderVariant(KeypointPairs, {"context": "glimpses"}),
     "attention": EncoderVariant(KeypointAttention),
     "CNN, 32 filters": EncoderVariant(KeypointCNN, {"filters": 32}),
+    "frame alone": EncoderVariant(FrameCNN),
 }
 
 
