@@ -16,6 +16,8 @@ from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
 
+KeypointMethod = Literal["permakey", "transporter", "distilled"]
+"""What the keypoints come from; distilled: a student of PermaKey."""
 PRETRAINING = KeypointsBenchmark()
 """The recipe of the shipped checkpoints, and the folder where `benchmarks.keypoints` leaves its own."""
 
@@ -36,7 +38,7 @@ class WantedCheckpoint:
     """What a run needs a checkpoint of."""
 
     game: str
-    method: Literal["permakey", "transporter"]
+    method: KeypointMethod
     noise: Literal["clean", "both"]
     num_keypoints: int
 
@@ -47,7 +49,16 @@ class WantedCheckpoint:
 
 
 def pretraining(wanted: WantedCheckpoint, folder: Path = PRETRAINING.folder) -> PretrainConfig:
-    """The training of such a checkpoint, with seed 0; a file of `benchmarks.keypoints` where K is the paper's."""
+    """The training of such a checkpoint, with seed 0; a file of `benchmarks.keypoints` where K is the paper's.
+
+    :raises CheckpointError: for a student, which is distilled by a command of its own
+    """
+    if wanted.method == "distilled":
+        raise CheckpointError(
+            f"the package has no student of {wanted.game}'s PermaKey ({wanted.noise} frames): distil one by "
+            f"`python -m benchmarks.distilled --games {wanted.game} --noise {wanted.noise}`, and take it into the "
+            "package by `python -m benchmarks.release`"
+        )
     run = Run(wanted.game, wanted.method, wanted.noise, 0)
     config = pretrain_config(run, replace(PRETRAINING, folder=folder), wanted.num_keypoints)
     if wanted.num_keypoints == NUM_KEYPOINTS.get(wanted.game):
@@ -61,6 +72,8 @@ def find_checkpoint(wanted: WantedCheckpoint, folder: Path = PRETRAINING.folder)
         found = (shipped.game, shipped.method, shipped.noise, shipped.num_keypoints)
         if found == (wanted.game, wanted.method, wanted.distractor, wanted.num_keypoints):
             return Checkpoint(shipped.path, shipped.minutes)
+    if wanted.method == "distilled":
+        return None
     path = pretraining(wanted, folder).out
     if not path.is_file():
         return None

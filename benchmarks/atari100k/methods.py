@@ -13,6 +13,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
+from benchmarks.atari100k.checkpoints import KeypointMethod
 from sb3_permakey.encoders import KeypointEncoder
 from sb3_permakey.keypoints import ReadoutName
 from sb3_permakey.training.presets import ALGORITHMS as OWN_ALGORITHMS
@@ -61,7 +62,7 @@ class Method:
     label: str
     agent: AgentName
     observes: Observed
-    checkpoint: Literal["permakey", "transporter"] | None = None
+    checkpoint: KeypointMethod | None = None
     readout: ReadoutName | None = None
     encoder: KeypointEncoder | None = None
     points: Literal["grid", "random", "true"] | None = None
@@ -76,7 +77,7 @@ class Method:
 
 def keypoint_methods() -> dict[str, Method]:
     """Keypoint methods with both encoders."""
-    kinds: tuple[tuple[str, str, Literal["permakey", "transporter"], ReadoutName], ...] = (
+    kinds: tuple[tuple[str, str, KeypointMethod, ReadoutName], ...] = (
         ("permakey", "PKey", "permakey", "pointnet"),
         ("permakey-peaks", "PKey peaks", "permakey", "peaks"),
         ("transporter", "Transporter", "transporter", "pointnet"),
@@ -95,6 +96,9 @@ METHODS: dict[str, Method] = {
     **keypoint_methods(),
     "permakey-peaks-rainbow": Method(
         "PKey peaks + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="pairs"
+    ),
+    "permakey-student-rainbow": Method(
+        "PKey student + Rainbow", "rainbow", "keypoints", "distilled", readout="peaks", encoder="pairs"
     ),
     "permakey-peaks-gnn-rainbow": Method(
         "PKey peaks + GNN + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="gnn"
