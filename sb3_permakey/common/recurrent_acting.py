@@ -19,6 +19,7 @@ from sb3_permakey.common.feature_statistics import dead_units, effective_rank
 from sb3_permakey.common.memory import States
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.recurrent_policies import RecurrentQPolicy
+from sb3_permakey.common.returns_watch import ReturnsWatch
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.stored_steps import (
     before_normalization,
@@ -27,6 +28,7 @@ from sb3_permakey.common.stored_steps import (
     require_same_observations,
     rewards_before_normalization,
 )
+from sb3_permakey.common.value_heads import CategoricalValues
 
 SelfRecurrentActing = TypeVar("SelfRecurrentActing", bound="RecurrentActing")
 UPDATES_UNTOLD = 100
@@ -47,6 +49,8 @@ class RecurrentActing(OffPolicyAlgorithm):
     # The same on the host, where they are stored.
     _last_state_arrays: tuple[np.ndarray, ...] = ()
     _watch: EnvironmentWatch | None = None
+    # Of values that are distributions over returns.
+    _returns_watch: ReturnsWatch | None = None
     # What the last update learned from.
     _last_observations: PyTorchObs | None = None
     # Loss, gradient norm, mean TD error and mean value of the last update, where they were computed.
@@ -115,6 +119,9 @@ class RecurrentActing(OffPolicyAlgorithm):
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if resets:
             self._begin_episodes()
+        values = self.q_net.values
+        if isinstance(values, CategoricalValues) and (resets or self._returns_watch is None):
+            self._returns_watch = ReturnsWatch(self.n_envs, values.v_min, values.v_max)
         self._compares_replay = True
         if reset_num_timesteps and total_timesteps <= self.learning_starts:
             warnings.warn(
@@ -214,6 +221,8 @@ class RecurrentActing(OffPolicyAlgorithm):
         )
         self._last_obs, self._last_original_obs = new_obs, originals
         self._last_episode_starts = dones
+        if self._returns_watch is not None:
+            self._returns_watch.note(reward, dones, self.gamma)
 
     def _on_step(self) -> None:
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)

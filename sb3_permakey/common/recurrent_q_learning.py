@@ -373,6 +373,7 @@ class RecurrentQLearning(RecurrentActing):
             "_noted",
             "_captured",
             "_watch",
+            "_returns_watch",
             "_loads",
         ]
         return [*super()._excluded_save_params(), *networks, *statistics, *unsaved]
