@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from sb3_permakey.encoders.initialisation import initialise_layers
+from sb3_permakey.encoders.masked_convolution import MaskedMaps, masked_convolution, masked_maps
 from sb3_permakey.encoders.parts import require_keypoints
 from sb3_permakey.envs.keypoint_space import KeypointSpace
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
-from sb3_permakey.keypoints.layers import Trunk, TrunkShape, gaussian_windows
+from sb3_permakey.keypoints.distinct_cells import distinct_features
+from sb3_permakey.keypoints.layers import LOWEST, ConvBlock, Trunk, TrunkShape, gaussian_windows
 from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
 
 CNN_KERNELS, CNN_STRIDES = (3, 3, 3, 3), (1, 1, 2, 1)
+FEWEST_IMAGES = 8
+"""Of which it pays to look for cells that see the same."""
+LARGEST_SHARE = 0.5
+"""Of the cells inside windows that see different pixels; where there are more, whole maps are computed."""
 
 
 class KeypointCNN(BaseFeaturesExtractor):
@@ -55,14 +63,43 @@ class KeypointCNN(BaseFeaturesExtractor):
         initialise_layers(self.convolutions)
         initialise_layers(self.output)
 
-    def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features (B, features_dim); "image" comes as floats in [0, 1], as SB3's policies give it."""
-        images = observations["image"]
-        if self.channels_last:
-            images = images.permute(0, 3, 1, 2)
-        windows = gaussian_windows(observations["keypoints"], self.map_size, self.window_std)
-        masked = self.trunk(images) * windows.sum(dim=1, keepdim=True)
-        return self.output(self.convolutions(masked)[-1])
+    def prepare_observations(self, observations: dict[str, Tensor]) -> dict[str, Any]:
+        """What does not depend on weights, for networks that see the same observations to share.
+
+        :param observations: "keypoints" and "image", as floats in [0, 1]
+        :return: "masked", features times windows: maps (B, C, H, W), or on a CPU `MaskedMaps` of the same
+        """
+        images, centers = observations["image"], observations["keypoints"]
+        images = images if self.channels_last else images.permute(0, 2, 3, 1).contiguous()
+        masks = gaussian_windows(centers, self.map_size, self.window_std).sum(dim=1)
+        if images.device.type == "cpu" and len(images) >= FEWEST_IMAGES and not masks.requires_grad:
+            masked = self._masked_maps(images, masks.numpy())
+            if masked is not None:
+                return {"masked": masked}
+        return {"masked": self.trunk(images.permute(0, 3, 1, 2)) * masks.unsqueeze(1)}
+
+    def _masked_maps(self, images: Tensor, masks: np.ndarray) -> MaskedMaps | None:
+        """Features times windows where few cells inside windows differ, else None."""
+        places = np.flatnonzero(masks > LOWEST)
+        features = distinct_features(self.trunk, images.detach(), places, LARGEST_SHARE)
+        return None if features is None else masked_maps(features, places, masks, CNN_KERNELS[0])
+
+    def forward(self, observations: dict[str, Any]) -> Tensor:
+        """Features (B, features_dim), of observations or what `prepare_observations` makes of them.
+
+        "image" comes as floats in [0, 1], as SB3's policies give it.
+        """
+        if "masked" not in observations:
+            observations = self.prepare_observations(observations)
+        masked = observations["masked"]
+        if not isinstance(masked, MaskedMaps):
+            return self.output(self.convolutions(masked)[-1])
+        first, *others = self.convolutions.blocks
+        assert isinstance(first, ConvBlock)
+        maps = first.norm(masked_convolution(masked, first.conv.weight)).relu_()
+        for block in others:
+            maps = block(maps)
+        return self.output(maps)
 
 
 def _trunk_weights(space: spaces.Dict, checkpoint: KeypointModel | str | Path | None) -> TrunkWeights:

@@ -19,6 +19,8 @@ MOST_KEYPOINTS = (IMAGE_SIZE // 2) ** 2
 """Cells of the first layer's error map: more keypoints than these would share places."""
 FARTHEST = 4.0
 """Widths of a window from its centre to the last cell that counts: exp(-4^2) is about float32's rounding."""
+LOWEST = math.exp(-(FARTHEST**2))
+"""What a window is there, and no cell that counts has less."""
 
 
 @dataclass(frozen=True)

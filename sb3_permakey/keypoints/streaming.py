@@ -49,16 +49,17 @@ class Windows:
     """Windows along a side."""
 
 
-def patch_windows(shape: TrunkShape, layer: int, patch_size: int) -> Windows:
-    """Windows of an LSPN's patches: the pixels on which the cells of a patch and of its neighbours depend.
+def patch_windows(shape: TrunkShape, layer: int, patch_size: int, around: int = 1) -> Windows:
+    """Windows of a layer's patches: the pixels on which the cells of a patch and of its neighbours depend.
 
     :param shape: of the encoder
-    :param layer: the LSPN's layer
+    :param layer: the layer
     :param patch_size: side of a patch in cells of the layer's map
+    :param around: patches on each side that belong to a patch's neighbours; 1 for those that an LSPN predicts from
     """
     kernels, strides = shape.kernels[: layer + 1], shape.strides[: layer + 1]
     sizes = (IMAGE_SIZE, *shape.map_sizes())
-    first, last, step = -patch_size, 2 * patch_size - 1, patch_size
+    first, last, step = -around * patch_size, (around + 1) * patch_size - 1, patch_size
     for size, kernel, stride in reversed(list(zip(sizes, kernels, strides, strict=False))):
         before, _ = same_padding(size, kernel, stride)
         first, last, step = first * stride - before, last * stride - before + kernel - 1, step * stride
@@ -66,7 +67,7 @@ def patch_windows(shape: TrunkShape, layer: int, patch_size: int) -> Windows:
 
 
 def colour_codes(frames: np.ndarray) -> np.ndarray:
-    """A hash uint64 (B, 84, 84) of each pixel's colour, of frames uint8 (B, 84, 84, C)."""
+    """A hash uint64 (B, 84, 84) of each pixel's colour, of frames (B, 84, 84, C) of any unsigned integers."""
     return _mix(frames @ _random_odd_numbers(frames.shape[-1], seed=0))
 
 

@@ -36,6 +36,14 @@ class CellLayer:
     stride: int
 
 
+def cell_layers(trunk: FoldedConvolutions) -> list[CellLayer]:
+    """A trunk's convolutions as products with some of their cells' windows."""
+    return [
+        CellLayer(kernel.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), bias, kernel.shape[-1], stride)
+        for kernel, bias, stride in trunk.layers()
+    ]
+
+
 class StreamingTrunk:
     """Maps of frames, by what has changed since the last call.
 
@@ -46,10 +54,7 @@ class StreamingTrunk:
 
     def __init__(self, trunk: FoldedConvolutions) -> None:
         self.trunk = trunk
-        self.layers = [
-            CellLayer(kernel.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), bias, kernel.shape[-1], stride)
-            for kernel, bias, stride in trunk.layers()
-        ]
+        self.layers = cell_layers(trunk)
         self.computed = [0 for _ in self.layers]
         self._frames = NO_FRAMES
         self._maps: list[Tensor] = []

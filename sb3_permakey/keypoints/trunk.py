@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sb3_permakey.keypoints.layers import ConvBlock, same_conv2d
+from sb3_permakey.keypoints.layers import ConvBlock, TrunkShape, same_conv2d
 from sb3_permakey.keypoints.model import KeypointModel
 
 
@@ -83,6 +83,13 @@ class FoldedConvolutions(nn.Module):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.buffers()).device
+
+    @property
+    def shape(self) -> TrunkShape:
+        """Kernel sizes, filters and strides."""
+        weights = [weight for weight, _, _ in self.layers()]
+        kernels, filters = (tuple(weight.shape[axis] for weight in weights) for axis in (-1, 0))
+        return TrunkShape(kernels, filters, self.strides)
 
     def layers(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Weight, bias and stride of each."""

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+from torch.nn import functional as F
 
 from sb3_permakey import (
     KeypointAttention,
@@ -19,9 +20,10 @@ from sb3_permakey import (
     RecurrentDQN,
     VecPermaKeyObservation,
 )
+from sb3_permakey.encoders.masked_convolution import MaskedMaps
 from sb3_permakey.encoders.parts import with_waves
 from sb3_permakey.keypoints import save_checkpoint
-from sb3_permakey.keypoints.layers import gaussian_windows
+from sb3_permakey.keypoints.layers import gaussian_windows, same_conv2d
 
 SMALL = {"learning_starts": 50, "buffer_size": 1000}
 
@@ -168,6 +170,79 @@ def test_cnn_takes_channels_first_and_last_alike(env):
     observations = {"keypoints": torch.zeros(2, NUM_KEYPOINTS, 2), "image": image}
     transposed = {**observations, "image": image.permute(0, 3, 1, 2)}
     assert torch.allclose(cnn.eval()(observations), channels_first.eval()(transposed), atol=1e-6)
+
+
+def frames_and_keypoints(env: PermaKeyObservation, steps: int = 12) -> dict[str, torch.Tensor]:
+    """Observations of some steps of an episode, images as floats."""
+    env.action_space.seed(0)
+    observed = [env.reset(seed=0)[0], *(env.step(env.action_space.sample())[0] for _ in range(steps - 1))]
+    batch = {name: torch.from_numpy(np.stack([part[name] for part in observed])) for name in observed[0]}
+    return {**batch, "image": batch["image"].float() / 255}
+
+
+def cnn_written_out(cnn: KeypointCNN, observations: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Appendix A.2.3, of whole maps."""
+    maps = observations["image"].permute(0, 3, 1, 2)
+    for weight, bias, stride in cnn.trunk.layers():
+        maps = same_conv2d(maps, weight, bias, stride).relu()
+    maps = maps * gaussian_windows(observations["keypoints"], 42, 0.1).sum(dim=1, keepdim=True)
+    for block, stride in zip(cnn.convolutions.blocks, (1, 1, 2, 1), strict=True):
+        norm, maps = block.norm, same_conv2d(maps, block.conv.weight, stride=stride)
+        # In evaluation mode with the running statistics, which this leaves as they are.
+        means, variances = (norm.running_mean, norm.running_var) if not norm.training else (None, None)
+        maps = F.batch_norm(maps, means, variances, norm.weight, norm.bias, norm.training, 0.1, norm.eps).relu()
+    linear = cnn.output[1]
+    return (maps.flatten(1) @ linear.weight.t() + linear.bias).relu()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("prepared", [True, False])
+def test_cnn_equals_the_computation_written_out(env, training, prepared):
+    torch.manual_seed(0)
+    cnn, observations = KeypointCNN(env.observation_space, filters=8).train(training), frames_and_keypoints(env)
+    if not training:
+        for block in cnn.convolutions.blocks:
+            torch.nn.init.uniform_(block.norm.running_var, 0.5, 2)
+            torch.nn.init.uniform_(block.norm.running_mean, -0.5, 0.5)
+    expected = cnn_written_out(cnn, observations)
+    given = cnn.prepare_observations(observations) if prepared else observations
+    found = cnn(given)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    factors = torch.randn(found.shape)
+    gradients, written_out = (
+        torch.autograd.grad((features * factors).sum(), list(cnn.parameters())) for features in (found, expected)
+    )
+    for gradient, other in zip(gradients, written_out, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-5 * float(other.abs().max()) + 1e-6, rtol=1e-3)
+
+
+def test_cnn_prepares_once_what_its_rows_are_of(env):
+    torch.manual_seed(0)
+    cnn, observations = KeypointCNN(env.observation_space, filters=8).eval(), frames_and_keypoints(env)
+    prepared = cnn.prepare_observations(observations)
+    assert isinstance(prepared["masked"], MaskedMaps)
+    few = {name: part[:3] for name, part in observations.items()}
+    assert isinstance(cnn.prepare_observations(few)["masked"], torch.Tensor)
+    torch.testing.assert_close(cnn({"masked": prepared["masked"][0:3]}), cnn(few), atol=1e-5, rtol=1e-4)
+
+
+def test_cnn_of_frames_without_anything_alike(env):
+    torch.manual_seed(0)
+    cnn = KeypointCNN(env.observation_space, filters=4).eval()
+    observations = {"keypoints": torch.rand(8, NUM_KEYPOINTS, 2), "image": torch.rand(8, 84, 84, 3)}
+    assert isinstance(cnn.prepare_observations(observations)["masked"], torch.Tensor)
+    torch.testing.assert_close(cnn(observations), cnn_written_out(cnn, observations), atol=1e-5, rtol=1e-4)
+
+
+def test_cnn_has_a_gradient_of_the_places(env):
+    torch.manual_seed(0)
+    cnn, observations = KeypointCNN(env.observation_space, filters=4).eval(), frames_and_keypoints(env)
+    centers = observations["keypoints"].requires_grad_()
+    found, expected = (
+        torch.autograd.grad(features.sum(), centers)[0]
+        for features in (cnn(observations), cnn_written_out(cnn, observations))
+    )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_cnn_trunk_does_not_learn(env):

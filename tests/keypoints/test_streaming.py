@@ -39,6 +39,11 @@ def test_windows_by_hand(layer, patch_size, expected):
     assert patch_windows(ENCODER, layer, patch_size) == expected
 
 
+def test_windows_of_cells_alone_by_hand():
+    # A cell of layer 1 sees cells 0 to 2 of layer 0 from twice its place on, and these 1 pixel before and 2 after.
+    assert patch_windows(ENCODER, 1, 1, around=0) == Windows(first=-1, size=6, stride=2, count=42)
+
+
 @pytest.mark.parametrize("layer", range(4))
 def test_windows_hold_all_pixels_that_matter_and_no_others(layer):
     torch.manual_seed(0)
