@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
@@ -15,10 +15,13 @@ from sb3_permakey.encoders.masked_convolution import MaskedMaps, masked_convolut
 from sb3_permakey.encoders.parts import require_keypoints
 from sb3_permakey.envs.keypoint_space import KeypointSpace
 from sb3_permakey.keypoints import KeypointModel, checkpoint_exists, load_checkpoint
+from sb3_permakey.keypoints.device import autocast, resolve_precision
 from sb3_permakey.keypoints.distinct_cells import distinct_features
-from sb3_permakey.keypoints.layers import LOWEST, ConvBlock, Trunk, TrunkShape, gaussian_windows
+from sb3_permakey.keypoints.layers import LOWEST, ConvBlock, Trunk, TrunkShape, gaussian_windows, same_conv2d
 from sb3_permakey.keypoints.trunk import FrozenTrunk, TrunkWeights, fold_trunk
+from sb3_permakey.settings import require_choice
 
+Precision = Literal["float32", "bfloat16", "auto"]
 CNN_KERNELS, CNN_STRIDES = (3, 3, 3, 3), (1, 1, 2, 1)
 FEWEST_IMAGES = 8
 """Of which it pays to look for cells that see the same."""
@@ -38,7 +41,10 @@ class KeypointCNN(BaseFeaturesExtractor):
     :param features_dim: units of the linear layer on top
     :param checkpoint: a keypoint model or a checkpoint's path; needed only where the space does not carry the trunk
     :param filters: filters of each convolution (paper: 128; the authors' released code: 32)
-    :raises ValueError: when the space has no keypoints or no image, or nothing says which trunk made them
+    :param precision: what the layers that learn compute in, while their weights and the trunk stay float32: "float32",
+        "bfloat16", or "auto": bfloat16 where the device computes in it
+    :raises ValueError: when the space has no keypoints or no image, nothing says which trunk made them, or the
+        precision is another
     """
 
     def __init__(
@@ -47,7 +53,9 @@ class KeypointCNN(BaseFeaturesExtractor):
         features_dim: int = 128,
         checkpoint: KeypointModel | str | Path | None = None,
         filters: int = 128,
+        precision: Precision = "float32",
     ) -> None:
+        require_choice(get_args(Precision), precision=precision)
         super().__init__(observation_space, features_dim)
         keypoints = require_keypoints(observation_space, image=True)
         weights = _trunk_weights(keypoints, checkpoint)
@@ -56,6 +64,7 @@ class KeypointCNN(BaseFeaturesExtractor):
         self.channels_last = image_shape[-1] == weights.image_channels
         self.map_size, self.window_std = weights.map_size, weights.window_std
         self.trunk = FrozenTrunk(weights)
+        self.precision = precision
         shape = TrunkShape(CNN_KERNELS, (filters,) * len(CNN_KERNELS), CNN_STRIDES)
         self.convolutions = Trunk(shape, weights.channels)
         flat = filters * shape.map_sizes(weights.map_size)[-1] ** 2
@@ -92,14 +101,19 @@ class KeypointCNN(BaseFeaturesExtractor):
         if "masked" not in observations:
             observations = self.prepare_observations(observations)
         masked = observations["masked"]
-        if not isinstance(masked, MaskedMaps):
-            return self.output(self.convolutions(masked)[-1])
         first, *others = self.convolutions.blocks
         assert isinstance(first, ConvBlock)
-        maps = first.norm(masked_convolution(masked, first.conv.weight)).relu_()
-        for block in others:
-            maps = block(maps)
-        return self.output(maps)
+        weight = first.conv.weight
+        precision = resolve_precision(self.precision, weight.device)
+        with autocast(weight.device, precision):
+            if isinstance(masked, MaskedMaps):
+                sums = masked_convolution(masked, weight, precision)
+            else:
+                sums = same_conv2d(masked, weight)
+            maps = first.norm(sums).relu_()
+            for block in others:
+                maps = block(maps)
+            return self.output(maps).float()
 
 
 def _trunk_weights(space: spaces.Dict, checkpoint: KeypointModel | str | Path | None) -> TrunkWeights:

@@ -57,13 +57,16 @@ def masked_maps(cells: DistinctFeatures, places: np.ndarray, masks: np.ndarray, 
     inside = np.s_[:, before : before + size, before : before + size]
     image_and_row, column = np.divmod(places, size)
     image, row = np.divmod(image_and_row, size)
-    # In a frame around the maps, where each cell is read by as many outputs.
+    # In a frame around the maps, where each cell is read by as many outputs, at the same steps from it.
     framed = (image * side + row + before) * side + column + before
     taps = np.arange(kernel) - before
-    read_by = [framed - tap for tap in (taps[:, None] * side + taps).ravel()]
+    steps = (taps[:, None] * side + taps).ravel()
+    reads = np.zeros(count * side**2, bool)
+    reads[framed] = True
     counts = np.zeros((count, side, side), np.int32)
-    for outputs in read_by:
-        counts.reshape(-1)[outputs] += 1
+    for step in steps:
+        first, last = max(step, 0), len(reads) + min(step, 0)
+        counts.reshape(-1)[first - step : last - step] += reads[first:last]
     begins = np.zeros(masks.size + 1, np.int32)
     np.cumsum(counts[inside], out=begins[1:])
     # What outputs in the frame would sum comes behind all others.
@@ -71,7 +74,8 @@ def masked_maps(cells: DistinctFeatures, places: np.ndarray, masks: np.ndarray, 
     free[inside] = begins[:-1].reshape(masks.shape)
     products, weights = (np.empty(begins[-1] + kernel**2, kind) for kind in (np.int32, np.float32))
     numbers, of_cells = cells.numbers * np.int32(kernel**2), masks.ravel()[places]
-    for tap, outputs in enumerate(read_by):
+    for tap, step in enumerate(steps):
+        outputs = framed - step
         slots = free.reshape(-1)[outputs]
         products[slots], weights[slots] = numbers + np.int32(tap), of_cells
         free.reshape(-1)[outputs] = slots + 1
@@ -80,30 +84,32 @@ def masked_maps(cells: DistinctFeatures, places: np.ndarray, masks: np.ndarray, 
     return MaskedMaps(cells.features, found[0], found[1], found[2], size)
 
 
-def masked_convolution(maps: MaskedMaps, weight: Tensor) -> Tensor:
+def masked_convolution(maps: MaskedMaps, weight: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
     """Convolution of stride 1 with "same" padding, as `same_conv2d` of features times masks within rounding.
 
     :param maps: B maps
     :param weight: (O, C, k, k)
+    :param precision: of products and sums
     :return: (B, O, H, W), channels last
     """
-    return _MaskedConvolution.apply(weight, maps)
+    return _MaskedConvolution.apply(weight, maps, precision)
 
 
 class _MaskedConvolution(torch.autograd.Function):
     """With the kernel's gradient; nothing else has one."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, maps: MaskedMaps) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, maps: MaskedMaps, precision: torch.dtype) -> Tensor:
         ctx.maps, ctx.shape = maps, weight.shape
         outputs, channels, *_ = weight.shape
-        products = maps.features @ weight.permute(1, 2, 3, 0).reshape(channels, -1)
+        taps = weight.permute(1, 2, 3, 0).reshape(channels, -1)
+        products = maps.features.to(precision) @ taps.to(precision)
         sums = _sums(maps.products, maps.begins, products.view(-1, outputs), maps.masks)
         return sums.view(-1, maps.size, maps.size, outputs).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         from scipy.sparse import csr_matrix
 
         maps, (outputs, channels, kernel, _) = ctx.maps, ctx.shape
@@ -114,10 +120,11 @@ class _MaskedConvolution(torch.autograd.Function):
         found = (by_product.indices, by_product.indptr, by_product.data)
         places, begins, masks = map(torch.from_numpy, found)
         of_products = _sums(places, begins, rows, masks).view(len(maps.features), -1)
-        of_weight = maps.features.t() @ of_products
-        return of_weight.view(channels, kernel, kernel, outputs).permute(3, 0, 1, 2), None
+        of_weight = maps.features.t() @ of_products.float()
+        return of_weight.view(channels, kernel, kernel, outputs).permute(3, 0, 1, 2), None, None
 
 
-def _sums(indices: Tensor, begins: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Sums of rows times weights, from one begin to the next."""
+def _sums(indices: Tensor, begins: Tensor, rows: Tensor, factors: Tensor) -> Tensor:
+    """Sums of rows times factors, from one begin to the next, in the rows' precision."""
+    weights = factors.to(rows.dtype)
     return F.embedding_bag(indices, rows, begins, mode="sum", per_sample_weights=weights, include_last_offset=True)

@@ -149,14 +149,12 @@ def test_gnn_takes_any_number_of_keypoints_and_learns(count):
 
 def test_cnn_masks_the_trunks_features_with_the_windows(env):
     cnn = KeypointCNN(env.observation_space, filters=8)
-    seen = {}
-    cnn.convolutions.register_forward_hook(lambda module, inputs, output: seen.update(masked=inputs[0]))
     image = torch.rand(2, 84, 84, 3)
     centers = torch.tensor([[[0.5, 0.5]] * NUM_KEYPOINTS, [[-0.5, 0.0]] * NUM_KEYPOINTS])
-    cnn.eval()({"image": image, "keypoints": centers, "features": torch.zeros(2, NUM_KEYPOINTS, 64)})
+    masked = cnn.prepare_observations({"image": image, "keypoints": centers})["masked"]
     windows = NUM_KEYPOINTS * gaussian_windows(centers[:, :1], 42, 0.1)
-    assert torch.allclose(seen["masked"], cnn.trunk(image.permute(0, 3, 1, 2)) * windows, atol=1e-5)
-    assert seen["masked"].shape == (2, 64, 42, 42)
+    assert torch.allclose(masked, cnn.trunk(image.permute(0, 3, 1, 2)) * windows, atol=1e-5)
+    assert masked.shape == (2, 64, 42, 42)
 
 
 def test_cnn_takes_channels_first_and_last_alike(env):
@@ -214,6 +212,30 @@ def test_cnn_equals_the_computation_written_out(env, training, prepared):
     )
     for gradient, other in zip(gradients, written_out, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-5 * float(other.abs().max()) + 1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_cnn_in_bfloat16(env, few):
+    torch.manual_seed(0)
+    exact = KeypointCNN(env.observation_space, filters=16)
+    rounded = KeypointCNN(env.observation_space, filters=16, precision="bfloat16")
+    rounded.load_state_dict(exact.state_dict())
+    observations = {name: part[: 4 if few else 12] for name, part in frames_and_keypoints(env).items()}
+    for cnn in (exact, rounded):
+        cnn(observations).square().sum().backward()
+    found, expected = rounded.eval()(observations), exact.eval()(observations)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).norm() < 0.02 * expected.norm()
+    assert torch.equal(rounded.trunk.kernel_1, exact.trunk.kernel_1)
+    for parameter, other in zip(rounded.parameters(), exact.parameters(), strict=True):
+        assert torch.cosine_similarity(parameter.grad.flatten(), other.grad.flatten(), dim=0) > 0.98
+
+
+def test_cnn_takes_a_precision_that_is_known(env):
+    auto = KeypointCNN(env.observation_space, filters=4, precision="auto").eval()
+    assert auto(frames_and_keypoints(env)).dtype == torch.float32
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, auto, not 'float16'"):
+        KeypointCNN(env.observation_space, precision="float16")
 
 
 def test_cnn_prepares_once_what_its_rows_are_of(env):
