@@ -17,6 +17,7 @@ from benchmarks.memory.report import short_table as short_memory_table
 from benchmarks.memory.report import table as memory_table
 from benchmarks.release.report import demo_table
 from benchmarks.speed.agents import table as speed_table
+from benchmarks.speed.cnn import report as cnn_report
 from benchmarks.speed.report import report as throughput_report
 from benchmarks.speed.report import short_tables
 from benchmarks.speed.updates import report as updates_report
@@ -254,6 +255,10 @@ def test_throughput():
 def test_updates():
     results = ROOT / "benchmarks" / "results"
     assert updates_report(results / "updates") == (results / "updates.md").read_text()
+
+
+def test_speed_of_the_cnn():
+    assert cnn_report(result("cnn_speed")) == (ROOT / "benchmarks" / "results" / "cnn_speed.md").read_text()
 
 
 def test_memory_of_the_agents():
