@@ -34,7 +34,7 @@ from sb3_permakey.play.collect import CollectConfig
 from sb3_permakey.play.evaluation import EvaluateConfig
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distillation import DistilConfig
-from sb3_permakey.pretraining.trainer import TrainingDivergedError
+from sb3_permakey.pretraining.unread_losses import TrainingDivergedError
 from sb3_permakey.scores import ScoreConfig
 from sb3_permakey.training.run import TrainConfig
 

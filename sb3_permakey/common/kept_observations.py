@@ -12,7 +12,8 @@ from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_permakey.common.transfer import to_device
+from sb3_permakey.keypoints.device import free_bytes
+from sb3_permakey.keypoints.transfer import to_device
 
 Parts = dict[str | None, np.ndarray]
 """Observations by the keys of their Dict space; by None where they are no dict."""
@@ -233,15 +234,6 @@ def _keeps_on_device(
             f"free: choose a smaller buffer_size, or replay_device='cpu', not {str(replay_device)!r}."
         )
     return True
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory of a GPU that this process may still take; None for other devices, which do not tell."""
-    if device.type != "cuda":
-        return None
-    free, total = torch.cuda.mem_get_info(device)
-    allowed = total * torch.cuda.get_per_process_memory_fraction(device) - torch.cuda.memory_reserved(device)
-    return int(min(free, allowed))
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

@@ -16,10 +16,10 @@ from torch import nn
 from sb3_permakey.common.extractor_check import check_extractor
 from sb3_permakey.common.memory import Memory, States, memory_cell
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
-from sb3_permakey.common.transfer import to_device, to_host
 from sb3_permakey.common.value_heads import ValueHeadKind, make_values
 from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointEncoder
 from sb3_permakey.envs.previous_action_reward import without_previous_step
+from sb3_permakey.keypoints.transfer import to_device, to_host
 
 
 class RecurrentQPolicy(BasePolicy):

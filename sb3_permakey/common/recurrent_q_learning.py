@@ -38,8 +38,8 @@ from sb3_permakey.common.targets import (
     unscale_values,
     values_of,
 )
-from sb3_permakey.common.transfer import to_host
 from sb3_permakey.common.windows import Learned, StepErrors
+from sb3_permakey.keypoints.transfer import to_host
 
 SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
 

@@ -16,8 +16,8 @@ from sb3_permakey.common.kept_observations import (
     in_own_shapes,
     kept_observations,
 )
-from sb3_permakey.common.transfer import to_device
 from sb3_permakey.common.windows import BurnIn, SequenceSamples
+from sb3_permakey.keypoints.transfer import to_device
 
 # A slot's last slot of its episode while that episode still runs: later than any slot.
 _RUNNING = np.iinfo(np.int64).max

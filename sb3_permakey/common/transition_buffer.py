@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
-from sb3_permakey.common.transfer import to_device
+from sb3_permakey.keypoints.transfer import to_device
 
 
 class Transitions(NamedTuple):

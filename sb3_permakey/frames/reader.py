@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sb3_permakey.envs.distractors import NO_BAR, BarPlaces, DistractorKind, draw_bars, places_by_index
 from sb3_permakey.frames.store import SPLITS, FrameStore, FrameStoreError
-from sb3_permakey.keypoints.layers import to_images
+from sb3_permakey.keypoints.device import free_bytes
+from sb3_permakey.keypoints.layers import images_of
+from sb3_permakey.keypoints.transfer import to_device
 
 
 class FrameReader:
@@ -42,7 +46,7 @@ class FrameReader:
         self.bars_every = bars_every
         self.chosen = {split: _even_selection(len(frames), most) for split, frames in store.splits.items()}
         self.on_device: dict[str, Tensor] = {}
-        if device.type == "cuda" and distractor is None:
+        if distractor is None:
             self._move_to_device()
 
     def size(self, split: str) -> int:
@@ -64,10 +68,21 @@ class FrameReader:
 
     def images(self, split: str, indices: np.ndarray) -> Tensor:
         """Images float32 (B, C, 84, 84) in [0, 1], on the device."""
-        if split in self.on_device:
-            chosen = self.on_device[split][torch.from_numpy(self.chosen[split][indices]).to(self.device)]
-            return chosen.permute(0, 3, 1, 2).float().div_(255)
-        return to_images(self.frames(split, indices), self.device)
+        return self.given(split, to_device(self.asked(split, indices), self.device))
+
+    def asked(self, split: str, indices: np.ndarray, name: str = "frames") -> dict[str, np.ndarray]:
+        """What must go to the device for images, with the rest of a batch in one copy: frames, or where they lie there.
+
+        :param split: the split
+        :param indices: (B,) of its frames
+        :param name: which of a batch's images they are
+        """
+        return {name: self.chosen[split][indices] if split in self.on_device else self.frames(split, indices)}
+
+    def given(self, split: str, moved: Mapping[str, Tensor], name: str = "frames") -> Tensor:
+        """The images, from what `asked` gave and was moved to the device."""
+        frames = moved[name]
+        return images_of(self.on_device[split][frames] if split in self.on_device else frames)
 
     def episode_bounds(self, split: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last frame, as indices of the split, of the episodes that the frames belong to.
@@ -83,8 +98,8 @@ class FrameReader:
         return starts[chosen], starts[chosen] + lengths[chosen] - 1
 
     def _move_to_device(self) -> None:
-        free, _ = torch.cuda.mem_get_info(self.device)
-        if sum(frames.nbytes for frames in self.store.splits.values()) < free / 2:
+        free = free_bytes(self.device)
+        if free is not None and sum(frames.nbytes for frames in self.store.splits.values()) < free / 2:
             for split, frames in self.store.splits.items():
                 self.on_device[split] = torch.from_numpy(np.array(frames)).to(self.device)
 

@@ -58,6 +58,16 @@ def place(module: ModuleType, device: torch.device) -> ModuleType:
     return module.to(device=device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Memory of a GPU that this process may still take; None for other devices, which do not tell."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    # By number, where None stands for the one in use: torch takes no "cuda" here.
+    share = torch.cuda.get_per_process_memory_fraction(device.index)
+    return int(min(free, total * share - torch.cuda.memory_reserved(device)))
+
+
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory: fresh pages for large blocks take a fifth of a training step on a CPU."""
     if not sys.platform.startswith("linux"):

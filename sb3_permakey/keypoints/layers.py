@@ -46,8 +46,12 @@ ENCODER = TrunkShape(kernels=(4, 3, 3, 3), filters=(32, 64, 64, 128), strides=(1
 
 def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
     """Frames as the networks want them: uint8 (B, 84, 84, C) -> float32 (B, C, 84, 84) in [0, 1], channels last."""
-    tensor = torch.from_numpy(np.require(frames, requirements="W")).to(device)
-    return tensor.permute(0, 3, 1, 2).float().div_(255)
+    return images_of(torch.from_numpy(np.require(frames, requirements="W")).to(device))
+
+
+def images_of(frames: Tensor) -> Tensor:
+    """The same of frames that are tensors already."""
+    return frames.permute(0, 3, 1, 2).float().div_(255)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

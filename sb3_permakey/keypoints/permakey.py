@@ -111,7 +111,7 @@ class PermaKey(ErrorMapChain[Tensor], KeypointModel):
         """
         vae = self.vae(images, noise)
         feature_maps = [features.detach() for features in vae.feature_maps]
-        learns = torch.arange(len(images), device=images.device) % lspn_stride == 0
+        learns = torch.arange(0, len(images), lspn_stride, device=images.device)
         errors, maps = self._predict_patches(
             feature_maps if lspn_stride == 1 else [features[learns] for features in feature_maps]
         )
@@ -119,8 +119,11 @@ class PermaKey(ErrorMapChain[Tensor], KeypointModel):
         if with_pointnet:
             maps = [layer_map.detach() for layer_map in maps]
             if lspn_stride > 1 and len(images) > 1:
+                # Not by a mask, whose number of images a GPU's host would wait for.
+                passed_over = torch.arange(len(images) - len(learns), device=images.device)
+                passed_over += passed_over.div(lspn_stride - 1, rounding_mode="floor") + 1
                 with torch.no_grad():
-                    _, others = self._predict_patches([features[~learns] for features in feature_maps])
+                    _, others = self._predict_patches([features[passed_over] for features in feature_maps])
                 maps = [torch.cat(pair) for pair in zip(maps, others, strict=True)]
             pointnet = self.pointnet_loss(maps)
         return PermaKeyLosses(

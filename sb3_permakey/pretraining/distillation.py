@@ -31,9 +31,10 @@ from sb3_permakey.keypoints import (
 from sb3_permakey.keypoints.device import autocast
 from sb3_permakey.keypoints.distilled import MAP_SIZE, MIN_DISTANCE_PX, patch_roots
 from sb3_permakey.keypoints.folded import FoldedPermaKey
-from sb3_permakey.keypoints.layers import to_images
+from sb3_permakey.keypoints.layers import images_of
 from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import error_map_peaks
+from sb3_permakey.keypoints.transfer import to_device
 from sb3_permakey.pretraining.config import Optimisation
 from sb3_permakey.pretraining.distributed import Workers
 from sb3_permakey.pretraining.stages import SPLITS, Stage, StagePlan
@@ -237,7 +238,6 @@ class DistilStage(Stage):
         *errors, places, features = (array[indices] for array in self.targets[split])
         corners = crop_corners(places[rows, random.integers(PLACES, size=len(indices))])
         frames = self.reader.frames(split, self.order[split][indices])
-        images = to_images(cropped(frames, 2 * corners, 2 * CROP), self.reader.device)
         of_crops = [
             cropped(layer, corners * layer.shape[1] // MAP_SIZE, CROP * layer.shape[1] // MAP_SIZE) for layer in errors
         ]
@@ -245,16 +245,18 @@ class DistilStage(Stage):
         windows, inside = crop_windows(places, corners, self.model.config.window_std)
         seen = (windows * known[:, None]).sum(axis=(2, 3)) * inside > LEAST_SEEN
 
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(self.reader.device)
-
-        return images, DistilledTargets(
-            [tensor(layer).float() for layer in of_crops],
-            [tensor(layer.max(axis=(1, 2))).float() for layer in errors],
-            tensor(known),
-            tensor(windows).float(),
-            tensor(seen),
-            tensor(features).float(),
+        arrays = {"frames": cropped(frames, 2 * corners, 2 * CROP), "known": known, "windows": windows, "seen": seen}
+        arrays |= {f"crops {number}": layer for number, layer in enumerate(of_crops)}
+        arrays |= {f"scales {number}": layer.max(axis=(1, 2)) for number, layer in enumerate(errors)}
+        moved = to_device({**arrays, "features": features}, self.reader.device)
+        layers = range(len(errors))
+        return images_of(moved["frames"]), DistilledTargets(
+            [moved[f"crops {number}"].float() for number in layers],
+            [moved[f"scales {number}"].float() for number in layers],
+            moved["known"],
+            moved["windows"],
+            moved["seen"],
+            moved["features"].float(),
         )
 
     def compute(self, images: Tensor, targets: DistilledTargets) -> DistilledLosses:

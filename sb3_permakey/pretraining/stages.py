@@ -29,6 +29,7 @@ from sb3_permakey.keypoints import (
     TransporterLosses,
 )
 from sb3_permakey.keypoints.device import autocast
+from sb3_permakey.keypoints.transfer import to_device
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers
 
@@ -108,12 +109,12 @@ class FrameStage(Stage):
 
     def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, Tensor | None]:
         """Images and the latents' noise, which each frame's index and the seed decide."""
-        images = self.reader.images(split, indices)
         if seed is None:
-            return images, None
+            return self.reader.images(split, indices), None
         latent_dim = self.model.config.latent_dim
         noise = [np.random.default_rng((*seed, int(index))).standard_normal(latent_dim) for index in indices]
-        return images, torch.tensor(np.array(noise), dtype=torch.float32).to(self.reader.device)
+        moved = to_device({**self.reader.asked(split, indices), "noise": np.array(noise)}, self.reader.device)
+        return self.reader.given(split, moved), moved["noise"]
 
     def compute(self, images: Tensor, noise: Tensor | None) -> PermaKeyLosses:
         """Losses of the frames."""
@@ -149,7 +150,9 @@ class PairStage(Stage):
         for row, index in enumerate(targets):
             random = np.random.default_rng((*(seed or (0,)), int(index)))
             sources[row] = random.integers(low[row], high[row] + 1)
-        return self.reader.images(split, sources), self.reader.images(split, targets)
+        asked = {**self.reader.asked(split, sources, "sources"), **self.reader.asked(split, targets, "targets")}
+        moved = to_device(asked, self.reader.device)
+        return self.reader.given(split, moved, "sources"), self.reader.given(split, moved, "targets")
 
     def compute(self, source: Tensor, target: Tensor) -> TransporterLosses:
         """Losses of the pairs."""
@@ -203,7 +206,8 @@ class ErrorMapStage(Stage):
 
     def inputs(self, split: str, indices: np.ndarray, seed: tuple[int, ...] | None) -> tuple[Tensor, ...]:
         """Each layer's stored error maps; nothing is random."""
-        return tuple(torch.from_numpy(layer[indices]).to(self.reader.device).float() for layer in self.maps[split])
+        maps = {str(layer): maps[indices] for layer, maps in enumerate(self.maps[split])}
+        return tuple(layer_maps.float() for layer_maps in to_device(maps, self.reader.device).values())
 
     def compute(self, *maps: Tensor) -> PermaKeyLosses:
         """The PointNet's loss; the others are zero."""

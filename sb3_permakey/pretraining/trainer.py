@@ -37,6 +37,7 @@ from sb3_permakey.pretraining.logs import TrainingLog
 from sb3_permakey.pretraining.stages import Stage, StageParts, StagePlan, stages_of
 from sb3_permakey.pretraining.state import Progress, SavedState, load_state, save_state
 from sb3_permakey.pretraining.threads import StepThreads, threads_are_free
+from sb3_permakey.pretraining.unread_losses import UnreadLosses
 
 LIMITS_AND_PLACES = (
     "out",
@@ -51,10 +52,6 @@ LIMITS_AND_PLACES = (
 )
 """Settings that may differ when a run goes on."""
 PICTURE_FRAMES = 6
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss that is not finite; the last saved state is intact."""
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -104,6 +101,7 @@ class Pretraining:
         if self.workers.count > 1:
             share_batch_norm(self.model)
         self.steps_per_epoch = self.reader.size("train") // self.optimisation.batch_size
+        self.unread = UnreadLosses(self.state_path, at_once=self.device.type == "cpu")
         self.stages = self._plan()
         self.num_stages = len(self.stages)
 
@@ -161,7 +159,7 @@ class Pretraining:
         try:
             while True:
                 stage = self._make_stage()
-                optimizer = torch.optim.Adam(stage.parameters(), lr=stage.learning_rate)
+                optimizer = self._make_optimizer(stage)
                 if saved:
                     saved.restore_optimizer(optimizer)
                     saved = None
@@ -203,6 +201,11 @@ class Pretraining:
     def _make_stage(self) -> Stage:
         return self.stages[self.progress.stage].make()
 
+    def _make_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
+        """Adam; on a GPU as one launch."""
+        fused = True if self.device.type == "cuda" else None
+        return torch.optim.Adam(stage.parameters(), lr=stage.learning_rate, fused=fused)
+
     def _last_step(self, stage: int) -> int:
         """Steps of the stage of that number at most."""
         limit = self.stages[stage].max_steps
@@ -224,6 +227,7 @@ class Pretraining:
                     if log is None and self.workers.is_first:
                         log = TrainingLog(self.folder, progress.steps_before + progress.step - 1, losses._fields)
                     if progress.step % self.config.log_every_steps == 0:
+                        self.unread.read()
                         losses = self._mean(losses)
                         bar.set_postfix({name: f"{float(value):.4g}" for name, value in losses._asdict().items()})
                         self._log_losses(log, "train", losses)
@@ -253,11 +257,7 @@ class Pretraining:
         stage.set_training_mode(True)
         losses = compute(*stage.inputs("train", self.workers.shard(indices), seed=(config.seed, progress.step)))
         loss = self.model.total_loss(losses)
-        if not torch.isfinite(loss):
-            raise TrainingDivergedError(
-                f"a loss is not finite at step {progress.step}: {losses._asdict()}; "
-                f"{self.state_path} is the last good state"
-            )
+        self.unread.note(progress.step, loss, losses)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -265,19 +265,20 @@ class Pretraining:
         return type(losses)(*(value.detach() for value in losses))
 
     def _mean(self, losses: Any) -> Any:
-        """The losses' means over all processes."""
-        return type(losses)(*self.workers.mean(torch.stack(list(losses))))
+        """The losses' means over all processes, on the host."""
+        return type(losses)(*self.workers.mean(torch.stack(list(losses))).cpu())
 
     @torch.inference_mode()
     def _validate(self, stage: Stage, log: TrainingLog | None) -> bool:
         """Log the validation losses; False when they have not improved for `patience_epochs`."""
+        self.unread.read()
         stage.set_training_mode(False)
         size, batch_size = stage.size("valid"), self.optimisation.batch_size
         batches = [np.arange(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
         batch_losses = [stage.compute(*stage.inputs("valid", batch, seed=None)) for batch in batches]
         weights = torch.tensor([len(batch) / size for batch in batches], device=self.device)
         stacked = torch.stack([torch.stack(list(losses)) for losses in batch_losses])
-        losses = type(batch_losses[0])(*(stacked * weights[:, None]).sum(0))
+        losses = type(batch_losses[0])(*(stacked * weights[:, None]).sum(0).cpu())
         self._log_losses(log, "valid", losses)
         loss, progress = float(self.model.stopping_loss(losses)), self.progress
         improved = loss < progress.best_loss
@@ -308,6 +309,7 @@ class Pretraining:
         return self.workers.agree(time.monotonic() - self.started >= 60 * self.config.max_minutes * share)
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
+        self.unread.read()
         self.progress.elapsed_s = time.monotonic() - self.started
         if self.workers.is_first:
             save_state(self.state_path, self.model, optimizer, self.progress, self.settings)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sb3_permakey.keypoints.device import resolve_device, resolve_precision
+from sb3_permakey.keypoints.device import free_bytes, resolve_device, resolve_precision
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 
@@ -42,3 +42,22 @@ def test_onednns_limit_switches_bfloat16_off(monkeypatch, variables, expected):
         monkeypatch.setenv(name, value)
     assert resolve_precision("auto", torch.device("cpu")) == expected
     assert resolve_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("free", "share", "reserved", "expected"),
+    [(70, 1.0, 5, 70), (70, 0.5, 0, 40), (70, 0.5, 15, 25), (10, 0.5, 15, 10)],
+)
+def test_a_process_may_take_what_is_free_and_no_more_than_its_share(monkeypatch, free, share, reserved, expected):
+    """Of 80 bytes, with torch's functions as a stand-in has them: the share is asked by number alone."""
+
+    def share_of(device):
+        assert device is None or isinstance(device, int)
+        return share
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", share_of)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    for name in ("cuda", "cuda:1"):
+        assert free_bytes(torch.device(name)) == expected
+    assert free_bytes(torch.device("cpu")) is None

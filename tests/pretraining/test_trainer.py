@@ -27,7 +27,8 @@ from sb3_permakey.keypoints import (
 from sb3_permakey.keypoints.lspn import lspn_loss, patch_errors, to_patches
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.state import StateError, load_state
-from sb3_permakey.pretraining.trainer import Pretraining, TrainingDivergedError, pretrain
+from sb3_permakey.pretraining.trainer import Pretraining, pretrain
+from sb3_permakey.pretraining.unread_losses import TrainingDivergedError
 
 SHORT = {"batch_size": 4, "max_steps": 4, "log_every_steps": 1, "precision": "float32", "picture_every_steps": 100}
 FIVE_KEYPOINTS = PermaKeyConfig(num_keypoints=5, layers=(1,))
@@ -65,6 +66,26 @@ def test_a_run_leaves_checkpoint_losses_and_tensorboard(frame_store, tmp_path, s
         assert list(last[:3]) == [0, 0, 0]
     else:
         assert (first > 0).all()
+
+
+def test_a_run_is_the_plain_loop_to_the_bit(frame_store, tmp_path):
+    config = config_for(frame_store, tmp_path / "model.safetensors")
+    torch.manual_seed(config.seed)
+    model = config.make_model().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+    frames, losses = frame_store.splits["train"], []
+    order = np.random.default_rng((config.seed, 0, 0)).permutation(len(frames))
+    for step in range(4):
+        indices = np.sort(order[4 * step : 4 * step + 4])
+        noise = [np.random.default_rng((config.seed, step, index)).standard_normal(32) for index in indices]
+        images = torch.from_numpy(frames[indices]).permute(0, 3, 1, 2).float() / 255
+        losses.append(model.losses(images, torch.tensor(np.array(noise), dtype=torch.float32)))
+        optimizer.zero_grad()
+        model.total_loss(losses[-1]).backward()
+        optimizer.step()
+    trained = load_checkpoint(pretrain(config))
+    np.testing.assert_array_equal(as_numbers(losses_of(config)), [[float(part) for part in row] for row in losses])
+    torch.testing.assert_close(trained.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_losses_fall(frame_store, tmp_path):

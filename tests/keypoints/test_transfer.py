@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from benchmarks.speed.operations import Operations
-from sb3_permakey.common.transfer import packed, split, to_device, to_host, unpacked
+from sb3_permakey.keypoints.transfer import packed, split, to_device, to_host, unpacked
 
 ARRAYS = {
     "flags": np.array([True, False, True]),
