@@ -23,6 +23,8 @@ from sb3_permakey.extras import missing_package
 
 ATTEMPTS = 4
 """How often a run is tried whose process dies."""
+SHARED_OUT = 0.9
+"""Part of a GPU's memory that runs share out among them; the rest is what CUDA takes for each process."""
 
 
 class Outcome(NamedTuple):
@@ -48,7 +50,8 @@ class Pool:
     backend: Literal["local", "ray"] = "local"
     """local: on this machine. ray: a task of Ray for each run."""
     workers: int | None = None
-    """Local runs at once, each in its own process; empty: on a CPU one for each core, if memory allows; else 1."""
+    """Local runs at once, each in its own process; empty: on a CPU one for each core, if memory allows; else 1.
+    Of several on one GPU each gets its part of its memory."""
     threads: int | None = None
     """CPU threads of a run; empty: the cores shared out among the workers; on Ray 1."""
     address: str | None = None
@@ -82,6 +85,14 @@ class Pool:
             return self.threads
         return None if workers == 1 else max((os.cpu_count() or 1) // workers, 1)
 
+    def gpu_share_for(self, workers: int) -> float | None:
+        """Part of a GPU's memory that a run may take, of which `workers` run at once, or on Ray as many as `gpus` says.
+
+        :return: None: no limit
+        """
+        share = self.gpus if self.backend == "ray" else 1 / workers
+        return SHARED_OUT * share if 0 < share < 1 else None
+
     def run(
         self, function: Function, tasks: Sequence[Any], *, memory_bytes: int = 0, device: str = "auto"
     ) -> Iterator[Outcome]:
@@ -95,7 +106,7 @@ class Pool:
         if self.backend == "ray":
             threads = self.threads or 1
             return on_ray(
-                partial(_with_threads, function, threads),
+                partial(_within_limits, function, threads, self.gpu_share_for(1), device),
                 tasks,
                 address=self.address,
                 threads=threads,
@@ -104,15 +115,19 @@ class Pool:
             )
         workers = self.workers_for(len(tasks), memory_bytes, device)
         own_threads = self.threads_for(workers)
-        work = partial(_with_threads, function, own_threads)
+        work = partial(_within_limits, function, own_threads, self.gpu_share_for(workers), device)
         if workers == 1:
             return in_this_process(work, tasks)
         return in_processes(work, tasks, workers, own_threads or 1)
 
 
-def _with_threads(function: Function, threads: int | None, task: Any) -> Any:
+def _within_limits(function: Function, threads: int | None, gpu_share: float | None, device: str, task: Any) -> Any:
+    """Do a task with so many CPU threads and, where it computes on a GPU, no more than its part of the memory there."""
     if threads is not None:
         torch.set_num_threads(threads)
+    if gpu_share is not None and get_device(device).type == "cuda":
+        # By number, where None stands for the one in use: torch takes no "cuda" here.
+        torch.cuda.set_per_process_memory_fraction(gpu_share, get_device(device).index)
     return function(task)
 
 

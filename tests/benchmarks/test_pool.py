@@ -169,6 +169,30 @@ def test_a_run_on_ray_has_one_thread_unless_told_otherwise(monkeypatch, keep_thr
     assert threads(threads=4) == [(4, 4, 0.5), (4, 4, 0.5)]
 
 
+def shares_taken(monkeypatch, device, **settings):
+    """What the tasks of a pool on this device say of a GPU's memory, in this process in place of others."""
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, index: taken.append((share, index))
+    )
+    monkeypatch.setattr(pool, "in_processes", lambda function, tasks, workers, threads: map(function, tasks))
+    monkeypatch.setattr(pool, "in_this_process", lambda function, tasks: map(function, tasks))
+    monkeypatch.setattr(pool, "on_ray", lambda function, tasks, **resources: map(function, tasks))
+    assert list(Pool(threads=1, **settings).run(str, [1], device=device)) == ["1"]
+    return taken
+
+
+def test_runs_on_one_gpu_share_out_its_memory(monkeypatch, keep_threads):
+    assert shares_taken(monkeypatch, "cuda", workers=8) == [(0.9 / 8, None)]
+    assert shares_taken(monkeypatch, "auto", workers=2) == [(0.45, None)]
+    assert shares_taken(monkeypatch, "cuda:1", workers=2) == [(0.45, 1)]
+    assert shares_taken(monkeypatch, "cuda", backend="ray", gpus=0.25) == [(0.225, None)]
+    for alone in ({"workers": 1}, {}, {"backend": "ray", "gpus": 1.0}, {"backend": "ray"}):
+        assert shares_taken(monkeypatch, "cuda", **alone) == []
+    assert shares_taken(monkeypatch, "cpu", workers=8) == []
+
+
 @pytest.mark.parametrize("name", ["workers", "threads"])
 def test_a_pool_has_at_least_one_worker_and_thread(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
