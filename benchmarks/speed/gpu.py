@@ -56,6 +56,8 @@ PRETRAINING: dict[str, dict[str, Any]] = {
     "Transporter, bfloat16": {"precision": "bfloat16", "method": "transporter", "model": PermaKeyConfig()},
 }
 
+COMPILED = {"all modules, bfloat16, compiled": {"precision": "bfloat16", "compile": True}}
+
 
 @dataclass(frozen=True)
 class GpuSpeed:
@@ -69,6 +71,8 @@ class GpuSpeed:
     """Seconds of an agent's turn."""
     steps_at_once: int = 50
     """Steps of pretraining in a turn."""
+    compiled: bool = False
+    """Measure pretraining with compiled losses too; a minute or more goes by until they are."""
     environments: int = 16
     """Environments of the agent that has several."""
     threads: int = 2
@@ -147,13 +151,13 @@ def steps_of(config: GpuSpeed, store: FrameStore, settings: dict[str, Any]) -> C
     training = Pretraining(PretrainConfig(frames=store.path, out=out, device=config.device, **settings))
     training._load()
     stage = training._make_stage()
-    optimizer = training._make_optimizer(stage)
+    compute, optimizer = training._losses_of(stage), training._make_optimizer(stage)
 
     def steps() -> float:
         _wait_for(training.device)
         started = time.perf_counter()
         for _ in range(config.steps_at_once):
-            training._train_step(stage, stage.compute, optimizer)
+            training._train_step(stage, compute, optimizer)
         training.unread.read()
         _wait_for(training.device)
         return 1000 * (time.perf_counter() - started) / config.steps_at_once
@@ -170,7 +174,8 @@ def measure_pretraining(config: GpuSpeed, clock: Clock) -> dict[str, list[float]
     """Milliseconds a step, of each turn, by name."""
     with tempfile.TemporaryDirectory() as folder:
         store = random_frames(Path(folder))
-        kinds = {name: steps_of(config, store, settings) for name, settings in PRETRAINING.items()}
+        chosen = {**PRETRAINING, **(COMPILED if config.compiled else {})}
+        kinds = {name: steps_of(config, store, settings) for name, settings in chosen.items()}
         for steps in kinds.values():
             steps()
         return in_turns(kinds, config.turns, lambda: clock.allows(SHARE_OF_PRETRAINING))

@@ -113,6 +113,8 @@ class PretrainConfig:
     """VAE's and LSPN's part of max_minutes."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where it is quick."""
+    compile: bool = False
+    """Compile the losses at first; for a GPU."""
     save_every_s: float = 60.0
     """Seconds between saves of the state."""
     log_every_steps: int = 10

@@ -94,6 +94,7 @@ class DistilConfig:
     """Steps between two TensorBoard pictures."""
     seed: int = 0
     """Seed of weights, order of frames, places and bars."""
+    compile = False  # what is learned of a crop has another shape each time
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -249,10 +250,9 @@ class DistilStage(Stage):
         arrays |= {f"crops {number}": layer for number, layer in enumerate(of_crops)}
         arrays |= {f"scales {number}": layer.max(axis=(1, 2)) for number, layer in enumerate(errors)}
         moved = to_device({**arrays, "features": features}, self.reader.device)
-        layers = range(len(errors))
         return images_of(moved["frames"]), DistilledTargets(
-            [moved[f"crops {number}"].float() for number in layers],
-            [moved[f"scales {number}"].float() for number in layers],
+            [moved[f"crops {number}"].float() for number in range(len(errors))],
+            [moved[f"scales {number}"].float() for number in range(len(errors))],
             moved["known"],
             moved["windows"],
             moved["seen"],

@@ -49,6 +49,7 @@ LIMITS_AND_PLACES = (
     "save_every_s",
     "picture_every_steps",
     "score",
+    "compile",
 )
 """Settings that may differ when a run goes on."""
 PICTURE_FRAMES = 6
@@ -206,6 +207,12 @@ class Pretraining:
         fused = True if self.device.type == "cuda" else None
         return torch.optim.Adam(stage.parameters(), lr=stage.learning_rate, fused=fused)
 
+    def _losses_of(self, stage: Stage) -> Callable[..., Any]:
+        """What computes the losses; where they are compiled, replayed on a GPU with few launches."""
+        if not self.config.compile:
+            return stage.compute
+        return torch.compile(stage.compute, mode="reduce-overhead" if self.device.type == "cuda" else None)
+
     def _last_step(self, stage: int) -> int:
         """Steps of the stage of that number at most."""
         limit = self.stages[stage].max_steps
@@ -214,7 +221,7 @@ class Pretraining:
 
     def _train_stage(self, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
         progress, last_step, is_patient = self.progress, self._last_step(self.progress.stage), self._is_patient()
-        compute = self.workers.wrap(self.model, stage.compute)
+        compute = self.workers.wrap(self.model, self._losses_of(stage))
         log: TrainingLog | None = None
         saved_at = time.monotonic()
         self.threads.begin(stage.name)

@@ -88,6 +88,28 @@ def test_a_run_is_the_plain_loop_to_the_bit(frame_store, tmp_path):
     torch.testing.assert_close(trained.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("settings", [{"lspn_stride": 3}, {"method": "transporter", "model": PermaKeyConfig()}])
+def test_losses_that_are_compiled_are_one_graph_and_the_same(frame_store, tmp_path, monkeypatch, settings):
+    """With torch's tracing, but its own operations in place of generated code, which takes minutes to make."""
+    asked = []
+
+    def traced(function, mode):
+        asked.append(mode)
+        return compile_(function, backend="eager", fullgraph=True)
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    plain, compiled = (
+        config_for(frame_store, tmp_path / f"{name}.safetensors", max_steps=2, compile=name == "compiled", **settings)
+        for name in ("plain", "compiled")
+    )
+    pretrain(plain)
+    assert not asked
+    pretrain(compiled)
+    assert asked == [None]
+    assert losses_of(plain) == losses_of(compiled)
+
+
 def test_losses_fall(frame_store, tmp_path):
     config = config_for(frame_store, tmp_path / "model.safetensors", max_steps=30, learning_rate=1e-3)
     pretrain(config)
