@@ -206,6 +206,8 @@ def test_cnn_equals_the_computation_written_out(env, training, prepared):
     given = cnn.prepare_observations(observations) if prepared else observations
     found = cnn(given)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(cnn(given), expected, atol=1e-5, rtol=1e-4)
     factors = torch.randn(found.shape)
     gradients, written_out = (
         torch.autograd.grad((features * factors).sum(), list(cnn.parameters())) for features in (found, expected)
@@ -246,6 +248,13 @@ def test_cnn_prepares_once_what_its_rows_are_of(env):
     few = {name: part[:3] for name, part in observations.items()}
     assert isinstance(cnn.prepare_observations(few)["masked"], torch.Tensor)
     torch.testing.assert_close(cnn({"masked": prepared["masked"][0:3]}), cnn(few), atol=1e-5, rtol=1e-4)
+
+
+def test_cnn_looks_at_no_values_of_another_device(env):
+    # Which stands for a GPU, where looking would be waiting.
+    cnn = KeypointCNN(env.observation_space, filters=4).to("meta")
+    observations = {"keypoints": torch.empty(9, NUM_KEYPOINTS, 2), "image": torch.empty(9, 84, 84, 3)}
+    assert cnn({name: part.to("meta") for name, part in observations.items()}).shape == (9, 128)
 
 
 def test_cnn_of_frames_without_anything_alike(env):
