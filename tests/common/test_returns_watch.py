@@ -26,9 +26,7 @@ def test_an_episodes_return_is_discounted_and_may_lie_beyond_an_end_by_the_range
         steps(watch, [1, 1, 1, 1, 1])  # 5 = 2 + 3
         steps(watch, [-1, -1, -1, -1])  # -4 = -1 - 3
         steps(watch, [1] * 100, gamma=0.75)  # below 1 / (1 - 0.75) = 4
-    with pytest.warns(
-        UserWarning, match="which sum up to 6, cannot be told from others beyond v_min=-1 and"
-    ):
+    with pytest.warns(UserWarning, match="which sum up to 6, cannot be told from others beyond v_min=-1 and"):
         steps(watch, [1, 1, 1, 1, 1, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
