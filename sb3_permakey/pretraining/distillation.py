@@ -38,6 +38,7 @@ from sb3_permakey.keypoints.transfer import to_device
 from sb3_permakey.pretraining.config import Optimisation
 from sb3_permakey.pretraining.distributed import Workers
 from sb3_permakey.pretraining.stages import SPLITS, Stage, StagePlan
+from sb3_permakey.pretraining.stored_targets import stored_targets
 from sb3_permakey.pretraining.trainer import Pretraining
 from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_positive, require_seed, require_suffix
 
@@ -219,13 +220,8 @@ class DistilStage(Stage):
         self.seed, self.folder = seed, folder
         # Frames with bars come after the others: those that follow each other stay alike, and the teacher streams.
         self.order = {split: self._order(split) for split in SPLITS}
-        missing = [split for split in SPLITS if not all(path.exists() for path in self._paths(split))]
-        if workers.is_first and missing:
-            detector = KeypointDetector(teacher, device=reader.device, precision="float32", streaming=True)
-            for split in missing:
-                self._store_targets(split, detector)
-        workers.wait()
-        self.targets = {split: [np.load(path, mmap_mode="r") for path in self._paths(split)] for split in SPLITS}
+        paths = {split: self._paths(split) for split in SPLITS}
+        self.targets = stored_targets(paths, self._store_targets, teacher, reader.device, workers)
         if not has_statistics(model):
             self._settle_statistics()
 

@@ -32,6 +32,7 @@ from sb3_permakey.keypoints.device import autocast
 from sb3_permakey.keypoints.transfer import to_device
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers
+from sb3_permakey.pretraining.stored_targets import stored_targets
 
 SPLITS = ("train", "valid")
 """The splits that training reads."""
@@ -187,13 +188,12 @@ class ErrorMapStage(Stage):
     ) -> None:
         super().__init__(model, reader, precision, learning_rate)
         self.learning = [model.pointnet]
-        missing = [split for split in SPLITS if not all(path.exists() for path in self._paths(split, folder))]
-        if workers.is_first and missing:
-            detector = KeypointDetector(model, device=reader.device, precision="float32", streaming=True)
-            for split in missing:
-                self._store_maps(split, folder, batch_size, detector)
-        workers.wait()
-        self.maps = {split: [np.load(path, mmap_mode="r") for path in self._paths(split, folder)] for split in SPLITS}
+        paths = {split: self._paths(split, folder) for split in SPLITS}
+
+        def store(split: str, detector: KeypointDetector) -> None:
+            self._store_maps(split, paths[split], batch_size, detector)
+
+        self.maps = stored_targets(paths, store, model, reader.device, workers)
 
     def set_training_mode(self, training: bool) -> None:
         """Training or evaluation mode of the PointNet; the rest stays frozen."""
@@ -218,12 +218,9 @@ class ErrorMapStage(Stage):
     def _paths(self, split: str, folder: Path) -> list[Path]:
         return [folder / f"error_maps_{split}_{layer}.npy" for layer in self.model.config.layers]
 
-    def _store_maps(self, split: str, folder: Path, batch_size: int, detector: KeypointDetector) -> None:
-        """Store a split's error maps, one memory-mapped float16 array (N, h, w) a layer.
-
-        Frames of an episode are much alike, so that the streaming detector leaves most of the work out.
-        """
-        paths, count = self._paths(split, folder), self.reader.size(split)
+    def _store_maps(self, split: str, paths: list[Path], batch_size: int, detector: KeypointDetector) -> None:
+        """Store a split's error maps, one float16 array (N, h, w) a layer."""
+        count = self.reader.size(split)
         with ExitStack() as files:
             arrays = [
                 files.enter_context(atomic_array(path, np.float16, (count, size, size)))
