@@ -31,7 +31,7 @@ from benchmarks.harness.pool import in_processes
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, RecurrentQRDQN, make_atari_env
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.provenance import provenance
 
 GAME = "MsPacman"
@@ -218,9 +218,9 @@ def table(results: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+@freed_memory_kept()
 def main(config: SpeedBenchmark) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(config.threads)
     results = measure(config)
     write_json(

@@ -25,7 +25,7 @@ from benchmarks.harness.tables import table
 from sb3_permakey import KeypointCNN, PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.keypoints.layers import gaussian_windows
 from sb3_permakey.provenance import provenance
 
@@ -192,9 +192,9 @@ def report(result: dict[str, Any]) -> str:
     )
 
 
+@freed_memory_kept()
 def main(config: CnnSpeed) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(config.threads)
     result = {"game": GAME, "filters": config.filters, "threads": config.threads, "device": "cpu"}
     write_json(config.out, {**result, "ms": measure(config), **provenance()})

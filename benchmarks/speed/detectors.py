@@ -20,7 +20,7 @@ from benchmarks.harness.command import run_command
 from sb3_permakey.files import write_json
 from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_exists
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.keypoints.distilled import FoldedDistilled
 from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
@@ -252,9 +252,9 @@ def measure(config: SpeedBenchmark) -> dict[str, Any]:
     }
 
 
+@freed_memory_kept()
 def main(config: SpeedBenchmark) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(config.threads)
     result = measure(config)
     rows, gflops = result["rows"], result["matrix_product_gflops"]

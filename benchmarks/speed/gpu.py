@@ -33,7 +33,7 @@ from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.files import write_json
 from sb3_permakey.frames.store import FrameStore, write_store
 from sb3_permakey.keypoints import PermaKeyConfig
-from sb3_permakey.keypoints.device import keep_freed_memory, resolve_device
+from sb3_permakey.keypoints.device import freed_memory_kept, resolve_device
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
 from sb3_permakey.provenance import provenance
@@ -232,10 +232,10 @@ def tables(result: dict[str, Any]) -> list[str]:
     ]
 
 
+@freed_memory_kept()
 def main(config: GpuSpeed) -> None:
     """Measure, print and write."""
     clock = Clock(config.most_s)
-    keep_freed_memory()
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     made_by = provenance()

@@ -19,7 +19,7 @@ import torch
 from benchmarks.harness.markdown_blocks import renewed
 from sb3_permakey.common.memory import MEMORY_CELLS, MemoryCell
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.provenance import provenance
 
 CELLS = ("lstm", "gru", "mingru")
@@ -80,9 +80,9 @@ def table(windows: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     return lines
 
 
+@freed_memory_kept()
 def main(config: MemorySpeed) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(1)
     windows = {str(steps): measure(steps, config.turns) for steps in config.steps}
     about = {"threads": 1, "device": "cpu", "batch": WINDOWS, "units": UNITS}

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.harness.command import run_command
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, Transporter
-from sb3_permakey.keypoints.device import autocast, keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.keypoints.device import autocast, freed_memory_kept, place, resolve_device, resolve_precision
 from sb3_permakey.provenance import provenance
 
 AUTHORS_S = 10.8
@@ -55,9 +55,9 @@ def median_s(function: Callable[[], object], repeats: int, device: torch.device)
     return statistics.median(times)
 
 
+@freed_memory_kept()
 def main(config: StepBenchmark) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)

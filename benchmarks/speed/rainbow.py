@@ -24,7 +24,7 @@ from benchmarks.harness.markdown_blocks import renewed
 from sb3_permakey import Rainbow, VecPermaKeyObservation, make_atari_env
 from sb3_permakey.common.presets import RAINBOW_PEAKS
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.provenance import provenance
 
 GAMES = {"MsPacman": "mspacman", "BattleZone": "battlezone", "Seaquest": "seaquest", "Frostbite": "frostbite"}
@@ -96,9 +96,9 @@ def table(games: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+@freed_memory_kept()
 def main(config: RainbowSpeed) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(1)
     games = {game: measure(game, config.turns) for game in GAMES}
     write_json(config.out, {"threads": 1, "device": "cpu", "games": games, **provenance()})

@@ -21,7 +21,7 @@ from benchmarks.speed import detectors as detector_speed
 from benchmarks.speed.report import ReportConfig, write_report
 from sb3_permakey import RecurrentDQN, VecPermaKeyObservation, make_atari_env
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.provenance import provenance
 
@@ -88,9 +88,9 @@ def scaling(benchmark: ThroughputBenchmark) -> dict[str, dict[int, float]]:
     }
 
 
+@freed_memory_kept()
 def main(benchmark: ThroughputBenchmark) -> None:
     """Measure, write and draw."""
-    keep_freed_memory()
     torch.set_num_threads(benchmark.threads)
     speed = agents_speed.SpeedBenchmark(
         turn_s=benchmark.turn_s, turns=benchmark.turns, threads=benchmark.threads, device=benchmark.device

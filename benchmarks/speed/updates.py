@@ -29,7 +29,7 @@ from sb3_permakey import Rainbow, RecurrentDQN
 from sb3_permakey.common.presets import RAINBOW_PEAKS, STRONG
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.provenance import provenance
 
 CHANNELS, ACTIONS, EPISODE = 32, 18, 60
@@ -171,9 +171,9 @@ def report(folder: Path) -> str:
     return filled(NOTES, machine=f"one thread of {machine['cpu']}", labels=labels, table=comparison(results))
 
 
+@freed_memory_kept()
 def main(config: UpdatesBenchmark) -> None:
     """Measure, print and write."""
-    keep_freed_memory()
     torch.set_num_threads(1)
     orders = {path.stem: json.loads(path.read_text())["order"] for path in config.out.glob("*.json")}
     order = orders.get(config.label, 1 + max(orders.values(), default=0))

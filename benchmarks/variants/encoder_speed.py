@@ -28,7 +28,7 @@ from sb3_permakey import (
 from sb3_permakey.common.presets import RAINBOW_PEAKS
 from sb3_permakey.encoders.frame_context import channels_first
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints.device import keep_freed_memory
+from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.provenance import provenance
 
 SPEED = "encoders_speed.json"
@@ -124,6 +124,7 @@ def learner(variant: EncoderVariant, count: int) -> Rainbow:
     return agent.learn(WARM_UP_STEPS)
 
 
+@freed_memory_kept()
 def measure(path: Path, names: Sequence[str], turns: int) -> None:
     """Time the encoders that the JSON file does not hold yet, which take turns on one thread.
 
@@ -135,7 +136,6 @@ def measure(path: Path, names: Sequence[str], turns: int) -> None:
     missing = [name for name in names if name not in found["ms"]]
     if not missing:
         return
-    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -24,7 +24,7 @@ from sb3_permakey.files import write_json
 from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.frames.store import FrameStore
 from sb3_permakey.keypoints import PermaKey, load_checkpoint
-from sb3_permakey.keypoints.device import autocast, keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.keypoints.device import autocast, freed_memory_kept, place, resolve_device, resolve_precision
 from sb3_permakey.keypoints.layers import gaussian_windows, soft_argmax, to_images
 from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import local_contrast
@@ -204,9 +204,9 @@ def figures(first: np.ndarray, second: np.ndarray, labelled, window_std: float) 
     return {name: [None if np.isnan(value) else value for value in figure] for name, figure in scores.items()}
 
 
+@freed_memory_kept()
 def main(config: VariantsBenchmark) -> None:
     """Train and score what the JSON file does not hold yet."""
-    keep_freed_memory()
     torch.set_num_threads(config.threads)
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,10 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 """Values of oneDNN's variable ONEDNN_MAX_CPU_ISA that keep it from the processor's products in bfloat16."""
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+"""Settings of glibc's mallopt."""
+LARGE_BLOCK = 32 * 1024**2
+"""Bytes from which on glibc at the latest maps blocks from the system, where it finds its threshold by itself."""
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
@@ -68,15 +73,26 @@ def free_bytes(device: torch.device) -> int | None:
     return int(min(free, total * share - torch.cuda.memory_reserved(device)))
 
 
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory: fresh pages for large blocks take a fifth of a training step on a CPU."""
-    if not sys.platform.startswith("linux"):
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Within, glibc keeps freed memory: fresh pages for large blocks take a fifth of a training step on a CPU.
+
+    Afterwards what was kept is given back, and large blocks, such as replay buffers, are mapped from the system again,
+    which they leave as soon as they are freed.
+    """
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        yield
         return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        trim_threshold, never, mmap_max = -1, -1, -4
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, never)
+    libc.mallopt(MMAP_MAX, 0)
+    libc.mallopt(TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        libc.mallopt(MMAP_MAX, 65536)
+        libc.mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
+        libc.mallopt(TRIM_THRESHOLD, 2 * LARGE_BLOCK)
+        libc.malloc_trim(0)
 
 
 def _is_there(device: torch.device) -> bool:

@@ -30,7 +30,7 @@ from sb3_permakey.keypoints import (
     save_for_detection,
 )
 from sb3_permakey.keypoints.checkpoint import GAME
-from sb3_permakey.keypoints.device import keep_freed_memory, place, resolve_device, resolve_precision
+from sb3_permakey.keypoints.device import freed_memory_kept, place, resolve_device, resolve_precision
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.distributed import Workers, share_batch_norm
 from sb3_permakey.pretraining.logs import TrainingLog
@@ -151,9 +151,9 @@ class Pretraining:
             )
         return goes_on
 
+    @freed_memory_kept()
     def _train(self, saved: SavedState | None) -> Path:
         """Train from the saved state on, or from the start."""
-        keep_freed_memory()
         self.progress.finished = False
         self.workers.wait()
         self.threads = StepThreads(tqdm.write, free=threads_are_free(self.device, self.workers.count))
