@@ -69,7 +69,7 @@ def test_every_method_sees_atari_as_its_agent_needs_it(method, task_of):
     if isinstance(space, spaces.Dict):
         assert {"keypoints", "features"} <= set(space.spaces)
         assert ("image" in space.spaces) == method.endswith("-cnn")
-        assert ("confidence" in space.spaces) == ("peaks" in method or of_objects)
+        assert ("confidence" in space.spaces) == (METHODS[method].readout == "peaks" or of_objects)
         assert observations["keypoints"].shape == (2, OBJECT_SLOTS if of_objects else 4, 2)
     else:
         assert space.shape == ((4, 84, 84) if METHODS[method].observes == "gray" else (3, 84, 84))
