@@ -41,7 +41,7 @@ $(DEMO)/keypoints.png: | $(CHECKPOINT)
 
 $(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
 	@echo "step 4 of 5: an agent, by 20,000 steps of learning (about 6 minutes); its mean score after each 5,000"
-	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --preset rainbow --resume \
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --preset strong --resume \
 		--steps 20000 --learning-starts 1000 --validate-every 5000 --validation-episodes 10
 
 test: $(INSTALLED)
