@@ -75,7 +75,7 @@ class TrainConfig:
         None
     )
     """The agent where no flag says otherwise. paper: the paper's. strong: more updates, about twice the time.
-    rainbow: learns most from few steps."""
+    rainbow: learns soonest."""
     steps: int = 100_000
     """Agent steps."""
     num_envs: int = 1
