@@ -117,11 +117,11 @@ class RecurrentActing(OffPolicyAlgorithm):
             # The base class now resets the environments, and marks the LSTM states to be reset: _last_episode_starts.
             self.replay_buffer.close_episodes()
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        values = self.q_net.values
+        if self._returns_watch is None and isinstance(values, CategoricalValues):
+            self._returns_watch = ReturnsWatch(self.n_envs, values.v_min, values.v_max)
         if resets:
             self._begin_episodes()
-        values = self.q_net.values
-        if isinstance(values, CategoricalValues) and (resets or self._returns_watch is None):
-            self._returns_watch = ReturnsWatch(self.n_envs, values.v_min, values.v_max)
         self._compares_replay = True
         if reset_num_timesteps and total_timesteps <= self.learning_starts:
             warnings.warn(
@@ -137,6 +137,8 @@ class RecurrentActing(OffPolicyAlgorithm):
         assert self._last_obs is not None
         self._last_original_obs = before_normalization(self._last_obs, self._vec_normalize_env)
         self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        if self._returns_watch is not None:
+            self._returns_watch.begin()
         self._watch.note()
 
     def _tell_of_others(self) -> None:

@@ -23,6 +23,10 @@ class ReturnsWatch:
         self._returns, self._discounts = np.zeros(n_envs), np.ones(n_envs)
         self._warned = False
 
+    def begin(self) -> None:
+        """All environments begin new episodes, whatever became of those that ran."""
+        self._returns[:], self._discounts[:] = 0.0, 1.0
+
     def note(self, rewards: np.ndarray, dones: np.ndarray, gamma: float) -> None:
         """A step of all environments.
 

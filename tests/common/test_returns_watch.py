@@ -46,6 +46,18 @@ def test_environments_have_sums_of_their_own():
             watch.note(np.array([1.0, 1.0]), np.array(done), 1.0)
 
 
+def test_episodes_that_were_left_do_not_count():
+    watch = ReturnsWatch(1, 0, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            watch.begin()
+            watch.note(np.array([1.0]), NO, 1.0)
+            watch.note(np.array([1.0]), NO, 1.0)
+        watch.begin()
+        steps(watch, [1])
+
+
 class Paying(CountingEnv):
     """Pays 50 at each step."""
 
