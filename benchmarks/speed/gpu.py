@@ -1,4 +1,4 @@
-"""Pretraining and agents on one GPU, in one command of at most four minutes.
+"""Pretraining, detectors and agents on one GPU, in one command of at most four minutes.
 
     python -m benchmarks.speed gpu --update
     python -m benchmarks.speed gpu --device cpu --turns 1 --turn-s 0.5 --steps-at-once 4 --environments 2    # a trial
@@ -32,7 +32,7 @@ from sb3_permakey.common.presets import RAINBOW_PEAKS, STRONG
 from sb3_permakey.envs.atari import PREPROCESSING
 from sb3_permakey.files import write_json
 from sb3_permakey.frames.store import FrameStore, write_store
-from sb3_permakey.keypoints import PermaKeyConfig
+from sb3_permakey.keypoints import KeypointDetector, PermaKeyConfig
 from sb3_permakey.keypoints.device import freed_memory_kept, resolve_device
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
@@ -56,6 +56,15 @@ PRETRAINING: dict[str, dict[str, Any]] = {
     "Transporter, bfloat16": {"precision": "bfloat16", "method": "transporter", "model": PermaKeyConfig()},
 }
 
+FRAMES_AT_ONCE, CALLS = 16, 50
+"""Frames of a detector's larger calls, and its calls in a turn."""
+SHARE_OF_DETECTORS = 0.4
+"""Part of the time in which detectors may begin another turn."""
+DETECTORS: dict[str, dict[str, Any]] = {
+    "CPU, streaming": {"streaming": True},
+    "GPU": {},
+    "GPU, one replay": {"cuda_graph": True},
+}
 COMPILED = {"all modules, bfloat16, compiled": {"precision": "bfloat16", "compile": True}}
 
 
@@ -100,27 +109,29 @@ class Clock:
         return self.spent_s < share * self.most_s
 
 
-def peaks_env() -> PermaKeyObservation:
+def peaks_env(cuda_graph: bool, **settings: Any) -> PermaKeyObservation:
     """Peaks of the game, one environment."""
-    return PermaKeyObservation(make_atari_env(GAME, seed=0), CHECKPOINT, readout="peaks")
+    game = make_atari_env(GAME, seed=0)
+    return PermaKeyObservation(game, CHECKPOINT, readout="peaks", cuda_graph=cuda_graph, **settings)
 
 
 def strong(device: str, **settings: Any) -> BaseAlgorithm:
     """RecurrentDQN with the settings `strong`."""
-    return RecurrentDQN("PermaKeyPolicy", peaks_env(), device=device, **STRONG, **SMALL, **settings)
+    env = peaks_env("cuda_graph" in settings)
+    return RecurrentDQN("PermaKeyPolicy", env, device=device, **STRONG, **SMALL, **settings)
 
 
 def strong_on_many(device: str, count: int) -> BaseAlgorithm:
     """The same on several environments in processes, with as many updates a step."""
     games = SubprocVecEnv([lambda seed=seed: make_atari_env(GAME, seed=seed) for seed in range(count)])
-    env = VecPermaKeyObservation(games, CHECKPOINT, readout="peaks")
+    env = VecPermaKeyObservation(games, CHECKPOINT, readout="peaks", cuda_graph=True)
     ratio = {"train_freq": 1, "gradient_steps": max(count // STRONG["train_freq"], 1)}
     return RecurrentDQN("PermaKeyPolicy", env, device=device, **{**STRONG, **SMALL, **ratio, **ON_GPU})
 
 
 def rainbow(device: str, **settings: Any) -> BaseAlgorithm:
     """Rainbow on peaks with their last displacements, two updates a step."""
-    env = PermaKeyObservation(make_atari_env(GAME, seed=0), CHECKPOINT, readout="peaks", history=3)
+    env = peaks_env("cuda_graph" in settings, history=3)
     return Rainbow("PermaKeyPolicy", env, device=device, **{**RAINBOW_PEAKS, **SMALL, **settings})
 
 
@@ -181,6 +192,43 @@ def measure_pretraining(config: GpuSpeed, clock: Clock) -> dict[str, list[float]
         return in_turns(kinds, config.turns, lambda: clock.allows(SHARE_OF_PRETRAINING))
 
 
+def played_frames(count: int) -> np.ndarray:
+    """Frames uint8 (count, 84, 84, 3) of a game of random actions."""
+    with closing(make_atari_env(GAME, seed=0)) as env:
+        frames = [env.reset()[0]]
+        while len(frames) < count:
+            frame, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            frames.append(env.reset()[0] if terminated or truncated else frame)
+    return np.stack(frames)
+
+
+def detections_of(detector: KeypointDetector, batches: list[np.ndarray]) -> Callable[[], float]:
+    """What detects in all batches, and says how many ms one took."""
+
+    def detect() -> float:
+        started = time.perf_counter()
+        for batch in batches:
+            detector.detect(batch)
+        return 1000 * (time.perf_counter() - started) / len(batches)
+
+    return detect
+
+
+def measure_detectors(config: GpuSpeed, clock: Clock) -> dict[str, list[float]]:
+    """Milliseconds a call, of each turn, by name."""
+    frames = played_frames(FRAMES_AT_ONCE * CALLS)
+    kinds = {}
+    for count in (1, FRAMES_AT_ONCE):
+        batches = np.split(frames[: count * CALLS], CALLS)
+        for name, settings in DETECTORS.items():
+            device = "cpu" if "streaming" in settings else config.device
+            detector = KeypointDetector(CHECKPOINT, readout="peaks", **{"device": device, **settings})
+            kinds[f"{count} frame(s), {name}"] = detections_of(detector, batches)
+    for detect in kinds.values():
+        detect()
+    return in_turns(kinds, config.turns, lambda: clock.allows(SHARE_OF_DETECTORS))
+
+
 def measure_agents(config: GpuSpeed, clock: Clock) -> dict[str, list[float]]:
     """Steps a second of acting and learning, of each turn, by name."""
     with ExitStack() as opened:
@@ -209,10 +257,13 @@ def in_turns(kinds: dict[str, Callable[[], float]], turns: int, has_time: Callab
 
 def tables(result: dict[str, Any]) -> list[str]:
     """The result as Markdown."""
-    steps = [
-        [name, f"{statistics.median(ms):.1f}", ", ".join(f"{value:.1f}" for value in ms)]
-        for name, ms in result["pretraining_ms"].items()
-    ]
+    steps, calls = (
+        [
+            [name, f"{statistics.median(ms):.1f}", ", ".join(f"{value:.1f}" for value in ms)]
+            for name, ms in result[part].items()
+        ]
+        for part in ("pretraining_ms", "detectors_ms")
+    )
     of_dqn = result["agents"][REFERENCE]
     rows = [
         [
@@ -227,6 +278,8 @@ def tables(result: dict[str, Any]) -> list[str]:
         f"{result['card']}, {result['threads']} thread(s), {result['seconds']:.0f} s in all, commit {result['commit']}",
         "",
         *table(["a step of pretraining, 32 images or 64 pairs", "ms", "of each turn"], steps),
+        "",
+        *table(["a call of a detector of peaks", "ms", "of each turn"], calls),
         "",
         *table(["acting and learning", "steps/s", "of DQN's", "of each turn"], rows),
     ]
@@ -246,6 +299,7 @@ def main(config: GpuSpeed) -> None:
         "card": torch.cuda.get_device_name(device) if device.type == "cuda" else made_by["machine"]["cpu"],
         "environments": config.environments,
         "pretraining_ms": measure_pretraining(config, clock),
+        "detectors_ms": measure_detectors(config, clock),
         "agents": measure_agents(config, clock),
         "seconds": clock.spent_s,
         **made_by,

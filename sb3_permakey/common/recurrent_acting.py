@@ -29,6 +29,7 @@ from sb3_permakey.common.stored_steps import (
     rewards_before_normalization,
 )
 from sb3_permakey.common.value_heads import CategoricalValues
+from sb3_permakey.keypoints.captured import CapturedCall
 
 SelfRecurrentActing = TypeVar("SelfRecurrentActing", bound="RecurrentActing")
 UPDATES_UNTOLD = 100
@@ -58,6 +59,9 @@ class RecurrentActing(OffPolicyAlgorithm):
     _updates_told = 0
     # Whether the next step stored is compared with what acting saw.
     _compares_replay = True
+    # Of agents that an older version saved.
+    cuda_graph = False
+    _captured_acting: CapturedCall[list[torch.Tensor]] | None = None
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -184,9 +188,23 @@ class RecurrentActing(OffPolicyAlgorithm):
             self._last_lstm_states,
             self._last_episode_starts,
             self.recurrent_state == "stored",
+            self._greedy,
         )
         actions = self._explore(greedy_actions, 1.0 if self.num_timesteps < learning_starts else self.exploration_rate)
         return actions, actions
+
+    @property
+    def _captures(self) -> bool:
+        """Whether what the GPU does is captured and replayed."""
+        return self.cuda_graph and self.device.type == "cuda"
+
+    def _greedy(self, *inputs: Any) -> list[torch.Tensor]:
+        """`RecurrentQPolicy.greedy`; on a GPU as one replay, if so asked for."""
+        if not self._captures:
+            return self.policy.greedy(*inputs)
+        if self._captured_acting is None:
+            self._captured_acting = CapturedCall(lambda batch: self.policy.greedy(*batch))
+        return self._captured_acting(inputs)
 
     def _store_transition(
         self,

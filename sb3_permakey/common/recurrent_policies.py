@@ -1,5 +1,6 @@
 """Policies of the recurrent agents: online and target network, acting with a recurrent state."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -248,6 +249,7 @@ class RecurrentQPolicy(BasePolicy):
         states: States,
         episode_starts: np.ndarray,
         with_arrays: bool = False,
+        greedy: Callable[..., list[torch.Tensor]] | None = None,
     ) -> tuple[np.ndarray, States, tuple[np.ndarray, ...]]:
         """Greedy actions in evaluation mode, with states that stay on the device.
 
@@ -255,12 +257,13 @@ class RecurrentQPolicy(BasePolicy):
         :param states: (layers, N, units) each
         :param episode_starts: (N,) bool, where the memory begins anew
         :param with_arrays: whether the new states are wanted as arrays too
+        :param greedy: stands for the method of that name
         :return: (N,) int64, the new states, and these as arrays
         """
         parts, _ = self._as_arrays(observation)
         moved = to_device({**parts, "starts": np.asarray(episode_starts, dtype=bool)}, self.device)
         starts = moved.pop("starts")
-        actions, *new_states = self.greedy(self._observation_of(moved), states, starts)
+        actions, *new_states = (greedy or self.greedy)(self._observation_of(moved), states, starts)
         told, *arrays = to_host([actions, *new_states] if with_arrays else [actions])
         return told, tuple(new_states), tuple(arrays)
 

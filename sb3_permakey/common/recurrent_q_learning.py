@@ -20,7 +20,6 @@ from sb3_permakey.common.arguments import (
     policy_named,
     updates_between_targets,
 )
-from sb3_permakey.common.captured_update import CapturedUpdate
 from sb3_permakey.common.clipped_step import clipped_step
 from sb3_permakey.common.memory import stacked
 from sb3_permakey.common.numpy_versions import newer_numpy_named
@@ -39,8 +38,13 @@ from sb3_permakey.common.targets import (
     values_of,
 )
 from sb3_permakey.common.windows import Learned, StepErrors
+from sb3_permakey.keypoints.captured import CapturedCall
 from sb3_permakey.keypoints.transfer import to_host
 
+USELESS_CAPTURES = (
+    "cuda_graph=True is of no use here: the learning rate, the discount or n changes with every update, so that none "
+    "can be replayed. Give constants, or leave cuda_graph out."
+)
 SelfRecurrentQLearning = TypeVar("SelfRecurrentQLearning", bound="RecurrentQLearning")
 
 
@@ -92,8 +96,8 @@ class RecurrentQLearning(RecurrentActing):
         section 2.3)
     :param value_rescaling: whether values are learned under h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al.
         2018); lets rewards of any size do without clipping
-    :param cuda_graph: whether updates on a GPU are replayed as one CUDA graph, for which a features extractor of your
-        own must not look at values on the host; without effect on a CPU
+    :param cuda_graph: whether an update on a GPU, and a step of acting, is replayed as one CUDA graph, for which a
+        features extractor of your own must not look at values on the host; without effect on a CPU
     :param replay_device: where replay keeps observations: "cpu", in the host's memory; "cuda", on the GPU that learns,
         so that those of a batch need not be copied there; "auto", there if they take no more than half of its free
         memory. Where a CPU learns, always in the host's memory
@@ -104,9 +108,8 @@ class RecurrentQLearning(RecurrentActing):
     # Of agents that an older version saved, which kept none.
     _format = 1
     # Of agents that an older version saved.
-    cuda_graph = False
     replay_device: torch.device | str = "cpu"
-    _captured: CapturedUpdate[Learned] | None = None
+    _captured: CapturedCall[Learned] | None = None
     # By which a saved agent is loaded again without naming its class; see `saved_agents.load_agent`.
     _agent_class: str
 
@@ -262,10 +265,10 @@ class RecurrentQLearning(RecurrentActing):
 
     def _learn_from(self, batch: Any) -> Learned:
         """Move the online network along the gradient of a batch's loss; on a GPU as one replay, if so asked for."""
-        if not (self.cuda_graph and self.device.type == "cuda"):
+        if not self._captures:
             return self._descend(batch)
         if self._captured is None:
-            self._captured = CapturedUpdate(self._descend)
+            self._captured = CapturedCall(self._descend, useless=USELESS_CAPTURES)
         return self._captured(batch, self._settings_of(batch))
 
     def _settings_of(self, batch: Any) -> tuple[float, ...]:
@@ -372,6 +375,7 @@ class RecurrentQLearning(RecurrentActing):
             "_last_observations",
             "_noted",
             "_captured",
+            "_captured_acting",
             "_watch",
             "_returns_watch",
             "_loads",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from sb3_permakey.keypoints.captured import CapturedCall
 from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.device import place, resolve_device, resolve_precision
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.readouts import ReadoutConfig, ReadoutName, ReadoutSettings, readout_config
 from sb3_permakey.keypoints.streaming import FrameMemory
+from sb3_permakey.keypoints.transfer import to_device, to_host
+from sb3_permakey.keypoints.trials import PlacementTrial, PrecisionTrial
 from sb3_permakey.keypoints.trunk import fold_trunk
 
 if TYPE_CHECKING:
@@ -22,8 +27,9 @@ if TYPE_CHECKING:
 
 LARGEST_DIFFERENCE_PX = 0.25
 """How far bfloat16 may move a keypoint."""
-TRIAL_FRAMES = 4096
-"""Of so many frames some are computed in float32 too."""
+MOST_CAPTURES = 64
+"""CUDA graphs of one detector, one for each number of frames."""
+LOGGER = logging.getLogger(__name__)
 
 
 class DetectorSettings(ReadoutSettings, total=False):
@@ -31,6 +37,7 @@ class DetectorSettings(ReadoutSettings, total=False):
 
     device: torch.device | str
     precision: str
+    cuda_graph: bool
     readout: ReadoutName | ReadoutConfig | None
 
 
@@ -44,10 +51,13 @@ class KeypointDetector:
     :param model_or_path: a keypoint model, which is copied, or the path of a checkpoint
     :param device: "auto" takes a GPU when there is one
     :param precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it and keypoints allow it
+    :param cuda_graph: on a GPU, whether what it does for so many frames is replayed as one CUDA graph once it was done
+        three times; for models that stay on the device throughout, as all of this package do
     :param streaming: compute features where the frames differ from the last call's, and errors of patches whose
         surroundings were never seen before; remember the keypoints of the last 4096 frames. Keypoints are the same
         within rounding, and those of frames in play come several times as fast. It takes up to 12 MB a layer, 1.1 MB a
-        keypoint and 2.4 MB a frame of a call. A GPU and a Transporter compute everything anyway
+        keypoint and 2.4 MB a frame of a call. A GPU and a Transporter compute everything anyway; where there is a GPU
+        and the device is "auto", it and the streaming CPU take part in a `PlacementTrial`, and the quicker one goes on
     :param readout: how keypoints are read: a `ReadoutConfig`, or a readout's name, "pointnet" (None too) or "peaks"
     :param settings: the other fields of the `ReadoutConfig`: num_keypoints, min_distance_px, surround_px, centroid_px
     :raises CheckpointError: when the path holds no good checkpoint
@@ -60,6 +70,7 @@ class KeypointDetector:
         *,
         device: torch.device | str = "auto",
         precision: str = "auto",
+        cuda_graph: bool = False,
         streaming: bool = False,
         readout: ReadoutName | ReadoutConfig | None = None,
         **settings: Unpack[ReadoutSettings],
@@ -73,11 +84,20 @@ class KeypointDetector:
         self.readout = wanted.completed(self.model)
         self._read = self.readout.kind(self.readout, self.model, self.source).read
         self.feature_channels = self.model.feature_channels
-        self.streaming = streaming and self.model.streams and self.device.type == "cpu"
+        self.cuda_graph = cuda_graph
+        self._rival: KeypointDetector | None = None
+        self._captured: CapturedCall[Keypoints] | None = None
+        streaming = streaming and self.model.streams
+        if streaming and device == "auto" and self.device.type != "cpu":
+            self._rival = KeypointDetector(
+                self.model, device="cpu", precision=precision, streaming=True, readout=self.readout
+            )
+            self._placement = PlacementTrial()
+        self.streaming = streaming and self.device.type == "cpu"
         if precision == "auto":
             precision = "float32" if self.streaming else self.model.auto_precision
         self.precision = resolve_precision(precision, self.device)
-        self.network = self.model.frozen(self.precision, streaming=self.streaming)
+        self._use(self.model.frozen(self.precision, streaming=self.streaming))
         self.memory = FrameMemory() if self.streaming else None
         self._trial = PrecisionTrial() if precision == "auto" and self.precision == torch.bfloat16 else None
 
@@ -94,6 +114,27 @@ class KeypointDetector:
         :raises ValueError: when the frames have another shape or type
         """
         frames = self._checked(frames)
+        if self._rival is not None and len(frames):
+            return self._compete(frames, self._rival)
+        return self._found(frames)
+
+    def _compete(self, frames: np.ndarray, rival: KeypointDetector) -> Keypoints:
+        """What this one finds, while the rival's time is taken too; once it is decided, the quicker one goes on."""
+        keypoints = self._placement.time(lambda: self._found(frames), lambda: rival.detect(frames))
+        if self._placement.is_over:
+            self._rival = None
+            here, there = (f"{1000 * seconds:.1f} ms" for seconds in self._placement.medians)
+            if self._placement.second_is_quicker:
+                self._captured = None
+                for name in ("device", "model", "_read", "precision", "streaming", "network", "memory", "_trial"):
+                    setattr(self, name, getattr(rival, name))
+            LOGGER.info(
+                "keypoints of %s are computed on %s: %s on the GPU, %s on the CPU, streaming",
+                *(self.source, self.device, here, there),
+            )
+        return keypoints
+
+    def _found(self, frames: np.ndarray) -> Keypoints:
         if self.memory is not None and len(frames):
             keypoints = self.memory.recall(frames, self._detect)
         else:
@@ -108,7 +149,8 @@ class KeypointDetector:
                     f"{LARGEST_DIFFERENCE_PX}: its keypoints are computed in float32",
                     stacklevel=2,
                 )
-                self.network, self.precision, self._trial = exact_network, torch.float32, None
+                self._use(exact_network)
+                self.precision, self._trial = torch.float32, None
                 return self._detect(frames)
         return keypoints
 
@@ -145,27 +187,22 @@ class KeypointDetector:
         self.check_channels(frames.shape[3])
         return frames
 
+    def _use(self, network: FrozenModel) -> None:
+        self.network = network
+        captures = self.cuda_graph and self.device.type == "cuda"
+        self._captured = CapturedCall(partial(self._computed, network), most=MOST_CAPTURES) if captures else None
+
     def _detect(self, frames: np.ndarray, network: FrozenModel | None = None) -> Keypoints:
         with torch.inference_mode():
-            centers, features, confidence = self._read(network or self.network, frames)
-            return Keypoints(
-                centers.clamp(-1, 1).cpu().numpy(),
-                features.cpu().numpy(),
-                None if confidence is None else confidence.clamp(0, 1).cpu().numpy(),
-            )
+            if self._captured is None or network is not None:
+                found = self._computed(network or self.network, frames)
+            else:
+                found = self._captured(to_device({"frames": frames}, self.device)["frames"])
+            return Keypoints(*to_host([part for part in found if part is not None]))
 
-
-class PrecisionTrial:
-    """Picks the frames on which two precisions are compared: the 1st, 2nd, 4th, ..., up to `TRIAL_FRAMES`."""
-
-    def __init__(self) -> None:
-        self.frames_seen = 0
-
-    def rows(self, count: int) -> list[int]:
-        """Which of the next `count` frames are compared, as indices into them."""
-        numbers = range(self.frames_seen + 1, min(self.frames_seen + count, TRIAL_FRAMES) + 1)
-        self.frames_seen += count
-        return [number - numbers.start for number in numbers if number & (number - 1) == 0]
+    def _computed(self, network: FrozenModel, frames: np.ndarray | torch.Tensor) -> Keypoints:
+        centers, features, confidence = self._read(network, frames)
+        return Keypoints(centers.clamp(-1, 1), features, None if confidence is None else confidence.clamp(0, 1))
 
 
 def largest_difference_px(centers: np.ndarray, others: np.ndarray) -> float:

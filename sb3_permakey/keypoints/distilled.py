@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +27,7 @@ from sb3_permakey.keypoints.layers import (
     to_images,
 )
 from sb3_permakey.keypoints.lspn import normalise_maps, stack_error_maps
-from sb3_permakey.keypoints.model import FirstErrorMap, FrozenModel, KeypointModel, Keypoints, register_model
+from sb3_permakey.keypoints.model import FirstErrorMap, Frames, FrozenModel, KeypointModel, Keypoints, register_model
 from sb3_permakey.keypoints.peaks import error_map_peaks
 from sb3_permakey.keypoints.permakey import PermaKey
 from sb3_permakey.keypoints.trunk import fold_block, fold_blocks
@@ -174,11 +173,13 @@ class Distilled(KeypointModel):
         for layer, errors, scales in zip(self.to_roots, targets.errors, targets.scales, strict=True):
             known, highest = known_patches(targets.known, layer), scales.sqrt().clamp_min(1e-6)[:, None, None]
             found, wanted = patch_roots(layer, units) / highest, errors.sqrt() / highest
-            unexplained.append(unexplained_share(found[known], wanted[known]))
-        means = torch.einsum("bchw,bphw->bpc", units.float(), targets.windows)[targets.seen]
+            unexplained.append(unexplained_share(found.unsqueeze(-1), wanted.unsqueeze(-1), known))
+        # Of all windows, where those that are seen alone would have a number that a GPU's host had to wait for.
+        means = torch.einsum("bchw,bphw->bpc", units.float(), targets.windows).flatten(0, 1)
         features = self.to_features.norm(self.to_features.conv(means[..., None, None])).flatten(1)
         return DistilledLosses(
-            torch.stack(unexplained).mean(), unexplained_share(features, targets.features[targets.seen])
+            torch.stack(unexplained).mean(),
+            unexplained_share(features, targets.features.flatten(0, 1), targets.seen.flatten()),
         )
 
     def total_loss(self, losses: DistilledLosses) -> Tensor:
@@ -227,12 +228,12 @@ class FoldedDistilled(FrozenModel):
         self.register_buffer("features_bias", bias)
         self.precision = precision
 
-    def keypoints(self, frames: np.ndarray) -> Keypoints:
+    def keypoints(self, frames: Frames) -> Keypoints:
         """The highest peaks of the first error map of frames uint8 (B, 84, 84, C)."""
         units, error_map, cell_size = self.features_and_first_map(frames)
         return highest_peaks(error_map, cell_size, self.config, units, self.to_features, self.features_bias)
 
-    def features(self, frames: np.ndarray) -> Tensor:
+    def features(self, frames: Frames) -> Tensor:
         """Units of frames uint8 (B, 84, 84, C): (B, units, 42, 42)."""
         images = to_images(frames, self.to_features.device).to(self.precision)
         return self.trunk.maps(images)[-1]
@@ -241,17 +242,17 @@ class FoldedDistilled(FrozenModel):
         """Features (B, K, C) around centers (B, K, 2), of the units of `features`."""
         return features_of_units(centers, features, self.config.window_std, self.to_features, self.features_bias)
 
-    def features_and_first_map(self, frames: np.ndarray) -> FirstErrorMap:
+    def features_and_first_map(self, frames: Frames) -> FirstErrorMap:
         """Units of frames and the first layer's error map."""
         units = self.features(frames)
         return FirstErrorMap(units, scaled_errors(patch_roots(self.to_roots[0], units)), self.cell_sizes[0])
 
-    def layer_error_maps(self, frames: np.ndarray) -> list[Tensor]:
+    def layer_error_maps(self, frames: Frames) -> list[Tensor]:
         """Each layer's error maps of frames, one value a patch: (B, h, w) in [0, 1]."""
         units = self.features(frames)
         return [scaled_errors(patch_roots(layer, units)) for layer in self.to_roots]
 
-    def error_maps(self, frames: np.ndarray) -> Tensor:
+    def error_maps(self, frames: Frames) -> Tensor:
         """Error maps of frames, at their size: (B, M, 84, 84) in [0, 1]."""
         return stack_error_maps(self.layer_error_maps(frames), self.cell_sizes, IMAGE_SIZE)
 
@@ -297,7 +298,16 @@ def highest_peaks(
     return Keypoints(centers, features_of_units(centers, units, config.window_std, weight, bias), heights)
 
 
-def unexplained_share(found: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error as a part of the variance of what is wanted, of n values (n,) or vectors (n, C): a scalar."""
+def unexplained_share(found: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+    """Squared error as a part of the variance of what is wanted, of the vectors that count: a scalar.
+
+    :param found: (..., C)
+    :param wanted: (..., C)
+    :param counts: bool (...), which of the vectors count
+    """
+    weights = counts.unsqueeze(-1).float()
+    weights = weights / weights.sum().clamp_min(1)
     wanted = wanted.float()
-    return (found.float() - wanted).square().mean() / (wanted - wanted.mean(dim=0)).square().mean().clamp_min(1e-12)
+    middle = (weights * wanted).sum(dim=tuple(range(counts.dim())))
+    variance = (weights * (wanted - middle).square()).sum()
+    return (weights * (found.float() - wanted).square()).sum() / variance.clamp_min(1e-12)

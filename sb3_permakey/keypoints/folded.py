@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sb3_permakey.keypoints.chain import ErrorMapChain
 from sb3_permakey.keypoints.layers import ENCODER, soft_argmax, to_images
 from sb3_permakey.keypoints.lspn import ACTIVATION_FLOOR, LSPN
-from sb3_permakey.keypoints.model import FrozenModel
+from sb3_permakey.keypoints.model import Frames, FrozenModel
 from sb3_permakey.keypoints.streaming import PatchMemory, WindowHasher, colour_codes, patch_windows
 from sb3_permakey.keypoints.streaming_trunk import StreamingTrunk
 from sb3_permakey.keypoints.trunk import fold_blocks, fold_norm
@@ -126,13 +126,20 @@ def some_strips(places: np.ndarray, grid: Grid, device: torch.device) -> list[tu
     return chosen
 
 
-@lru_cache(maxsize=4)
 def all_strips(batch: int, grid: Grid, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """`some_strips` of all patches of a batch of images."""
+    # On a GPU captured calls read them, so that they have to stay: 130 KB a frame, for each number of frames.
+    return (_few_strips if device.type == "cpu" else _kept_strips)(batch, grid, device)
+
+
+def _strips(batch: int, grid: Grid, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     return some_strips(np.arange(batch * grid.rows * grid.columns), grid, device)
 
 
-class FoldedPermaKey(ErrorMapChain[np.ndarray], FrozenModel):
+_few_strips, _kept_strips = lru_cache(maxsize=4)(_strips), cache(_strips)
+
+
+class FoldedPermaKey(ErrorMapChain[Frames], FrozenModel):
     """A frozen PermaKey, for inference mode.
 
     In bfloat16 the LSPN alone computes, which is nearly all of the arithmetic. Keypoints are several times as sensitive
@@ -160,9 +167,10 @@ class FoldedPermaKey(ErrorMapChain[np.ndarray], FrozenModel):
                 windows = patch_windows(ENCODER, layer, self.config.patch_size)
                 self.memories.append((WindowHasher(windows), PatchMemory()))
 
-    def feature_maps(self, frames: np.ndarray) -> list[Tensor]:
+    def feature_maps(self, frames: Frames) -> list[Tensor]:
         """Maps of frames uint8 (B, 84, 84, C); valid until the next call."""
         if self.streaming_trunk is not None:
+            assert isinstance(frames, np.ndarray)
             return self.streaming_trunk.maps(frames)
         return self.trunk.maps(to_images(frames, self.to_keypoints.weight.device))
 
@@ -171,9 +179,9 @@ class FoldedPermaKey(ErrorMapChain[np.ndarray], FrozenModel):
         deepest = self.pointnet.maps(maps.contiguous(memory_format=torch.channels_last))[-1]
         return soft_argmax(self.to_keypoints(deepest), self.config.softmax)
 
-    def relative_errors(self, indices: Iterable[int], frames: np.ndarray, maps: list[Tensor]) -> list[Tensor]:
+    def relative_errors(self, indices: Iterable[int], frames: Frames, maps: list[Tensor]) -> list[Tensor]:
         """Errors of patches, those that are remembered looked up."""
-        codes = colour_codes(frames) if self.memories else None
+        codes = colour_codes(frames) if self.memories and isinstance(frames, np.ndarray) else None
         layers = []
         for index in indices:
             features = maps[self.config.layers[index]]

@@ -44,8 +44,14 @@ ENCODER = TrunkShape(kernels=(4, 3, 3, 3), filters=(32, 64, 64, 128), strides=(1
 """The encoder of the VAE and of the PointNet (appendix A.2.1): maps of 84, 42, 21 and 21."""
 
 
-def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
-    """Frames as the networks want them: uint8 (B, 84, 84, C) -> float32 (B, C, 84, 84) in [0, 1], channels last."""
+def to_images(frames: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Frames as the networks want them: uint8 (B, 84, 84, C) -> float32 (B, C, 84, 84) in [0, 1], channels last.
+
+    :param frames: an array, or a tensor that is on the device already
+    :param device: where the images are wanted
+    """
+    if isinstance(frames, Tensor):
+        return images_of(frames)
     return images_of(torch.from_numpy(np.require(frames, requirements="W")).to(device))
 
 

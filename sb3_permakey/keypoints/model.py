@@ -7,7 +7,7 @@ hold it, and detectors, wrappers and scores take it. How it is trained it says t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -114,6 +114,10 @@ def register_model(model: Model) -> Model:
     return model
 
 
+Frames: TypeAlias = np.ndarray | Tensor
+"""Frames uint8 (B, 84, 84, C): an array, or to networks that do not stream a tensor on their device."""
+
+
 class FirstErrorMap(NamedTuple):
     """What a readout of error maps reads, of B frames."""
 
@@ -134,26 +138,26 @@ class FrozenModel(nn.Module, ABC):
     config: KeypointModelConfig
 
     @abstractmethod
-    def keypoints(self, frames: np.ndarray) -> Keypoints:
+    def keypoints(self, frames: Frames) -> Keypoints:
         """The model's own keypoints of frames."""
 
     @abstractmethod
-    def features(self, frames: np.ndarray) -> Tensor:
+    def features(self, frames: Frames) -> Tensor:
         """What `features_at` reads of frames: in most models the features (B, C, h, w)."""
 
     def features_at(self, centers: Tensor, features: Tensor) -> Tensor:
         """Mean features (B, K, C) inside the windows around centers (B, K, 2), of what `features` gave."""
         return features_at(centers, features, self.config.window_std)
 
-    def features_and_first_map(self, frames: np.ndarray) -> FirstErrorMap:
+    def features_and_first_map(self, frames: Frames) -> FirstErrorMap:
         """Features of frames and the first layer's error map, without computing the others'."""
         self._has_no_error_maps()
 
-    def layer_error_maps(self, frames: np.ndarray) -> list[Tensor]:
+    def layer_error_maps(self, frames: Frames) -> list[Tensor]:
         """Each layer's error maps of frames, one value a patch: (B, h, w) in [0, 1]."""
         self._has_no_error_maps()
 
-    def error_maps(self, frames: np.ndarray) -> Tensor:
+    def error_maps(self, frames: Frames) -> Tensor:
         """Error maps of frames, at their size: (B, M, 84, 84) in [0, 1]."""
         self._has_no_error_maps()
 

@@ -6,8 +6,9 @@ the second's (benchmarks/results/variants.md), and the other layers' predictions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ def error_map_peaks(
     zeros are left, a keypoint has height 0 and lies on the first free cell, or, where none is free, on the first cell
     of the map.
 
-    The peaks are picked one after another, on the CPU whatever device the maps come from: each takes some microseconds,
-    several times less than the same as operations on tensors.
+    The peaks are picked one after another. On a CPU each takes some microseconds, several times less than the same as
+    operations on tensors; on other devices these are for all maps at once, and the host waits for none.
 
     :param error_map: (B, h, w), not negative
     :param cell_size: side of a cell, in pixels of the image
@@ -43,33 +44,90 @@ def error_map_peaks(
     :param centroid_px: side of that square, in pixels of the image; the nearest odd number of cells counts, at least 3
     :return: centers (B, K, 2), (y, x) in [-1, 1], and heights (B, K), the values of their cells; float32
     """
+    reach = _reach(centroid_px, cell_size, least=1)
+    surroundings = _surroundings(error_map.shape[-1], cell_size, float(min_distance_px), reach, error_map.device)
+    if error_map.device.type == "cpu":
+        picked = _picked_on_the_host(error_map.numpy(), num_keypoints, surroundings)
+        centers = torch.from_numpy(_means(*picked, surroundings, cell_size, np.stack).astype(np.float32))
+        values = torch.from_numpy(picked[1])
+    else:
+        cells, values = _picked_on_the_device(error_map.float(), num_keypoints, surroundings)
+        centers = _means(cells, values, surroundings, cell_size, torch.stack)
+    return centers.clamp_(-1, 1), values[..., values.shape[-1] // 2].clamp_min(0)
+
+
+class _Surroundings(NamedTuple):
+    """What lies near and around a cell of a map with a frame so wide that every cell has all of it."""
+
+    margin: int
+    """Width of the frame, in cells."""
+    width: int
+    """Cells of a row, with the frame."""
+    around: Any
+    """Rows and columns (n, 2) from a cell to those of its square, float32; an array, or a tensor where maps are."""
+    to_around: Any
+    """The same as steps (n,) from place to place in reading order."""
+    to_near: Any
+    """Steps (m,) to the cells that are nearer than the least distance."""
+
+
+@cache
+def _surroundings(
+    columns: int, cell_size: int, min_distance_px: float, reach: int, device: torch.device
+) -> _Surroundings:
+    """Those of a map with so many columns and a square of so much reach; they stay, for a captured call has them."""
+    around, margin = _square(reach), max(int(min_distance_px // cell_size), reach)
+    width = columns + 2 * margin
     near = _disc(cell_size, min_distance_px)
-    around = _square(_reach(centroid_px, cell_size, least=1))
-    # A frame around the map, so wide that every cell has all of a disc's cells, and of a square's.
-    margin = max(int(min_distance_px // cell_size), _reach(centroid_px, cell_size, least=1))
-    batch, height, width = error_map.shape
-    free = np.full((batch, height + 2 * margin, width + 2 * margin), NOT_FREE, np.float32)
-    free[:, margin : margin + height, margin : margin + width] = error_map.cpu().numpy()
-    width = free.shape[-1]
-    to_near, to_around = (places[:, 0] * width + places[:, 1] for places in (near, around))
-    cells = np.empty((batch, num_keypoints), np.int64)
-    values = np.empty((batch, num_keypoints, len(around)), np.float32)
+    arrays = (around.astype(np.float32), *(places[:, 0] * width + places[:, 1] for places in (around, near)))
+    if device.type == "cpu":
+        return _Surroundings(margin, width, *arrays)
+    return _Surroundings(margin, width, *(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _picked_on_the_host(
+    error_map: np.ndarray, count: int, surroundings: _Surroundings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cells (B, K), as places in their framed map, and the values around them, as they were then (B, K, n)."""
+    margin, width, around, to_around, to_near = surroundings
+    batch, height, _ = error_map.shape
+    free = np.full((batch, height + 2 * margin, width), NOT_FREE, np.float32)
+    free[:, margin:-margin, margin:-margin] = error_map
+    cells = np.empty((batch, count), np.int64)
+    values = np.empty((batch, count, len(around)), np.float32)
     for of_frame, frame_cells, frame_values in zip(free.reshape(batch, -1), cells, values, strict=True):
-        for keypoint in range(num_keypoints):
+        for keypoint in range(count):
             cell = of_frame.argmax()
             if of_frame[cell] < 0:
                 cell = margin * width + margin
             frame_cells[keypoint] = cell
             frame_values[keypoint] = of_frame[cell + to_around]
             of_frame[cell + to_near] = NOT_FREE
+    return cells, values
+
+
+def _picked_on_the_device(error_map: Tensor, count: int, surroundings: _Surroundings) -> tuple[Tensor, Tensor]:
+    """The same as operations on tensors, (B, K) and (B, K, n)."""
+    margin, width, _, to_around, to_near = surroundings
+    free = F.pad(error_map, [margin] * 4, value=NOT_FREE).flatten(1)
+    first = margin * width + margin
+    cells, values = [], []
+    for _ in range(count):
+        highest, cell = free.max(dim=1)
+        cell = torch.where(highest < 0, first, cell).unsqueeze(1)
+        cells.append(cell)
+        values.append(free.gather(1, cell + to_around))
+        free = free.scatter(1, cell + to_near, NOT_FREE)
+    return torch.cat(cells, dim=1), torch.stack(values, dim=1)
+
+
+def _means(cells: Any, values: Any, surroundings: _Surroundings, cell_size: int, stack: Callable[..., Any]) -> Any:
+    """Centers (B, K, 2) of cells (B, K) and the values around them (B, K, n); arrays or tensors, with their `stack`."""
     weights = values.clip(min=0)
-    total = weights.sum(axis=2, keepdims=True)
-    shift = weights @ around.astype(np.float32) / np.where(total > 0, total, np.float32(1))
-    place = np.stack(np.divmod(cells, width), axis=-1) - margin + shift
-    centers = 2 * (place * cell_size + (cell_size - 1) / 2) / (IMAGE_SIZE - 1) - 1
-    heights = weights[..., len(around) // 2]
-    places = torch.from_numpy(centers.astype(np.float32)).clamp_(-1, 1)
-    return places.to(error_map.device), torch.from_numpy(heights).to(error_map.device)
+    total = weights.sum(-1, keepdims=True)
+    shift = weights @ surroundings.around / (total + (total == 0))
+    places = stack((cells // surroundings.width, cells % surroundings.width), -1) - surroundings.margin + shift
+    return 2 * (places * cell_size + (cell_size - 1) / 2) / (IMAGE_SIZE - 1) - 1
 
 
 def local_contrast(error_map: Tensor, cell_size: int, surround_px: float) -> Tensor:

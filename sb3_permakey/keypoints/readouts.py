@@ -12,10 +12,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar
 
-import numpy as np
-
 from sb3_permakey.keypoints.layers import MOST_KEYPOINTS
-from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
+from sb3_permakey.keypoints.model import Frames, FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.peaks import CENTROID_PX, error_map_peaks, local_contrast
 from sb3_permakey.settings import NO_DEFAULT, require_choice, require_positive, require_range
 
@@ -161,7 +159,7 @@ class Readout(ABC):
         return {*settings} <= {*cls.own_settings, *(("num_keypoints",) if cls.any_number else ())}
 
     @abstractmethod
-    def read(self, network: FrozenModel, frames: np.ndarray) -> Keypoints:
+    def read(self, network: FrozenModel, frames: Frames) -> Keypoints:
         """Keypoints of frames uint8 (B, 84, 84, C), tensors; places and confidences are clamped afterwards."""
 
 
@@ -201,7 +199,7 @@ class PointNetReadout(Readout):
         """Whether the model has keypoints of its own."""
         return model.has_pointnet
 
-    def read(self, network: FrozenModel, frames: np.ndarray) -> Keypoints:
+    def read(self, network: FrozenModel, frames: Frames) -> Keypoints:
         """The network's own keypoints."""
         return network.keypoints(frames)
 
@@ -225,7 +223,7 @@ class PeaksReadout(Readout):
         """Whether the model has error maps."""
         return bool(model.error_map_layers)
 
-    def read(self, network: FrozenModel, frames: np.ndarray) -> Keypoints:
+    def read(self, network: FrozenModel, frames: Frames) -> Keypoints:
         """Peaks; their confidences are the values of their cells."""
         config = self.config
         assert config.num_keypoints is not None

@@ -6,7 +6,6 @@ import copy
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from sb3_permakey.keypoints.layers import (
     soft_argmax,
     to_images,
 )
-from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, features_at, register_model
+from sb3_permakey.keypoints.model import Frames, FrozenModel, KeypointModel, Keypoints, features_at, register_model
 from sb3_permakey.keypoints.trunk import fold_blocks
 from sb3_permakey.keypoints.vae import Decoder
 from sb3_permakey.settings import require_at_least, require_choice, require_positive, require_range
@@ -176,16 +175,16 @@ class FoldedTransporter(FrozenModel):
         self.to_keypoints = copy.deepcopy(model.to_keypoints)
         self.precision = precision
 
-    def keypoints(self, frames: np.ndarray) -> Keypoints:
+    def keypoints(self, frames: Frames) -> Keypoints:
         """Keypoints of frames uint8 (B, 84, 84, C)."""
         images = self._images(frames)
         deepest = self.pointnet.maps(images)[-1].float()
         centers = soft_argmax(self.to_keypoints(deepest), self.config.softmax)
         return Keypoints(centers, self.features_at(centers, self.trunk.maps(images)[-1]))
 
-    def features(self, frames: np.ndarray) -> Tensor:
+    def features(self, frames: Frames) -> Tensor:
         """The features of frames uint8 (B, 84, 84, C)."""
         return self.trunk.maps(self._images(frames))[-1]
 
-    def _images(self, frames: np.ndarray) -> Tensor:
+    def _images(self, frames: Frames) -> Tensor:
         return to_images(frames, self.to_keypoints.weight.device).to(self.precision)

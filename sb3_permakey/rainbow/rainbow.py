@@ -67,7 +67,7 @@ class Rainbow(RecurrentQLearning):
     :param sequence_length: steps to learn from in a window
     :param burn_in: steps before them that only warm the recurrent state up
     :param recurrent_state: what a window begins with: "zero", or "stored"
-    :param cuda_graph: whether updates on a GPU are replayed as one CUDA graph
+    :param cuda_graph: whether an update on a GPU, and a step of acting, is replayed as one CUDA graph
     :param replay_device: where replay keeps observations: "cpu", "cuda" or "auto"
     :raises ValueError: if an argument is out of its range
     """

@@ -39,6 +39,8 @@ def test_a_tiny_run(monkeypatch, tmp_path, one_thread, capsys):
 
     monkeypatch.setattr(gpu, "PRETRAINING", {"tiny": TINY})
     monkeypatch.setattr(gpu, "FRAMES", 8)
+    monkeypatch.setattr(gpu, "CALLS", 2)
+    monkeypatch.setattr(gpu, "FRAMES_AT_ONCE", 3)
     monkeypatch.setattr(gpu, "agents", lambda config: {REFERENCE: agent, "other": agent})
     monkeypatch.setitem(gpu.SMALL, "learning_starts", 10)
     out = tmp_path / "gpu_speed.json"
@@ -47,6 +49,10 @@ def test_a_tiny_run(monkeypatch, tmp_path, one_thread, capsys):
     result = json.loads(out.read_text())
     assert {name: len(ms) for name, ms in result["pretraining_ms"].items()} == {"tiny": 2}
     assert {name: len(speeds) for name, speeds in result["agents"].items()} == {REFERENCE: 2, "other": 2}
+    assert {len(ms) for ms in result["detectors_ms"].values()} == {2}
+    assert result["detectors_ms"].keys() == {
+        f"{count} frame(s), {name}" for count in (1, 3) for name in ("CPU, streaming", "GPU", "GPU, one replay")
+    }
     assert result["card"] == result["machine"]["cpu"]
     out.write_text(json.dumps({**result, "commit": "0123456789ab"}))
     assert file_problems(out, tmp_path, SCHEMAS) == []
@@ -60,7 +66,7 @@ def test_several_environments_have_as_many_updates_a_step(monkeypatch, count, up
     """The settings strong learn every second step."""
     taken = {}
     monkeypatch.setattr(gpu, "SubprocVecEnv", list)
-    monkeypatch.setattr(gpu, "VecPermaKeyObservation", lambda games, checkpoint, readout: len(games))
+    monkeypatch.setattr(gpu, "VecPermaKeyObservation", lambda games, checkpoint, **detector: len(games))
     monkeypatch.setattr(gpu, "RecurrentDQN", lambda policy, env, **settings: taken.update(settings, env=env))
     gpu.strong_on_many("cpu", count)
     assert (taken["env"], taken["train_freq"], taken["gradient_steps"]) == (count, 1, updates)

@@ -12,12 +12,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from benchmarks.speed.operations import Operations
 from sb3_permakey import Rainbow, RecurrentDQN
 from sb3_permakey.common import kept_observations
-from sb3_permakey.common.captured_update import tensors_of
 from sb3_permakey.common.kept_observations import DeviceObservations, HostObservations
 from sb3_permakey.common.prioritized_buffer import PrioritizedSequenceReplayBuffer
 from sb3_permakey.common.run_checkpoint import load_run, save_run
 from sb3_permakey.common.sequence_buffer import SequenceReplayBuffer
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer
+from sb3_permakey.keypoints.captured import tensors_of
 
 ENVS = 2
 SPACES = {

@@ -1,15 +1,22 @@
 import warnings
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import NUM_KEYPOINTS, square_frames
+from recorder import Recorder
 
+from benchmarks.speed.operations import Operations
+from benchmarks.speed.updates import MOVED
 from sb3_permakey.keypoints import CheckpointError, KeypointDetector, PermaKey, PermaKeyConfig, ReadoutConfig
-from sb3_permakey.keypoints.detector import PrecisionTrial
+from sb3_permakey.keypoints.captured import CapturedCall
 from sb3_permakey.keypoints.layers import gaussian_windows, to_images
 from sb3_permakey.keypoints.peaks import error_map_peaks, local_contrast
+from sb3_permakey.keypoints.transfer import to_host
 from sb3_permakey.keypoints.transporter import Transporter, TransporterConfig
+from sb3_permakey.keypoints.trials import PlacementTrial, PrecisionTrial
 from sb3_permakey.keypoints.trunk import FrozenTrunk, fold_trunk
 
 PIXELS_PER_UNIT = 83 / 2
@@ -227,3 +234,73 @@ def test_folded_trunk_equals_the_encoder(keypoint_model):
     assert (weights.channels, weights.map_size, weights.image_channels) == (64, 42, 3)
     assert expected.abs().max() > 0.1
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", ["pointnet", "peaks"])
+def test_a_gpu_gets_frames_in_one_copy_and_gives_keypoints_in_one(keypoint_model, readout, monkeypatch):
+    """Counted on torch's device "meta", which stands for one but lacks autocast."""
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **keywords: nullcontext())
+    detector = KeypointDetector(keypoint_model, precision="float32", readout=readout, device="cpu")
+    network = PermaKey(keypoint_model.config).to("meta").frozen(torch.float32, streaming=False)
+    frames = torch.empty((2, 84, 84, 3), dtype=torch.uint8, device="meta")
+    for _ in range(2):
+        with torch.inference_mode(), Operations() as operations:
+            found = detector._computed(network, frames)
+    # The second time, when what stays on the device is there.
+    assert not {name for name in MOVED if operations.counts[name]}
+    with Operations() as operations:
+        arrays = to_host([part for part in found if part is not None])
+    assert operations.counts["to host"] == 1
+    assert [array.shape for array in arrays][:2] == [(2, NUM_KEYPOINTS, 2), (2, NUM_KEYPOINTS, 64)]
+
+
+def test_replayed_detections_are_those_made_as_they_come(keypoint_model):
+    detector = KeypointDetector(keypoint_model, precision="float32", readout="peaks", device="cpu")
+    frames = [square_frames(size, seed=seed) for seed in range(5) for size in (1, 3)]
+    expected = [detector.detect(some) for some in frames]
+    detector._captured = CapturedCall(partial(detector._computed, detector.network), most=2, capture=Recorder)
+    Recorder.made = 0
+    for some, keypoints in zip(frames, expected, strict=True):
+        for found, wanted in zip(detector.detect(some), keypoints, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert Recorder.made == 2
+
+
+class SlowPart:
+    """A clock that stands still but while some functions run."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def taking(self, seconds, function):
+        def slow(*arguments):
+            self.now += seconds
+            return function(*arguments)
+
+        return slow
+
+
+def test_the_quicker_of_gpu_and_streaming_cpu_goes_on(keypoint_model, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    for slow in ("here", "there"):
+        there = KeypointDetector(keypoint_model, device="cpu", precision="float32", streaming=True)
+        detector = KeypointDetector(keypoint_model, device="cpu", precision="float32")
+        clock = SlowPart()
+        detector._rival, detector._placement = there, PlacementTrial(2, 3, clock)
+        frames, expected = square_frames(2), detector.network
+        for kept, seconds in ((detector, 2 if slow == "here" else 1), (there, 2 if slow == "there" else 1)):
+            monkeypatch.setattr(kept, "_detect", clock.taking(seconds, kept._detect))
+        there.memory = None
+        first = detector.detect(frames)
+        for _ in range(2 + 3 - 2):
+            detector.detect(frames)
+        assert detector._rival is there
+        assert detector.network is expected
+        detector.detect(frames)
+        assert detector._rival is None
+        assert detector.streaming == (slow == "here")
+        assert detector.network is (there.network if slow == "here" else expected)
+        assert "2000.0 ms" in caplog.messages[-1]
+        np.testing.assert_allclose(detector.detect(frames).centers, first.centers, atol=1e-5)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import square_frames
 
+from benchmarks.speed.operations import Operations
 from sb3_permakey.keypoints import (
     Distilled,
     DistilledConfig,
@@ -89,11 +90,16 @@ def test_a_cell_sees_as_far_as_the_teachers_patch_and_no_farther(student):
 
 
 def test_losses_are_shares_of_variance():
-    wanted = torch.tensor([[0.0, 2.0], [2.0, 6.0]])
+    wanted, every = torch.tensor([[0.0, 2.0], [2.0, 6.0]]), torch.tensor([True, True])
     # Around the columns' means 1 and 4 the squares are 1, 1, 4, 4.
-    assert unexplained_share(torch.tensor([[1.0, 4.0], [1.0, 4.0]]), wanted) == 1
-    assert unexplained_share(wanted, wanted) == 0
-    assert unexplained_share(wanted + torch.tensor([1.0, 0.0]), wanted) == pytest.approx(0.5 / 2.5)
+    assert unexplained_share(torch.tensor([[1.0, 4.0], [1.0, 4.0]]), wanted, every) == 1
+    assert unexplained_share(wanted, wanted, every) == 0
+    found = wanted + torch.tensor([1.0, 0.0])
+    assert unexplained_share(found, wanted, every).item() == pytest.approx(0.5 / 2.5)
+    # What does not count has no part in either.
+    more = [torch.cat([part, torch.full((1, 2), 9.0 * sign)]) for part, sign in ((found, 1), (wanted, -1))]
+    assert unexplained_share(*more, torch.tensor([True, True, False])).item() == pytest.approx(0.5 / 2.5)
+    assert unexplained_share(*more, torch.tensor([False] * 3)) == 0
 
 
 def test_a_student_that_says_what_its_teacher_does_has_no_loss(student):
@@ -119,6 +125,19 @@ def test_a_student_that_says_what_its_teacher_does_has_no_loss(student):
         )
     np.testing.assert_allclose(same, 0, atol=1e-5)
     assert min(others) > 0.5
+
+
+def test_no_loss_makes_a_gpus_host_wait(student):
+    """Counted on torch's device "meta", which stands for one."""
+    student.to("meta")
+    with torch.device("meta"):
+        errors, scales = [torch.rand(2, 20, 20), torch.rand(2, 10, 10)], [torch.rand(2)] * 2
+        windows, seen = torch.rand(2, 3, 20, 20), torch.ones(2, 3, dtype=torch.bool)
+        there = DistilledTargets(errors, scales, torch.ones(2, 20, 20), windows, seen, torch.rand(2, 3, 5))
+        images = torch.rand(2, 3, 40, 40)
+    with Operations() as operations:
+        student.total_loss(student.losses(images, there)).backward()
+    assert not {name for name in ("to device", "to host", "numbers read", "shapes read") if operations.counts[name]}
 
 
 def test_errors_count_as_parts_of_their_images_highest(student):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sb3_permakey.keypoints import Keypoints
+from sb3_permakey.keypoints import Keypoints, peaks
 from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, local_contrast, match_keypoints
 
 CELL = 2
@@ -113,6 +113,19 @@ def test_equals_the_definition_on_random_maps(cell_size, min_distance_px, levels
         expected_centers, expected_heights = slow_peaks(error_map, cell_size, 20, min_distance_px, reach)
         np.testing.assert_allclose(heights[index], expected_heights, atol=1e-6)
         np.testing.assert_allclose(centers[index], expected_centers, atol=1e-5)
+
+
+@pytest.mark.parametrize(("min_distance_px", "levels", "centroid_px"), [(5.0, 10_000, 6.0), (9.0, 4, 15.0)])
+def test_those_of_a_gpus_operations_are_the_same(min_distance_px, levels, centroid_px):
+    maps = torch.from_numpy(np.random.default_rng(1).integers(levels, size=(5, 12, 12)) / levels).float()
+    expected, heights = error_map_peaks(maps, 2, 20, min_distance_px, centroid_px)
+    reach = peaks._reach(centroid_px, 2, least=1)
+    arrays = peaks._surroundings(12, 2, min_distance_px, reach, torch.device("cpu"))
+    surroundings = peaks._Surroundings(*arrays[:2], *map(torch.from_numpy, arrays[2:]))
+    cells, values = peaks._picked_on_the_device(maps, 20, surroundings)
+    centers = peaks._means(cells, values, surroundings, 2, torch.stack)
+    assert torch.allclose(centers.clamp(-1, 1), expected, atol=1e-6)
+    assert torch.equal(values[..., values.shape[-1] // 2].clamp_min(0), heights)
 
 
 def slow_local_contrast(error_map, reach):

@@ -1,4 +1,7 @@
-"""An update as one replay of a CUDA graph, instead of some hundred launches for which a small network waits."""
+"""What a GPU does at each call as one replay of a CUDA graph, instead of some hundred launches.
+
+For a small network the launches take longer than the work. Updates of agents, their acting and detectors use it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 WARM_UP = 3
-"""Updates that are made as they come before one is captured, in which libraries choose and reserve what they need."""
+"""Calls that are made as they come before one is captured, in which libraries choose and reserve what they need."""
 CHANGES_TOLD = 30
 """So many of them in a row, without a capture, bring a warning."""
 
@@ -30,11 +33,12 @@ class CudaCapture(Generic[Result]):
     """A CUDA graph of what a function does.
 
     :param function: works on tensors of a GPU that stay where they are, and waits for nothing
+    :param pool: memory that it shares with other graphs
     """
 
-    def __init__(self, function: Callable[[], Result]) -> None:
+    def __init__(self, function: Callable[[], Result], pool: Any) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=pool):
             self.result = function()
 
     def replay(self) -> None:
@@ -42,45 +46,68 @@ class CudaCapture(Generic[Result]):
         self._graph.replay()
 
 
-class CapturedUpdate(Generic[Result]):
+class CudaCaptures:
+    """Makes CUDA graphs that share memory, since one is replayed at a time and its result is read before the next."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, function: Callable[[], Result]) -> CudaCapture[Result]:
+        """Capture a function."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        return CudaCapture(function, self._pool)
+
+
+class CapturedCall(Generic[Result]):
     """Calls a function of a batch some times, then captures it and replays that with other batches.
 
     :param function: of a batch; all that changes from call to call but tensors in place must be in the key
+    :param most: captures that are kept, for as many keys and shapes; those used last
+    :param useless: warning where the key changes so often that nothing is captured; None for none
     :param capture: makes a `Capture` of a function without arguments; for tests without a GPU
     """
 
     def __init__(
         self,
         function: Callable[[Any], Result],
-        capture: Callable[[Callable[[], Result]], Capture[Result]] = CudaCapture,
+        *,
+        most: int = 1,
+        useless: str | None = None,
+        capture: Callable[[Callable[[], Result]], Capture[Result]] | None = None,
     ) -> None:
-        self._function, self._make_capture = function, capture
-        self._key: Hashable = None
-        self._calls = self._changes = 0
-        self._capture: Capture[Result] | None = None
-        self._batch: Any = None
+        self._function, self._most, self._useless = function, most, useless
+        self._make_capture = capture or CudaCaptures()
+        self._known: dict[Hashable, _Known[Result]] = {}
+        self._changes = 0
 
-    def __call__(self, batch: Any, key: Hashable) -> Result:
+    def __call__(self, batch: Any, key: Hashable = None) -> Result:
         """What the function gives for the batch; of a replay, until the next one.
 
         :param batch: tensors, in tuples, named tuples and dicts; anything else in it is not seen by the function again
-        :param key: what must be as it was when the function was captured: where it is not, all begins anew
+        :param key: what must be as it was when the function was captured
         """
-        key = (key, tuple((tensor.shape, tensor.dtype) for tensor in tensors_of(batch)))
-        if key != self._key:
-            self._note_change()
-            self._key, self._calls, self._capture = key, 0, None
-        if self._capture is None and self._calls < WARM_UP:
-            self._calls += 1
+        known = self._of((key, tuple((tensor.shape, tensor.dtype) for tensor in tensors_of(batch))))
+        if known.capture is None and known.calls < WARM_UP:
+            known.calls += 1
             return self._aside(batch)
-        if self._capture is None:
+        if known.capture is None:
             self._changes = 0
-            self._batch = mapped(batch, torch.clone)
-            self._capture = self._make_capture(lambda: self._function(self._batch))
+            known.batch = copied = mapped(batch, torch.clone)
+            known.capture = self._make_capture(lambda: self._function(copied))
         else:
-            torch._foreach_copy_(tensors_of(self._batch), tensors_of(batch))
-        self._capture.replay()
-        return self._capture.result
+            torch._foreach_copy_(tensors_of(known.batch), tensors_of(batch))
+        known.capture.replay()
+        return known.capture.result
+
+    def _of(self, key: Hashable) -> _Known[Result]:
+        """What is known of a key, which is now the one used last."""
+        if key not in self._known:
+            self._note_change()
+        known = self._known[key] = self._known.pop(key) if key in self._known else _Known()
+        while len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
+        return known
 
     def _aside(self, batch: Any) -> Result:
         """The function's result, on a stream of its own where there are streams, as torch asks for before a capture."""
@@ -95,12 +122,16 @@ class CapturedUpdate(Generic[Result]):
 
     def _note_change(self) -> None:
         self._changes += 1
-        if self._changes == CHANGES_TOLD:
-            warnings.warn(
-                "cuda_graph=True is of no use here: the learning rate, the discount or n changes with every update, so "
-                "that none can be replayed. Give constants, or leave cuda_graph out.",
-                stacklevel=4,
-            )
+        if self._useless and self._changes == CHANGES_TOLD:
+            warnings.warn(self._useless, stacklevel=5)
+
+
+class _Known(Generic[Result]):
+    """Of one key: how often it came, and once captured that, with the batch it reads."""
+
+    calls = 0
+    capture: Capture[Result] | None = None
+    batch: Any = None
 
 
 def tensors_of(batch: Any) -> list[torch.Tensor]:
