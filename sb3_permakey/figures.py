@@ -17,7 +17,6 @@ from sb3_permakey.extras import missing_package
 from sb3_permakey.files import atomic_path, write_atomically
 from sb3_permakey.keypoints import KeypointDetector
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
-from sb3_permakey.keypoints.peaks import KeypointTracker
 
 SCALE = 3
 """Pixels of a picture for one pixel of a frame."""
@@ -235,12 +234,12 @@ def keypoint_animation(detector: KeypointDetector, frames: np.ndarray, batch_siz
     :param batch_size: frames whose keypoints are computed at once
     :return: B pictures
     """
-    tracker = KeypointTracker()
+    tracker = detector.tracker()
     pictures = []
     for first in range(0, len(frames), batch_size):
         batch = frames[first : first + batch_size]
-        keypoints = detector.detect(batch)
-        if detector.readout.kind.needs_tracking:
+        keypoints = detector.candidates(batch)
+        if tracker is not None:
             keypoints = tracker.track(keypoints, [False] * len(batch), rows=[0] * len(batch))
         pictures += [
             draw_keypoints(frame, points, detector.config.window_std)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sb3_contrib import QRDQN
@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from benchmarks.atari100k.checkpoints import KeypointMethod
 from sb3_permakey.encoders import KeypointEncoder
 from sb3_permakey.keypoints import ReadoutName
+from sb3_permakey.keypoints.readouts import ReadoutSettings
 from sb3_permakey.training.presets import ALGORITHMS as OWN_ALGORITHMS
 from sb3_permakey.training.presets import PRESETS, AlgorithmName, PresetName, choose_agent, preset_arguments
 
@@ -57,6 +58,7 @@ class Method:
     :param readout: of the keypoints; None for those who take the preset's
     :param encoder: of keypoints
     :param points: where points lie that are no keypoints
+    :param read_with: settings of the readout
     """
 
     label: str
@@ -66,6 +68,7 @@ class Method:
     readout: ReadoutName | None = None
     encoder: KeypointEncoder | None = None
     points: Literal["grid", "random", "true"] | None = None
+    read_with: ReadoutSettings = field(default_factory=ReadoutSettings)
 
     @property
     def policy(self) -> str:
@@ -99,6 +102,33 @@ METHODS: dict[str, Method] = {
     ),
     "permakey-student-rainbow": Method(
         "PKey student + Rainbow", "rainbow", "keypoints", "distilled", readout="peaks", encoder="pairs"
+    ),
+    "permakey-steady-rainbow": Method(
+        "PKey steady peaks + Rainbow",
+        "rainbow",
+        "keypoints",
+        "permakey",
+        readout="peaks",
+        encoder="pairs",
+        read_with={"surround_px": 18.0, "persistence": 2.0},
+    ),
+    "permakey-contrast-rainbow": Method(
+        "PKey contrast + Rainbow",
+        "rainbow",
+        "keypoints",
+        "permakey",
+        readout="peaks",
+        encoder="pairs",
+        read_with={"surround_px": 18.0},
+    ),
+    "permakey-persistent-rainbow": Method(
+        "PKey persistent peaks + Rainbow",
+        "rainbow",
+        "keypoints",
+        "permakey",
+        readout="peaks",
+        encoder="pairs",
+        read_with={"persistence": 2.0},
     ),
     "permakey-peaks-gnn-rainbow": Method(
         "PKey peaks + GNN + Rainbow", "rainbow", "keypoints", "permakey", readout="peaks", encoder="gnn"

@@ -237,7 +237,7 @@ def make_envs(task: Task, seeds: Sequence[int], max_steps: int | None = None, st
         envs = VecFrameStack(envs, STACKED_FRAMES)
     if task.checkpoint is not None:
         assert run.num_keypoints is not None
-        read = ReadoutConfig(readout_of(method, run.preset), run.num_keypoints)
+        read = ReadoutConfig(readout_of(method, run.preset), run.num_keypoints, **method.read_with)
         if method.observes == "points":
             return VecPointObservation(envs, task.checkpoint.path, read, task.device)
         envs = VecPermaKeyObservation(

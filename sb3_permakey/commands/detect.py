@@ -20,7 +20,6 @@ from sb3_permakey.envs.resizing import resize
 from sb3_permakey.files import locked_file, require_writable
 from sb3_permakey.frames.sources import FrameSource, FrameSourceError, frames_at, frames_of_video
 from sb3_permakey.keypoints import KeypointDetector, Keypoints, ReadoutConfig, model_fingerprint, warn_of_another_game
-from sb3_permakey.keypoints.peaks import KeypointTracker
 from sb3_permakey.keypoints.recorded import FORMATS, RecordedKeypoints, require_format, write_keypoints
 from sb3_permakey.provenance import provenance
 from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_one, require_seed, require_suffix
@@ -120,7 +119,7 @@ def detect_in(
     :raises FrameSourceError: when there are no frames, or frames of different sizes
     :raises CheckpointError: when the model takes images of other channels
     """
-    tracker = KeypointTracker() if detector.readout.kind.needs_tracking else None
+    tracker = detector.tracker()
     size = source.size
     numbers: list[np.ndarray] = []
     places: list[np.ndarray] = []
@@ -129,12 +128,12 @@ def detect_in(
     with tqdm(total=total, desc=f"keypoints of {source.name}", unit="frame") as bar:
         for episodes, frames in _batches(islice(source.frames, limit), source.name):
             size = size or (frames.shape[1], frames.shape[2])
-            detected = detector.detect(_as_the_model_takes_them(frames, detector))
+            detected = detector.candidates(_as_the_model_takes_them(frames, detector))
             order = np.tile(np.arange(detected.centers.shape[1]), (len(frames), 1))
             if tracker is not None:
                 before = numbers[-1][-1] if numbers else -1
                 starts = np.diff(episodes, prepend=before) != 0
-                order = tracker.orders(detected.centers, starts, rows=[0] * len(frames))
+                order = tracker.orders(detected, starts, rows=[0] * len(frames))
             numbers.append(episodes)
             places.append(order)
             parts.append(_in_order(detected, order))

@@ -20,7 +20,6 @@ from sb3_permakey.figures import draw_keypoints
 from sb3_permakey.keypoints import KeypointDetector, KeypointModel, warn_of_another_game
 from sb3_permakey.keypoints.detector import DetectorSettings
 from sb3_permakey.keypoints.motion import KeypointMotion
-from sb3_permakey.keypoints.peaks import KeypointTracker
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -54,7 +53,7 @@ class KeypointObserver:
             raise ValueError(f"history must be a whole number of steps, 0 or more, not {history!r}")
         self.detector = detector
         self.keep_image = keep_image
-        self.tracker = KeypointTracker() if detector.readout.kind.needs_tracking else None
+        self.tracker = detector.tracker()
         self.motion = KeypointMotion(int(history)) if history else None
 
     def observe(
@@ -68,7 +67,7 @@ class KeypointObserver:
         :param episode_starts: (B,), True where the frame is an episode's first
         :param rows: (B,), which environment each frame comes from; None: frame i from environment i
         """
-        keypoints = self.detector.detect(frames)
+        keypoints = self.detector.candidates(frames)
         if self.tracker is not None:
             keypoints = self.tracker.track(keypoints, episode_starts, rows)
         observations = {"keypoints": keypoints.centers, "features": keypoints.features}

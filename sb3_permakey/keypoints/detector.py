@@ -16,6 +16,7 @@ from sb3_permakey.keypoints.checkpoint import CheckpointError, load_checkpoint
 from sb3_permakey.keypoints.device import place, resolve_device, resolve_precision
 from sb3_permakey.keypoints.layers import IMAGE_SIZE
 from sb3_permakey.keypoints.model import FrozenModel, KeypointModel, Keypoints, require_error_maps
+from sb3_permakey.keypoints.peaks import KeypointTracker
 from sb3_permakey.keypoints.readouts import ReadoutConfig, ReadoutName, ReadoutSettings, readout_config
 from sb3_permakey.keypoints.streaming import FrameMemory
 from sb3_permakey.keypoints.transfer import to_device, to_host
@@ -59,7 +60,8 @@ class KeypointDetector:
         keypoint and 2.4 MB a frame of a call. A GPU and a Transporter compute everything anyway; where there is a GPU
         and the device is "auto", it and the streaming CPU take part in a `PlacementTrial`, and the quicker one goes on
     :param readout: how keypoints are read: a `ReadoutConfig`, or a readout's name, "pointnet" (None too) or "peaks"
-    :param settings: the other fields of the `ReadoutConfig`: num_keypoints, min_distance_px, surround_px, centroid_px
+    :param settings: the other fields of the `ReadoutConfig`: num_keypoints, min_distance_px, surround_px, centroid_px,
+        persistence
     :raises CheckpointError: when the path holds no good checkpoint
     :raises ValueError: when the model cannot be read like that
     """
@@ -113,6 +115,22 @@ class KeypointDetector:
         :return: float32 arrays, centers (B, K, 2) and features (B, K, C); of peaks their heights too, confidence (B, K)
         :raises ValueError: when the frames have another shape or type
         """
+        found = self.candidates(frames)
+        count = self.num_keypoints
+        return Keypoints(*(None if part is None else part[:, :count] for part in found))
+
+    def tracker(self) -> KeypointTracker | None:
+        """What follows the `candidates` of consecutive frames; None where keypoints keep their order by themselves."""
+        if not self.readout.kind.needs_tracking:
+            return None
+        return KeypointTracker(self.num_keypoints, self.readout.persistence)
+
+    def candidates(self, frames: np.ndarray) -> Keypoints:
+        """What `detect` gives, and where keypoints persist more, from which a tracker chooses.
+
+        :param frames: as for `detect`
+        :raises ValueError: when the frames have another shape or type
+        """
         frames = self._checked(frames)
         if self._rival is not None and len(frames):
             return self._compete(frames, self._rival)
@@ -120,7 +138,7 @@ class KeypointDetector:
 
     def _compete(self, frames: np.ndarray, rival: KeypointDetector) -> Keypoints:
         """What this one finds, while the rival's time is taken too; once it is decided, the quicker one goes on."""
-        keypoints = self._placement.time(lambda: self._found(frames), lambda: rival.detect(frames))
+        keypoints = self._placement.time(lambda: self._found(frames), lambda: rival.candidates(frames))
         if self._placement.is_over:
             self._rival = None
             here, there = (f"{1000 * seconds:.1f} ms" for seconds in self._placement.medians)

@@ -20,6 +20,10 @@ from sb3_permakey.keypoints.model import Keypoints
 
 CENTROID_PX = 6.0
 """Side of the square whose mean is a peak's place: 3x3 cells of the first layer, whose side is 2 pixels."""
+PERSISTENT_PX = 8.0
+"""How far a peak may have moved in a step, in pixels, to be told to go on."""
+CANDIDATES = 2
+"""Of a frame so many times K peaks are looked at where they persist."""
 NOT_FREE = -1.0
 """Value of cells that are near an earlier peak, and of those around the map; error maps are never negative."""
 
@@ -163,14 +167,50 @@ def match_keypoints(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(distances)[1]
 
 
+def persisting_keypoints(
+    previous: np.ndarray, candidates: np.ndarray, heights: np.ndarray, persistence: float
+) -> np.ndarray:
+    """Which candidates are the keypoints of this step, and which of the previous ones each of them goes on with.
+
+    Candidates within `PERSISTENT_PX` of a keypoint, each keypoint's own by the matching that moves least, count
+    `persistence` times as high; the K highest are taken. So a peak that is there is not given up for another that is a
+    little higher in one frame. The others take the places of the keypoints that are gone, so that they move least.
+
+    :param previous: (K, 2)
+    :param candidates: (M, 2), M >= K
+    :param heights: (M,)
+    :param persistence: at least 1
+    :return: order (K,): candidates[order[k]] goes on with previous[k]
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    distances = np.linalg.norm(previous[:, None] - candidates[None], axis=-1) * (IMAGE_SIZE - 1) / 2
+    own = linear_sum_assignment(np.minimum(distances, PERSISTENT_PX))[1]
+    goes_on = distances[np.arange(len(own)), own] < PERSISTENT_PX
+    counted = heights.astype(np.float64)
+    counted[own[goes_on]] *= persistence
+    taken = np.argsort(-counted, kind="stable")[: len(previous)]
+    goes_on &= np.isin(own, taken)
+    order = np.where(goes_on, own, -1)
+    new = np.setdiff1d(taken, order)
+    if len(new):
+        order[~goes_on] = new[match_keypoints(previous[~goes_on], candidates[new])]
+    return order
+
+
 class KeypointTracker:
     """Gives the peaks of several environments an identity that lasts for an episode.
 
     The first keypoints of an episode stay in their order, highest peak first; later ones are put into the order in
     which they follow those of the step before.
+
+    :param num_keypoints: K; None: as many as are given
+    :param persistence: how many times as high a peak counts that goes on, where more than K are given; see
+        `persisting_keypoints`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_keypoints: int | None = None, persistence: float = 1.0) -> None:
+        self.num_keypoints, self.persistence = num_keypoints, persistence
         self._last_centers: dict[int, np.ndarray] = {}
 
     def track(
@@ -178,23 +218,29 @@ class KeypointTracker:
     ) -> Keypoints:
         """The same keypoints, each frame's in the order of the one before it in its environment.
 
-        :param keypoints: of B frames, arrays; the frames of one environment in the order of time
+        :param keypoints: of B frames, arrays, K of each or more, highest first; the frames of one environment in the
+            order of time
         :param episode_starts: (B,), True where the frame is an episode's first
         :param rows: (B,), which environment each frame comes from; None: frame i from environment i
         """
-        orders = self.orders(keypoints.centers, episode_starts, rows)
+        orders = self.orders(keypoints, episode_starts, rows)
         frames = np.arange(len(orders))[:, None]
         return Keypoints(*(None if values is None else values[frames, orders] for values in keypoints))
 
     def orders(
-        self, centers: np.ndarray, episode_starts: Sequence[bool] | np.ndarray, rows: Sequence[int] | None = None
+        self, keypoints: Keypoints, episode_starts: Sequence[bool] | np.ndarray, rows: Sequence[int] | None = None
     ) -> np.ndarray:
-        """The order (B, K) into which `track` puts the keypoints of each frame, whose centers are (B, K, 2)."""
+        """The order (B, K) into which `track` puts the keypoints of each frame, numbers of those that are given."""
+        centers, heights = keypoints.centers, keypoints.confidence
         environments = range(len(centers)) if rows is None else rows
-        orders = np.tile(np.arange(centers.shape[1]), (len(centers), 1))
+        count = self.num_keypoints or centers.shape[1]
+        orders = np.tile(np.arange(count), (len(centers), 1))
         for index, (row, starts) in enumerate(zip(environments, episode_starts, strict=True)):
-            if row in self._last_centers and not starts:
-                orders[index] = match_keypoints(self._last_centers[row], centers[index])
+            last = None if starts else self._last_centers.get(row)
+            if last is not None and self.persistence > 1:
+                orders[index] = persisting_keypoints(last, centers[index], heights[index], self.persistence)
+            elif last is not None:
+                orders[index] = match_keypoints(last, centers[index, :count])
             self._last_centers[row] = centers[index][orders[index]]
         return orders
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypedDict, Type
 
 from sb3_permakey.keypoints.layers import MOST_KEYPOINTS
 from sb3_permakey.keypoints.model import Frames, FrozenModel, KeypointModel, Keypoints, require_error_maps
-from sb3_permakey.keypoints.peaks import CENTROID_PX, error_map_peaks, local_contrast
-from sb3_permakey.settings import NO_DEFAULT, require_choice, require_positive, require_range
+from sb3_permakey.keypoints.peaks import CANDIDATES, CENTROID_PX, error_map_peaks, local_contrast
+from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_choice, require_positive, require_range
 
 ReadoutName: TypeAlias = Literal["pointnet", "peaks"] | str
 """A key of `READOUTS`; those that come with the package are spelled out for the command line's help."""
@@ -37,6 +37,9 @@ class ReadoutConfig:
     """Peaks of the map's contrast to a square of this side around, in pixels; without it the map's own."""
     centroid_px: float = CENTROID_PX
     """Side of the square whose weighted mean is a peak's place, in pixels; a larger one is steadier."""
+    persistence: float = 1.0
+    """How many times as high a peak counts that goes on from the step before: more than 1 keeps keypoints from jumping
+    to others that are a little higher in one frame."""
 
     def __post_init__(self) -> None:
         require_choice(tuple(READOUTS), readout=self.readout)
@@ -44,6 +47,7 @@ class ReadoutConfig:
         require_positive(
             min_distance_px=self.min_distance_px, surround_px=self.surround_px, centroid_px=self.centroid_px
         )
+        require_at_least(1, persistence=self.persistence)
         if self.readout is not None:
             for name in self.given():
                 if name not in self.in_use():
@@ -112,6 +116,7 @@ class ReadoutSettings(TypedDict, total=False):
     min_distance_px: float
     surround_px: float | None
     centroid_px: float
+    persistence: float
 
 
 def readout_config(readout: ReadoutName | ReadoutConfig | None, settings: ReadoutSettings) -> ReadoutConfig:
@@ -160,7 +165,10 @@ class Readout(ABC):
 
     @abstractmethod
     def read(self, network: FrozenModel, frames: Frames) -> Keypoints:
-        """Keypoints of frames uint8 (B, 84, 84, C), tensors; places and confidences are clamped afterwards."""
+        """Keypoints of frames uint8 (B, 84, 84, C), tensors; places and confidences are clamped afterwards.
+
+        Those after the first K are candidates from which a `KeypointTracker` chooses.
+        """
 
 
 READOUTS: dict[str, type[Readout]] = {}
@@ -210,7 +218,7 @@ class PeaksReadout(Readout):
 
     name = "peaks"
     label = "peaks"
-    own_settings = ("min_distance_px", "surround_px", "centroid_px")
+    own_settings = ("min_distance_px", "surround_px", "centroid_px", "persistence")
     needs_tracking = True
     gives_confidence = True
 
@@ -224,13 +232,12 @@ class PeaksReadout(Readout):
         return bool(model.error_map_layers)
 
     def read(self, network: FrozenModel, frames: Frames) -> Keypoints:
-        """Peaks; their confidences are the values of their cells."""
+        """Peaks; their confidences are the values of their cells. Where they persist, more of them than keypoints."""
         config = self.config
         assert config.num_keypoints is not None
+        count = config.num_keypoints * (CANDIDATES if config.persistence > 1 else 1)
         features, error_map, cell_size = network.features_and_first_map(frames)
         if config.surround_px is not None:
             error_map = local_contrast(error_map, cell_size, config.surround_px)
-        centers, heights = error_map_peaks(
-            error_map, cell_size, config.num_keypoints, config.min_distance_px, config.centroid_px
-        )
+        centers, heights = error_map_peaks(error_map, cell_size, count, config.min_distance_px, config.centroid_px)
         return Keypoints(centers, network.features_at(centers, features), heights)
