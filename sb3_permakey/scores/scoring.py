@@ -17,7 +17,6 @@ from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.figures import save_png
 from sb3_permakey.files import locked_file, read_json, require_writable, write_json
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, model_fingerprint, warn_of_another_game
-from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.play.players import RANDOM, parse_sources, require_agents
 from sb3_permakey.provenance import provenance
 from sb3_permakey.scores.labelled import MOST_EPISODES, MOST_SCORING_SEED, LabelledFrames, labelled_frames
@@ -158,18 +157,16 @@ def detect_pairs(detector: KeypointDetector, frames: np.ndarray) -> Centers:
 
     Peaks keep their identities from the first frame to the second as they do in an environment.
     """
-    first, second = (
-        np.concatenate(
-            [
-                detector.detect(frames[start : start + BATCH_SIZE, half]).centers
-                for start in range(0, len(frames), BATCH_SIZE)
-            ]
-        )
-        for half in range(2)
-    )
-    if detector.readout.kind.needs_tracking:
-        second = np.stack([after[match_keypoints(before, after)] for before, after in zip(first, second, strict=True)])
-    return first, second
+    tracker = detector.tracker()
+    halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for start in range(0, len(frames), BATCH_SIZE):
+        batch = frames[start : start + BATCH_SIZE]
+        for half, found in enumerate(halves):
+            keypoints = detector.candidates(batch[:, half])
+            if tracker is not None:
+                keypoints = tracker.track(keypoints, [half == 0] * len(batch))
+            found.append(keypoints.centers)
+    return np.concatenate(halves[0]), np.concatenate(halves[1])
 
 
 def _detector(config: ScoreConfig, checkpoint: str) -> KeypointDetector:

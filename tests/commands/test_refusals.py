@@ -150,6 +150,7 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         ((*SHOW, "--gif-frames", 10), "gif_frames is of the GIF: give gif, the file to write"),
         ((*SHOW, "--readout", "pointnet", "--surround-px", 18), "surround_px is a setting of peaks alone"),
         ((*SHOW, "--centroid-px", 0), "centroid_px must be positive, not 0.0"),
+        ((*SHOW, "--readout", "peaks", "--persistence", 0.5), "persistence must be at least 1, not 0.5"),
         (("score", "x", "--game", "Pong", "--episodes", 0), "episodes must be from 1 to 1000, not 0"),
         (("score", "x", "--game", "Pong", "--distractor", "diagonal"), "diagonal"),
         (("train", "--game", "Pong", "--out", "x", "--steps", 0), "steps must be at least 1, not 0"),

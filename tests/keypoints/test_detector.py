@@ -236,6 +236,21 @@ def test_folded_trunk_equals_the_encoder(keypoint_model):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_where_peaks_persist_a_tracker_gets_more_of_them(keypoint_model, streaming):
+    frames, settings = square_frames(3), {"device": "cpu", "precision": "float32", "streaming": streaming}
+    detector = KeypointDetector(keypoint_model, readout="peaks", num_keypoints=4, persistence=1.5, **settings)
+    candidates, found = detector.candidates(frames), detector.detect(frames)
+    expected = KeypointDetector(keypoint_model, readout="peaks", num_keypoints=8, **settings).detect(frames)
+    for part, of_eight, first in zip(candidates, expected, found, strict=True):
+        np.testing.assert_allclose(part, of_eight, atol=1e-6)
+        np.testing.assert_array_equal(first, part[:, :4])
+    assert detector.num_keypoints == 4
+    tracked = detector.tracker().track(candidates, [True, False, False], rows=[0] * 3)
+    assert tracked.features.shape == (3, 4, 64)
+    assert KeypointDetector(keypoint_model, readout="pointnet", **settings).tracker() is None
+
+
 @pytest.mark.parametrize("readout", ["pointnet", "peaks"])
 def test_a_gpu_gets_frames_in_one_copy_and_gives_keypoints_in_one(keypoint_model, readout, monkeypatch):
     """Counted on torch's device "meta", which stands for one but lacks autocast."""

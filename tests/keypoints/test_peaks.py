@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from sb3_permakey.keypoints import Keypoints, peaks
-from sb3_permakey.keypoints.peaks import KeypointTracker, error_map_peaks, local_contrast, match_keypoints
+from sb3_permakey.keypoints.peaks import (
+    KeypointTracker,
+    error_map_peaks,
+    local_contrast,
+    match_keypoints,
+    persisting_keypoints,
+)
 
 CELL = 2
 
@@ -231,3 +237,51 @@ def test_keypoints_without_confidence_are_tracked_too():
     tracked = tracker.track(crossing(1, [0, 1])._replace(confidence=None), [False])
     assert tracked.confidence is None
     assert tracked.features[0, :, 0].tolist() == [1.0, 0.0]
+
+
+PIXEL = 2 / 83
+LAST = np.array([[0.0, 0.0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("candidates", "heights", "expected"),
+    [
+        # The second keypoint's peak moved by 4 px and is a little lower than another: it goes on.
+        ([[0.0, 0.0], [-0.5, -0.5], [0.5, 0.5 + 4 * PIXEL]], [0.9, 0.6, 0.4], [0, 2]),
+        # Less than half as high as the other: it is given up, and the other takes its place.
+        ([[0.0, 0.0], [-0.5, -0.5], [0.5, 0.5 + 4 * PIXEL]], [0.9, 0.6, 0.2], [0, 1]),
+        # It moved by 9 px, so that it may be something else: the highest are taken.
+        ([[0.0, 0.0], [-0.5, -0.5], [0.5, 0.5 + 9 * PIXEL]], [0.9, 0.6, 0.4], [0, 1]),
+        # Both peaks are gone: the places go to the nearest of the others.
+        ([[0.9, 0.4], [-0.4, -0.4], [0.0, 0.9]], [0.9, 0.6, 0.4], [1, 0]),
+        # Two peaks near one keypoint: one of them is its own, the other has to be higher than the rest.
+        ([[0.0, 0.0], [0.0, 6 * PIXEL], [0.5, 0.5]], [0.5, 0.5, 0.4], [0, 2]),
+    ],
+)
+def test_a_peak_that_is_there_is_not_given_up_for_one_a_little_higher(candidates, heights, expected):
+    order = persisting_keypoints(LAST, np.array(candidates), np.array(heights, np.float32), persistence=2.0)
+    assert order.tolist() == expected
+
+
+def test_a_tracker_with_persistence_chooses_among_candidates():
+    tracker, random = KeypointTracker(2, persistence=2.0), np.random.default_rng(0)
+    places, first = np.array([[0.0, 0.0], [0.5, 0.5], [-0.5, -0.5], [-0.5, 0.5]]), None
+    for step in range(20):
+        heights = random.uniform(0.5, 0.9, size=4).astype(np.float32)
+        order = np.argsort(-heights)
+        given = Keypoints(places[order][None], np.arange(4.0)[order][None, :, None], heights[order][None])
+        tracked = tracker.track(given, [step == 0])
+        first = tracked if first is None else first
+        # None is ever twice as high as another.
+        np.testing.assert_array_equal(tracked.centers, first.centers)
+        np.testing.assert_array_equal(tracked.confidence[0], heights[tracked.features[0, :, 0].astype(int)])
+    assert tracked.centers.shape == (1, 2, 2)
+
+
+def test_one_persists_as_in_the_definition():
+    """With a persistence of 1 the highest are taken, as without one, wherever they go on."""
+    random = np.random.default_rng(3)
+    for _ in range(50):
+        candidates, heights = random.uniform(-1, 1, size=(6, 2)), np.sort(random.uniform(size=6))[::-1]
+        order = persisting_keypoints(random.uniform(-1, 1, size=(3, 2)), candidates, heights, persistence=1.0)
+        assert sorted(order) == [0, 1, 2]
