@@ -32,6 +32,7 @@ SCHEMAS = (
     ResultSchema("encoders/*.json", {"game": str, "config": dict, "variants": dict}),
     ResultSchema(SPEED, {"game": str, "ms": dict, "batch_size": int, "threads": int}),
     ResultSchema("adam/*.json", {"game": str, "config": dict, "epsilons": dict, "threads": int}),
+    ResultSchema("persistence/*.json", {"game": str, "config": dict, "frames": int, "variants": dict, "threads": int}),
     ResultSchema("players/*.json", {"game": str, "seeds": list, "agent": dict, "random": dict}),
 )
 
