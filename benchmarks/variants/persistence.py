@@ -25,7 +25,7 @@ from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import KeypointDetector, Keypoints, ReadoutConfig, checkpoint_exists
 from sb3_permakey.keypoints.motion import JUMP
 from sb3_permakey.provenance import provenance
-from sb3_permakey.scores import LabelledFrames, labelled_frames
+from sb3_permakey.scores import LabelledFrames, ScoreConfig, labelled_frames
 from sb3_permakey.scores.measures import Tally, box_distances, pixel_places, precision, recall
 from sb3_permakey.scores.statistics import pooled_estimates
 
@@ -33,8 +33,6 @@ NOTES = Path(__file__).with_name("persistence.md")
 PERSISTENCES = (1.0, 1.5, 2.0, 3.0)
 READINGS = {"peaks": None, "peaks of the contrast": 18.0}
 """Sides of the square of the contrast, in pixels."""
-MARGIN_PX = 2.0
-"""Largest distance from an object's box that is a hit."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def figures(keypoints: Keypoints, played: LabelledFrames, rows: np.ndarray, star
     """How keypoints hit, with intervals over episodes, and how steady they are."""
     tallies: dict[str, list[Tally]] = {"precision": [], "recall": []}
     for centers, row in zip(keypoints.centers, rows, strict=True):
-        near = box_distances(pixel_places(centers), played.objects[row][0].boxes) <= MARGIN_PX
+        near = box_distances(pixel_places(centers), played.objects[row][0].boxes) <= ScoreConfig.margin_px
         tallies["precision"].append(precision(near))
         tallies["recall"].append(recall(near))
     pooled = {
