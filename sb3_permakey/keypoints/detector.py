@@ -123,7 +123,7 @@ class KeypointDetector:
         """What follows the `candidates` of consecutive frames; None where keypoints keep their order by themselves."""
         if not self.readout.kind.needs_tracking:
             return None
-        return KeypointTracker(self.num_keypoints, self.readout.persistence)
+        return KeypointTracker(self.num_keypoints, self.readout.persistence or 1.0)
 
     def candidates(self, frames: np.ndarray) -> Keypoints:
         """What `detect` gives, and where keypoints persist more, from which a tracker chooses.

@@ -37,9 +37,9 @@ class ReadoutConfig:
     """Peaks of the map's contrast to a square of this side around, in pixels; without it the map's own."""
     centroid_px: float = CENTROID_PX
     """Side of the square whose weighted mean is a peak's place, in pixels; a larger one is steadier."""
-    persistence: float = 1.0
-    """How many times as high a peak counts that goes on from the step before: more than 1 keeps keypoints from jumping
-    to others that are a little higher in one frame."""
+    persistence: Annotated[float | None, NO_DEFAULT] = None
+    """How many times as high a peak counts that goes on from the step before, which keeps keypoints from jumping to
+    others that are a little higher in one frame; without it, or with 1, each frame's highest are taken."""
 
     def __post_init__(self) -> None:
         require_choice(tuple(READOUTS), readout=self.readout)
@@ -116,7 +116,7 @@ class ReadoutSettings(TypedDict, total=False):
     min_distance_px: float
     surround_px: float | None
     centroid_px: float
-    persistence: float
+    persistence: float | None
 
 
 def readout_config(readout: ReadoutName | ReadoutConfig | None, settings: ReadoutSettings) -> ReadoutConfig:
@@ -235,7 +235,7 @@ class PeaksReadout(Readout):
         """Peaks; their confidences are the values of their cells. Where they persist, more of them than keypoints."""
         config = self.config
         assert config.num_keypoints is not None
-        count = config.num_keypoints * (CANDIDATES if config.persistence > 1 else 1)
+        count = config.num_keypoints * (CANDIDATES if (config.persistence or 1) > 1 else 1)
         features, error_map, cell_size = network.features_and_first_map(frames)
         if config.surround_px is not None:
             error_map = local_contrast(error_map, cell_size, config.surround_px)
