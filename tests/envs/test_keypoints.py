@@ -145,7 +145,7 @@ def counter_settings(keypoint_model):
 
 def test_peaks_keep_their_places_in_an_episode(keypoint_model):
     env = PermaKeyObservation(Counter(), **counter_settings(keypoint_model))
-    env.detector.detect = alternating_peaks
+    env.detector.candidates = alternating_peaks
     for steps, first in ((2, 0.0), (3, 1.0)):  # the first frames are 0 and 3, whose first points are "0" and "1"
         observations = [env.reset()[0], *(env.step(0)[0] for _ in range(steps))]
         for observation in observations:
@@ -159,7 +159,7 @@ def test_peaks_of_vectorised_environments_start_afresh_after_the_terminal_observ
         count = 0  # starts with frame 1, whose first point is "1"
 
     env = VecPermaKeyObservation(DummyVecEnv([Counter, Later]), **counter_settings(keypoint_model))
-    env.detector.detect = alternating_peaks
+    env.detector.candidates = alternating_peaks
     assert env.reset()["confidence"].tolist() == [[0.0, 1.0], [1.0, 0.0]]
     env.venv.envs[1].unwrapped.start = 2  # its first episode takes four steps
     for _ in range(2):
@@ -185,7 +185,7 @@ def white_square(frames):
 def test_motion_of_a_square_with_the_terminal_observation_before_the_new_start(keypoint_model):
     settings = {"model_or_path": keypoint_model, "readout": "peaks", "num_keypoints": 1, "history": 2}
     env = VecPermaKeyObservation(DummyVecEnv([lambda: MovingSquare(3), lambda: MovingSquare(9)]), **settings)
-    env.detector.detect = white_square
+    env.detector.candidates = white_square
     env.seed(0)
     assert env.observation_space["motion"].shape == (1, 4)
     np.testing.assert_array_equal(env.reset()["motion"], 0)
@@ -223,7 +223,7 @@ class OtherMaker(VecEnvWrapper):
 def test_episodes_start_anew_in_environments_that_do_not_tell_their_last_observation(keypoint_model):
     settings = {**counter_settings(keypoint_model), "history": 1}
     env = VecPermaKeyObservation(OtherMaker(DummyVecEnv([Counter, Counter])), **settings)
-    env.detector.detect = alternating_peaks
+    env.detector.candidates = alternating_peaks
     env.reset()
     for _ in range(2):
         assert env.step([0, 0])[0]["confidence"].tolist() == [[0.0, 1.0], [0.0, 1.0]]
@@ -256,7 +256,7 @@ def test_an_agent_learns_in_environments_of_other_makers(checkpoint):
 
 def test_motion_of_one_environment_starts_anew_with_the_episode(keypoint_model):
     env = PermaKeyObservation(MovingSquare(), keypoint_model, readout="peaks", num_keypoints=1, history=1)
-    env.detector.detect = white_square
+    env.detector.candidates = white_square
     for seed in (0, 1):
         np.testing.assert_array_equal(env.reset(seed=seed)[0]["motion"], 0)
         np.testing.assert_allclose(env.step(2)[0]["motion"], [(0, 8 / 83)], atol=1e-6)
@@ -316,7 +316,7 @@ def test_games_of_an_agent_that_go_on_keep_their_peaks(keypoint_model, checkpoin
     env = PermaKeyObservation(Counter(), **counter_settings(keypoint_model))
     RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=100).save(tmp_path / "agent.zip")
     agent = FrameAgent(tmp_path / "agent.zip", checkpoint)
-    agent.detector.detect = alternating_peaks
+    agent.detector.candidates = alternating_peaks
     seen = []
     agent.agent.predict = lambda observation, *args, **kwargs: (
         seen.append(observation["confidence"].tolist())
