@@ -148,7 +148,7 @@ def test_an_animation_keeps_the_colours_of_peaks_over_its_batches(keypoint_model
         centers = np.stack([[first, -first] for first in firsts])
         return Keypoints(centers, np.zeros((len(batch), 2, 1), np.float32), np.ones((len(batch), 2), np.float32))
 
-    detector.detect = detect
+    detector.candidates = detect
     pictures = keypoint_animation(detector, frames, batch_size=4)
     row, column = round(3 * (0.25 * 83 + 0.5)), round(3 * (0.5 * 83 + 0.5))
     colors = {picture.getpixel((column, row)) for picture in pictures}
