@@ -112,15 +112,6 @@ METHODS: dict[str, Method] = {
         encoder="pairs",
         read_with={"surround_px": 18.0, "persistence": 2.0},
     ),
-    "permakey-contrast-rainbow": Method(
-        "PKey contrast + Rainbow",
-        "rainbow",
-        "keypoints",
-        "permakey",
-        readout="peaks",
-        encoder="pairs",
-        read_with={"surround_px": 18.0},
-    ),
     "permakey-persistent-rainbow": Method(
         "PKey persistent peaks + Rainbow",
         "rainbow",
