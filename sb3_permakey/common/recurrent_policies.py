@@ -19,6 +19,7 @@ from sb3_permakey.common.memory import Memory, States, memory_cell
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
 from sb3_permakey.common.value_heads import ValueHeadKind, make_values
 from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointEncoder
+from sb3_permakey.encoders.initialisation import first_weights
 from sb3_permakey.envs.previous_action_reward import without_previous_step
 from sb3_permakey.keypoints.transfer import to_device, to_host
 
@@ -52,6 +53,8 @@ class RecurrentQPolicy(BasePolicy):
     :param weight_decay: decoupled weight decay of the weight matrices (Loshchilov & Hutter 2019); 0 for none
     :param act_with_target: whether the target network chooses the actions, in training and in use: with a small tau it
         is a moving average of the online network and changes less from step to step (Schwarzer et al. 2023)
+    :param ortho_init: whether the package's layers begin with orthogonal weights, see
+        `sb3_permakey.encoders.initialisation`, or else with torch's own, which are smaller
     :raises ValueError: if the features extractor is not one for this kind of observation space, net_arch is no list of
         numbers, or rnn_type is unknown
     """
@@ -86,6 +89,7 @@ class RecurrentQPolicy(BasePolicy):
         v_max: float = 10.0,
         act_with_target: bool = False,
         weight_decay: float = 0.0,
+        ortho_init: bool = True,
     ) -> None:
         features_extractor_class = features_extractor_class or self.default_extractor
         remembers = memory_cell(rnn_type).remembers
@@ -117,6 +121,7 @@ class RecurrentQPolicy(BasePolicy):
         }
         self.weight_decay = weight_decay
         self.act_with_target = act_with_target
+        self.ortho_init = ortho_init
         self.q_net = self.make_q_net()
         self.q_net_target = self.make_q_net()
         self.q_net_target.load_state_dict(self.q_net.state_dict())
@@ -152,8 +157,9 @@ class RecurrentQPolicy(BasePolicy):
             "normalize_images": self.normalize_images,
         }
         values = make_values(**self.value_args)  # type: ignore[arg-type]
-        arguments = self._update_features_extractor({**spaces_and_images, **self.net_args, "values": values})
-        q_net = RecurrentQNetwork(**arguments)
+        with first_weights(self.ortho_init):
+            arguments = self._update_features_extractor({**spaces_and_images, **self.net_args, "values": values})
+            q_net = RecurrentQNetwork(**arguments)
         q_net.made_with = arguments
         return q_net.to(self.device)
 
@@ -300,6 +306,7 @@ class RecurrentQPolicy(BasePolicy):
             **self.value_args,
             "weight_decay": self.weight_decay,
             "act_with_target": self.act_with_target,
+            "ortho_init": self.ortho_init,
             "lr_schedule": self._dummy_schedule,
             "features_extractor_class": self.features_extractor_class,
             "features_extractor_kwargs": self.features_extractor_kwargs,

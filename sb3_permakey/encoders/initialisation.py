@@ -11,6 +11,9 @@ https://arxiv.org/abs/1710.02338).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
@@ -18,6 +21,20 @@ from torch import nn
 RELU_GAIN = math.sqrt(2)
 HEAD_GAIN = 0.1
 """Values begin small beside the rewards, and nearly equal for all actions."""
+_ORTHOGONAL: ContextVar[bool] = ContextVar("orthogonal", default=True)
+
+
+@contextmanager
+def first_weights(orthogonal: bool) -> Iterator[None]:
+    """Networks that are made within get the first weights of this module, or else keep torch's own.
+
+    :param orthogonal: whether they get them
+    """
+    before = _ORTHOGONAL.set(orthogonal)
+    try:
+        yield
+    finally:
+        _ORTHOGONAL.reset(before)
 
 
 @torch.no_grad()
@@ -30,6 +47,8 @@ def initialise_layers(module: nn.Module, gain: float = RELU_GAIN, *, centred: bo
     :param gain: of the weights; the root of 2 for layers that ReLU follows
     :param centred: whether the weights of an output have mean zero, for layers whose inputs are never negative
     """
+    if not _ORTHOGONAL.get():
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             outputs, inputs = layer.weight.flatten(1).shape
@@ -45,6 +64,8 @@ def initialise_head(head: nn.Module) -> None:
 
     :param head: an MLP, whose last linear layer gives the outputs
     """
+    if not _ORTHOGONAL.get():
+        return
     initialise_layers(head, centred=False)
     last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
     nn.init.orthogonal_(last.weight, HEAD_GAIN)
@@ -57,6 +78,8 @@ def initialise_recurrent(rnn: nn.LSTM | nn.GRU) -> None:
     A forget gate that begins open lets errors reach far back (Jozefowicz et al. 2015,
     https://proceedings.mlr.press/v37/jozefowicz15.html).
     """
+    if not _ORTHOGONAL.get():
+        return
     for name, parameter in rnn.named_parameters():
         if name.startswith("weight"):
             for gate in parameter.split(rnn.hidden_size):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from counting_env import KEYPOINTS, make_vec_env
 from torch import nn
 
-from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, RecurrentDQN, make_atari_env
+from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, Rainbow, RecurrentDQN, make_atari_env
 from sb3_permakey.common.feature_statistics import dead_units, effective_rank, relative_spread
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.encoders.initialisation import initialise_head, initialise_layers, initialise_recurrent
@@ -112,3 +113,20 @@ def test_dead_units_and_spread():
     features = torch.tensor([[0.0, 1.0, 2.0, 1.0], [0.0, 3.0, 2.0, 0.0]])
     assert dead_units(features) == 0.5
     assert relative_spread(torch.tensor([[1.0], [3.0]])) == pytest.approx(2**0.5 / 2)
+
+
+@pytest.mark.parametrize("agent", [Rainbow, RecurrentDQN])
+def test_an_agent_may_begin_with_torchs_own_weights_and_resets_to_them(agent):
+    """Of a linear layer these are uniform up to 1 / sqrt(inputs), biases too."""
+    model = agent("PermaKeyPolicy", make_vec_env(1, KEYPOINTS), device="cpu", policy_kwargs={"ortho_init": False})
+    ours = agent("PermaKeyPolicy", make_vec_env(1, KEYPOINTS), device="cpu")
+    if agent is Rainbow:
+        model.reset_networks()
+    for net, own in ((model.q_net, False), (ours.q_net, True)):
+        layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+        within = [bool((layer.weight.abs() <= layer.in_features**-0.5).all()) for layer in layers]
+        no_biases = [layer.bias is None or not layer.bias.any() for layer in layers]
+        assert all(within) != own
+        assert all(no_biases) == own
+    saved = model.policy._get_constructor_parameters()
+    assert saved["ortho_init"] is False
