@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.play import played_frames
 from benchmarks.keypoints.run import shipped_name
-from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.figures import Row, draw_keypoints, enlarge, panel, save_png
 from sb3_permakey.keypoints import KeypointDetector, shipped_checkpoints
 
@@ -32,15 +32,8 @@ class PictureConfig:
 
 
 def played_frame(game: str, steps: int, seed: int) -> np.ndarray:
-    """The frame, uint8 (84, 84, 3), after so many random steps; a new game begins where one ends."""
-    env = make_atari_env(game, seed=seed)
-    frame, _ = env.reset()
-    for _ in range(steps):
-        frame, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        if terminated or truncated:
-            frame, _ = env.reset()
-    env.close()
-    return frame
+    """The frame, uint8 (84, 84, 3), after so many random steps."""
+    return played_frames(game, steps + 1, seed)[-1]
 
 
 def rows(config: PictureConfig) -> list[Row]:

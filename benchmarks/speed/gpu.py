@@ -25,6 +25,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from benchmarks.harness.command import run_command
+from benchmarks.harness.play import played_frames
 from benchmarks.harness.tables import table
 from benchmarks.speed.agents import GAME, PIXELS, REFERENCE, learn, turn
 from sb3_permakey import PermaKeyObservation, Rainbow, RecurrentDQN, VecPermaKeyObservation, make_atari_env
@@ -192,16 +193,6 @@ def measure_pretraining(config: GpuSpeed, clock: Clock) -> dict[str, list[float]
         return in_turns(kinds, config.turns, lambda: clock.allows(SHARE_OF_PRETRAINING))
 
 
-def played_frames(count: int) -> np.ndarray:
-    """Frames uint8 (count, 84, 84, 3) of a game of random actions."""
-    with closing(make_atari_env(GAME, seed=0)) as env:
-        frames = [env.reset()[0]]
-        while len(frames) < count:
-            frame, _, terminated, truncated, _ = env.step(env.action_space.sample())
-            frames.append(env.reset()[0] if terminated or truncated else frame)
-    return np.stack(frames)
-
-
 def detections_of(detector: KeypointDetector, batches: list[np.ndarray]) -> Callable[[], float]:
     """What detects in all batches, and says how many ms one took."""
 
@@ -216,7 +207,7 @@ def detections_of(detector: KeypointDetector, batches: list[np.ndarray]) -> Call
 
 def measure_detectors(config: GpuSpeed, clock: Clock) -> dict[str, list[float]]:
     """Milliseconds a call, of each turn, by name."""
-    frames = played_frames(FRAMES_AT_ONCE * CALLS)
+    frames = played_frames(GAME, FRAMES_AT_ONCE * CALLS, seed=0)
     kinds = {}
     for count in (1, FRAMES_AT_ONCE):
         batches = np.split(frames[: count * CALLS], CALLS)

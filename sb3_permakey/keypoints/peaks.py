@@ -153,18 +153,19 @@ def local_contrast(error_map: Tensor, cell_size: int, surround_px: float) -> Ten
     return (mean(1) - mean(surround_reach)).clamp_min(0)
 
 
-def match_keypoints(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
+def match_keypoints(previous: np.ndarray, current: np.ndarray, farthest: float = np.inf) -> np.ndarray:
     """Which of the current keypoints goes on with each of the previous ones, so that they move least in total.
 
     :param previous: (K, 2)
-    :param current: (K, 2)
+    :param current: (M, 2), M >= K
+    :param farthest: longest way that counts as such; a longer one counts as this
     :return: order (K,): current[order[k]] goes on with previous[k]
     """
     # Loading it takes a good part of a second, which those who do not track need not wait for.
     from scipy.optimize import linear_sum_assignment
 
     distances = np.linalg.norm(previous[:, None] - current[None], axis=-1)
-    return linear_sum_assignment(distances)[1]
+    return linear_sum_assignment(np.minimum(distances, farthest))[1]
 
 
 def persisting_keypoints(
@@ -182,11 +183,9 @@ def persisting_keypoints(
     :param persistence: at least 1
     :return: order (K,): candidates[order[k]] goes on with previous[k]
     """
-    from scipy.optimize import linear_sum_assignment
-
-    distances = np.linalg.norm(previous[:, None] - candidates[None], axis=-1) * (IMAGE_SIZE - 1) / 2
-    own = linear_sum_assignment(np.minimum(distances, PERSISTENT_PX))[1]
-    goes_on = distances[np.arange(len(own)), own] < PERSISTENT_PX
+    farthest = PERSISTENT_PX * 2 / (IMAGE_SIZE - 1)
+    own = match_keypoints(previous, candidates, farthest)
+    goes_on = np.linalg.norm(previous - candidates[own], axis=-1) < farthest
     counted = heights.astype(np.float64)
     counted[own[goes_on]] *= persistence
     taken = np.argsort(-counted, kind="stable")[: len(previous)]
