@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from benchmarks.keypoints.run import NUM_KEYPOINTS, KeypointsBenchmark, Run, pretrain_config, training_command
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
-from sb3_permakey.keypoints.shipped import CheckpointError, shipped_checkpoints
+from sb3_permakey.keypoints.shipped import CheckpointError, locate_checkpoint, shipped_checkpoints
 from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
@@ -71,7 +71,7 @@ def find_checkpoint(wanted: WantedCheckpoint, folder: Path = PRETRAINING.folder)
     for shipped in shipped_checkpoints():
         found = (shipped.game, shipped.method, shipped.noise, shipped.num_keypoints)
         if found == (wanted.game, wanted.method, wanted.distractor, wanted.num_keypoints):
-            return Checkpoint(shipped.path, shipped.minutes)
+            return Checkpoint(locate_checkpoint(shipped.name), shipped.minutes)
     if wanted.method == "distilled":
         return None
     path = pretraining(wanted, folder).out

@@ -220,6 +220,5 @@ def _schedule(rate: str) -> LinearSchedule:
 
 def readout_of(method: Method, preset_name: str | None) -> ReadoutName:
     """How the detector reads, or whose observations a control imitates."""
-    if method.readout is not None or preset_name is None:
-        return method.readout or "pointnet"
-    return PRESETS[preset_name].readout
+    of_preset = PRESETS[preset_name].readout if preset_name else None
+    return method.readout or of_preset or "pointnet"

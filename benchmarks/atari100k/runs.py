@@ -199,9 +199,14 @@ def finished(task: Task) -> Result | None:
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    other = [name for name, value in wanted.items() if found.get(name) != value]
+    other = [name for name, value in wanted.items() if _content(found.get(name)) != _content(value)]
     if other:
         raise ValueError(f"{path} holds a run with other {', '.join(other)}; move it away or use other folders")
+
+
+def _content(value: Any) -> Any:
+    """What counts of an entry: of a file its sum, whatever its name was."""
+    return value.get("sha256", value) if isinstance(value, dict) else value
 
 
 def stores_images(task: Task) -> bool:

@@ -13,6 +13,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.schema import ResultSchema
 from benchmarks.harness.tables import table
+from benchmarks.keypoints.run import shipped_name
 from sb3_permakey.files import write_atomically
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -71,7 +72,7 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     """A row for each kind of frames and each reading."""
     return [
         [
-            result["teacher"],
+            shipped_name(result["game"], "distilled", result["noise"]),
             FRAMES[kind],
             READINGS[reading],
             *(
@@ -107,7 +108,7 @@ def speed_table(speed: dict[str, Any]) -> list[str]:
 
 def report(results: list[dict[str, Any]], speed: dict[str, Any] | None) -> str:
     """The whole document."""
-    titles = ["teacher", "frames", "reading", "F1", "precision", "recall", "tracking", "motion error, px", "features"]
+    titles = ["student", "frames", "reading", "F1", "precision", "recall", "tracking", "motion error, px", "features"]
     minutes = [result["training"]["minutes"] for result in results]
     return filled(
         NOTES,

@@ -1,6 +1,6 @@
 """The paper's figures 2, 5, 6, 7, 8 and 10 from keypoint checkpoints, on test frames of one game.
 
-    python -m benchmarks.figures.paper figure2 --permakey mspacman --transporter mspacman-transporter \\
+    python -m benchmarks.figures.paper figure2 --permakey mspacman-teacher --transporter mspacman-transporter \\
         --frames frames/mspacman --out figure2.png
 
 Where the paper sets several games side by side (figures 2 and 10), each game is a picture of its own here. A checkpoint

@@ -28,6 +28,7 @@ from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.files import write_json
 from sb3_permakey.keypoints import PermaKeyConfig, ReadoutConfig, checkpoint_exists
+from sb3_permakey.keypoints.shipped import OF_TEACHER
 from sb3_permakey.play.collect import CollectConfig, collect
 from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
@@ -117,8 +118,9 @@ class Run:
 
 
 def shipped_name(game: str, method: str, noise: str) -> str:
-    """Name of a run's checkpoint in the package."""
-    return f"{game.lower()}{'' if noise == 'clean' else '-noisy'}{'' if method == 'permakey' else f'-{method}'}"
+    """Name of a run's checkpoint in the package; a PermaKey's is a teacher's, whose student has the plain one."""
+    ending = {"permakey": OF_TEACHER, "distilled": ""}.get(method, f"-{method}")
+    return f"{game.lower()}{'' if noise == 'clean' else '-noisy'}{ending}"
 
 
 def pretrain_config(run: Run, benchmark: KeypointsBenchmark, num_keypoints: int | None = None) -> PretrainConfig:

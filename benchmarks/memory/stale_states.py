@@ -25,6 +25,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
+from benchmarks.keypoints.run import shipped_name
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.common.presets import STRONG
 from sb3_permakey.common.recurrent_networks import RecurrentQNetwork
@@ -67,7 +68,7 @@ class StaleStatesBenchmark:
 
     def __post_init__(self) -> None:
         for game in self.games:
-            if not checkpoint_exists(game.lower()):
+            if not checkpoint_exists(shipped_name(game, "permakey", "clean")):
                 raise ValueError(f"there is no checkpoint of {game} in the package")
         youngest, oldest = self.ages
         if not STRONG["sequence_length"] <= youngest < oldest < self.steps:
@@ -205,7 +206,7 @@ def update_times_ms(agent: RecurrentDQN, burn_ins: tuple[int, ...]) -> dict[str,
 def run(game: str, seed: int, config: StaleStatesBenchmark) -> dict[str, Any]:
     """Train an agent and compare."""
     started = time.perf_counter()
-    env = PermaKeyObservation(make_atari_env(game, seed=seed), game.lower(), readout="peaks")
+    env = PermaKeyObservation(make_atari_env(game, seed=seed), shipped_name(game, "permakey", "clean"), readout="peaks")
     settings = {**STRONG, "learning_starts": config.learning_starts}
     agent = RecurrentDQN("PermaKeyPolicy", env, seed=seed, device="cpu", **settings)
     agent.learn(config.steps)

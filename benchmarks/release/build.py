@@ -1,27 +1,29 @@
-"""A game's teacher and student from its name alone: python -m benchmarks.release.build --games Pong Breakout
+"""Students of games that the paper does not have, from a game's name alone.
 
-Frames of random play, a PermaKey trained as the package's, its student, and what both score where OCAtari knows the
-game. One thread; what is done is not done again, and what was killed goes on. `python -m benchmarks.release` puts the
-students of `benchmarks.distilled` into the package, these are left in their folder.
+    python -m benchmarks.release.build --games Pong Breakout
+    python -m benchmarks.release --update
+
+Frames of random play, a teacher, its student, and what both score where OCAtari knows the game, as JSON files of
+`benchmarks.distilled`, from which the second command takes students into the package. Of such a teacher peaks alone are
+read, so that its VAE and LSPN are trained and its PointNet is not, and it stays in its folder. One thread; what is done
+is not done again, and what was killed goes on.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.distilled.run import DistilledBenchmark, Run, do_run
 from benchmarks.harness.command import run_command
-from benchmarks.keypoints.run import NUM_KEYPOINTS, KeypointsBenchmark, Run, pretrain_config
-from sb3_permakey.files import write_json
-from sb3_permakey.keypoints import ReadoutConfig
+from benchmarks.keypoints.run import NUM_KEYPOINTS, KeypointsBenchmark, pretrain_config
+from benchmarks.keypoints.run import Run as KeypointsRun
 from sb3_permakey.play.collect import CollectConfig, collect
-from sb3_permakey.pretraining.distillation import DistilConfig, distil
 from sb3_permakey.pretraining.trainer import pretrain
-from sb3_permakey.provenance import provenance
-from sb3_permakey.scores import GroundTruthError, ScoreConfig, labelled_frames, score
+from sb3_permakey.scores import GroundTruthError, labelled_frames
 
 FEWEST, MOST, UNKNOWN = 5, 25, 10
 """Keypoints of a game that the paper does not have: within these bounds, and where nobody knows its objects."""
@@ -39,8 +41,14 @@ class BuildConfig:
     where OCAtari does not know the game."""
     frames: int = 16_000
     """Frames of random play to collect for each game."""
+    steps: int = 500
+    """Steps of a teacher's VAE and LSPN."""
     folder: Path = Path("runs/keypoints")
-    """Where frames, teachers and students go."""
+    """Where frames and teachers go."""
+    students: Path = Path("runs/distilled")
+    """Where students go."""
+    results: Path = Path("benchmarks/results/distilled")
+    """Where the JSON files go."""
 
 
 def keypoints_of(game: str) -> int:
@@ -55,37 +63,29 @@ def keypoints_of(game: str) -> int:
     return min(max(math.ceil(objects), FEWEST), MOST)
 
 
-def build(game: str, config: BuildConfig) -> Path:
-    """Build what is missing of a game; the student's path."""
-    benchmark = KeypointsBenchmark(games=(game,), frames=config.frames, folder=config.folder)
-    out = config.folder / f"{game.lower()}.build.json"
-    count = config.num_keypoints or keypoints_of(game)
-    training = pretrain_config(Run(game, "permakey", "clean", 0), benchmark, count)
-    collect(CollectConfig(game=game, out=training.frames_folder, frames=config.frames))
-    teacher = pretrain(training)
-    student = distil(
-        DistilConfig(
-            teacher=str(teacher),
-            frames=training.frames_folder,
-            out=teacher.with_name(f"{game.lower()}-student.safetensors"),
-        )
+def build(game: str, config: BuildConfig) -> str:
+    """Build what is missing of a game; a line about it."""
+    recipe = KeypointsBenchmark(games=(game,), frames=config.frames, folder=config.folder)
+    training = pretrain_config(
+        KeypointsRun(game, "permakey", "clean", 0), recipe, config.num_keypoints or keypoints_of(game)
     )
-    if not out.exists():
-        scores = {}
-        try:
-            for name, checkpoint in (("teacher", teacher), ("student", student)):
-                scored = score(ScoreConfig((str(checkpoint),), game, readout=ReadoutConfig("peaks")))
-                scores[name] = scored["scores"]["keypoints"]
-        except (ImportError, GroundTruthError) as error:
-            print(f"{game} is not scored: {error}")
-        write_json(out, {"game": game, "num_keypoints": count, "scores": scores, **provenance()})
-    return student
+    training = replace(training, max_steps=config.steps, pointnet_steps=1, score=False)
+    collect(CollectConfig(game=game, out=training.frames_folder, frames=config.frames))
+    students = DistilledBenchmark(
+        frames=config.frames,
+        frames_folder=training.frames_folder.parent,
+        folder=config.students,
+        results=config.results,
+    )
+    return do_run(Run(game, "clean", 0, trained=pretrain(training)), students)
 
 
 def main(config: BuildConfig) -> None:
     """Build game after game."""
     torch.set_num_threads(1)
     for game in config.games:
+        if (config.results / f"{Run(game, 'clean', 0).name}.json").exists():
+            continue
         print(build(game, config), flush=True)
 
 

@@ -7,6 +7,7 @@ docs/checkpoints.md.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,9 +20,15 @@ from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
 from benchmarks.keypoints.run import READINGS, RESULTS, SHIPPED_SEED, shipped_name
 from sb3_permakey.files import write_atomically, write_json
-from sb3_permakey.keypoints import ShippedCheckpoint, load_checkpoint, save_for_detection, shipped_checkpoints
+from sb3_permakey.keypoints import (
+    ShippedCheckpoint,
+    load_checkpoint,
+    model_fingerprint,
+    save_for_detection,
+    shipped_checkpoints,
+)
 from sb3_permakey.keypoints.checkpoint import GAME
-from sb3_permakey.keypoints.shipped import FOLDER, INDEX_FORMAT, INDEX_VERSION
+from sb3_permakey.keypoints.shipped import FOLDER, INDEX_FORMAT, INDEX_VERSION, OF_TEACHER, TEACHERS
 from sb3_permakey.scores import ScoreConfig, score
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -49,9 +56,7 @@ class ShipConfig:
 
 def name_of(result: dict[str, Any]) -> str:
     """Name of a run's checkpoint in the package."""
-    if "teacher" in result:
-        return f"{result['teacher']}-student"
-    return shipped_name(result["game"], result["method"], result["noise"])
+    return shipped_name(result["game"], method_of(result), result["noise"])
 
 
 def method_of(result: dict[str, Any]) -> str:
@@ -74,6 +79,8 @@ def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dic
         if f"{prefix(reading)}f1" in checkpoint.scores:
             continue
         if checkpoint.method == "distilled":
+            if not result["scores"]:
+                break
             figures = result["scores"][result["noise"]]["student"][reading]["all"]
         else:
             scored = score(
@@ -93,7 +100,8 @@ def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
     name = name_of(result)
     training = result["training"]
     metadata = {"command": training["command"], "commit": str(result["commit"]), GAME: result["game"]}
-    path = save_for_detection(load_checkpoint(trained), FOLDER / f"{name}.safetensors", metadata=metadata)
+    folder = FOLDER / TEACHERS if name.endswith(OF_TEACHER) else FOLDER
+    path = save_for_detection(load_checkpoint(trained), folder / f"{name}.safetensors", metadata=metadata)
     most = MOST_BYTES[method_of(result)]
     if path.stat().st_size > most:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {most}")
@@ -107,6 +115,8 @@ def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
         command=training["command"],
         minutes=round(training["minutes"], 1),
         scores={},
+        fingerprint=model_fingerprint(load_checkpoint(path)),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
 
 
@@ -150,10 +160,11 @@ def main(config: ShipConfig) -> None:
             continue
         if shipped is None or shipped.command != result["training"]["command"]:
             shipped = ship(result, trained)
-        if scores := missing_scores(shipped, result):
-            found[shipped.name] = shipped = replace(shipped, scores={**shipped.scores, **scores})
+        whole = replace(shipped, scores={**shipped.scores, **missing_scores(shipped, result)})
+        if found.get(whole.name) != whole:
+            found[whole.name] = whole
             write_index(list(found.values()))
-            print(f"{shipped.path.name}: {shipped.scores}", flush=True)
+            print(f"{whole.path.name}: {whole.scores}", flush=True)
     write_atomically(config.docs, document(shipped_checkpoints()).encode())
 
 

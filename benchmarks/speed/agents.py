@@ -55,7 +55,7 @@ class SpeedBenchmark:
     """CPU threads."""
     device: str = "auto"
     """Where the networks are."""
-    checkpoint: str = "mspacman"
+    checkpoint: str = "mspacman-teacher"
     """Keypoints of the agents that see them."""
     out: Path = Path("benchmarks/results/agents_speed.json")
     """JSON file to write."""

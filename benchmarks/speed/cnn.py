@@ -29,7 +29,7 @@ from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.keypoints.layers import gaussian_windows
 from sb3_permakey.provenance import provenance
 
-GAME, CHECKPOINT = "MsPacman", "mspacman"
+GAME, CHECKPOINT = "MsPacman", "mspacman-teacher"
 ACTING_STEPS = 8
 """Steps of acting in a turn."""
 STEPS_PER_UPDATE = 4

@@ -25,13 +25,12 @@ from sb3_permakey.keypoints.distilled import FoldedDistilled
 from sb3_permakey.keypoints.folded import FoldedLSPN, FoldedPermaKey
 from sb3_permakey.keypoints.layers import ENCODER
 from sb3_permakey.keypoints.readouts import PeaksReadout, PointNetReadout
+from sb3_permakey.keypoints.shipped import OF_TEACHER
 from sb3_permakey.provenance import provenance
 
 AUTHORS_FRAMES_PER_S = {1: 9.7, 32: 22.9}
 """The released TensorFlow code on two cores, by batch size."""
 MATRIX_SIZE = 1024
-STUDENT = "-student"
-"""What the name of a distilled checkpoint adds to its teacher's."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SpeedBenchmark:
     """Folder with a frame store for each game."""
     games: tuple[str, ...] = ("mspacman", "seaquest", "spaceinvaders", "battlezone")
     """Names of the stores."""
-    checkpoint: str = "mspacman"
+    checkpoint: str = "mspacman-teacher"
     """For games without a checkpoint of their own."""
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     """Consecutive frames in a call."""
@@ -191,15 +190,16 @@ def time_game(config: SpeedBenchmark, game: str) -> list[dict[str, Any]]:
     needed = config.warm_up_frames + config.rounds * config.frames_a_round
     if len(frames) < needed:
         raise ValueError(f"{config.frames / game} holds {len(frames)} frames of training, fewer than {needed}")
-    checkpoint = game if checkpoint_exists(game) else config.checkpoint
+    named = f"{game}{OF_TEACHER}"
+    checkpoint = named if checkpoint_exists(named) else config.checkpoint
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("dense", {"precision": "float32"}),
         ("dense", {"precision": "bfloat16"}),
         ("streaming", {"precision": "float32"}),
         ("streaming, peaks", {"precision": "float32", "readout": "peaks"}),
     ]
-    student = f"{checkpoint}{STUDENT}"
-    if checkpoint_exists(student):
+    student = checkpoint.removesuffix(OF_TEACHER)
+    if student != checkpoint and checkpoint_exists(student):
         kinds.append(("distilled, peaks", {"precision": "float32", "readout": "peaks", "checkpoint": student}))
     rows = [
         {"game": game, "checkpoint": checkpoint, "detector": name, "batch_size": batch_size} | settings

@@ -39,7 +39,7 @@ from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.trainer import Pretraining
 from sb3_permakey.provenance import provenance
 
-CHECKPOINT = "mspacman"
+CHECKPOINT = "mspacman-teacher"
 SMALL = {"learning_starts": 100, "buffer_size": 5000, "seed": 0}
 ON_GPU = {"cuda_graph": True, "replay_device": "auto"}
 EPISODES, FRAMES = 3, 100

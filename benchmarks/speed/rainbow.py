@@ -21,13 +21,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import renewed
+from benchmarks.keypoints.run import shipped_name
 from sb3_permakey import Rainbow, VecPermaKeyObservation, make_atari_env
 from sb3_permakey.common.presets import RAINBOW_PEAKS
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints.device import freed_memory_kept
 from sb3_permakey.provenance import provenance
 
-GAMES = {"MsPacman": "mspacman", "BattleZone": "battlezone", "Seaquest": "seaquest", "Frostbite": "frostbite"}
+GAMES = ("MsPacman", "BattleZone", "Seaquest", "Frostbite")
 WARM_UP_STEPS = 400
 PARTS = {"emulator": 60, "detector": 30, "acting": 60, "update": 20}
 """How often each part is done in a turn."""
@@ -48,7 +49,9 @@ class RainbowSpeed:
 def parts_of(game: str) -> tuple[int, dict[str, Callable[[], Any]]]:
     """K, and the parts of a step of an agent that has begun to learn."""
     envs = DummyVecEnv([lambda: make_atari_env(game, seed=0)])
-    keypoints = VecPermaKeyObservation(envs, GAMES[game], readout="peaks", history=3, device="cpu")
+    keypoints = VecPermaKeyObservation(
+        envs, shipped_name(game, "permakey", "clean"), readout="peaks", history=3, device="cpu"
+    )
     settings = {**RAINBOW_PEAKS, "learning_starts": WARM_UP_STEPS // 2}
     model = Rainbow("PermaKeyPolicy", keypoints, seed=0, device="cpu", **settings)
     model.learn(WARM_UP_STEPS)

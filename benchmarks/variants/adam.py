@@ -22,6 +22,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
+from benchmarks.keypoints.run import shipped_name
 from sb3_permakey import PermaKeyObservation, RecurrentDQN, make_atari_env
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import checkpoint_exists
@@ -55,7 +56,7 @@ class AdamBenchmark:
 
     def __post_init__(self) -> None:
         for game in self.games:
-            if not checkpoint_exists(game.lower()):
+            if not checkpoint_exists(shipped_name(game, "permakey", "clean")):
                 raise ValueError(f"there is no checkpoint of {game} in the package")
         if self.parts < 1 or self.updates % self.parts:
             raise ValueError(f"updates must be a multiple of parts, not {self.updates} in {self.parts}")
@@ -114,7 +115,8 @@ def main(config: AdamBenchmark) -> None:
         path = config.results / f"{game.lower()}.json"
         if made_before(path, settings):
             continue
-        player = played(PermaKeyObservation(make_atari_env(game, seed=0), game.lower()), config.steps)
+        env = PermaKeyObservation(make_atari_env(game, seed=0), shipped_name(game, "permakey", "clean"))
+        player = played(env, config.steps)
         epsilons: dict[str, Any] = {
             f"{epsilon:g}": [learn(player, epsilon, seed, config.updates, config.parts) for seed in range(config.seeds)]
             for epsilon in config.epsilons

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor
 
+from benchmarks.keypoints.run import shipped_name
 from sb3_permakey import (
     KeypointAttention,
     KeypointCNN,
@@ -111,7 +112,7 @@ def learner(variant: EncoderVariant, count: int) -> Rainbow:
     """An agent with the encoder that has begun to learn."""
     env = PermaKeyObservation(
         make_atari_env(GAME, seed=0),
-        GAME.lower(),
+        shipped_name(GAME, "permakey", "clean"),
         readout="peaks",
         num_keypoints=count,
         history=3,

@@ -26,6 +26,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
+from benchmarks.keypoints.run import shipped_name
 from benchmarks.variants import encoder_speed
 from benchmarks.variants.encoder_speed import SPEED, VARIANTS, EncoderVariant
 from sb3_permakey import PermaKeyObservation, make_atari_env
@@ -75,7 +76,7 @@ class EncoderBenchmark:
             if name not in VARIANTS:
                 raise ValueError(f"unknown variant {name!r}: one of {', '.join(VARIANTS)}")
         for game in self.games:
-            if not checkpoint_exists(game.lower()):
+            if not checkpoint_exists(shipped_name(game, "permakey", "clean")):
                 raise ValueError(f"there is no checkpoint of {game} in the package")
         if not self.updates or sorted(self.updates) != list(self.updates) or self.updates[0] < 1:
             raise ValueError(f"updates must be rising numbers from 1 on, not {self.updates}")
@@ -228,7 +229,7 @@ def main(config: EncoderBenchmark) -> None:
         images = any(VARIANTS[name].reads_images for name in missing)
         env = PermaKeyObservation(
             make_atari_env(game, seed=0),
-            game.lower(),
+            shipped_name(game, "permakey", "clean"),
             keep_image=images,
             readout=ReadoutConfig(readout="peaks", num_keypoints=config.num_keypoints),
         )

@@ -5,13 +5,13 @@
 Each variant trains VAE and LSPN for the same number of steps on the same frames. What better players bring: frames half
 of which a trained agent played, scored on random play and, with another `--out`, on the agent's play:
 
-    sb3-permakey train --game Seaquest --checkpoint seaquest --preset strong --steps 20000 --learning-starts 5000 \\
-        --validate-every 5000 --out agent                       # SpaceInvaders: 30,000 steps
+    sb3-permakey train --game Seaquest --checkpoint seaquest-teacher --preset strong --steps 20000 \\
+        --learning-starts 5000 --validate-every 5000 --out agent                       # SpaceInvaders: 30,000 steps
     sb3-permakey collect --game Seaquest --frames 16000 --policy random=0.5 agent/best_model.zip=0.5 \\
-        --checkpoint seaquest --out frames/mixed
+        --checkpoint seaquest-teacher --out frames/mixed
     python -m benchmarks.variants features --game Seaquest --frames frames/seaquest --mixed-frames frames/mixed \\
         --variants "as benchmarked" "half of the frames an agent's" --policy agent/best_model.zip \\
-        --agent-checkpoint seaquest
+        --agent-checkpoint seaquest-teacher
 """
 
 from __future__ import annotations

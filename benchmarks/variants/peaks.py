@@ -1,7 +1,8 @@
 """Which error map shall peaks be read from, and how far apart?
 
-    python -m benchmarks.variants peaks --game Seaquest --checkpoint seaquest --out peaks-seaquest.json
-    python -m benchmarks.variants peaks --game MsPacman --checkpoint mspacman-noisy --distractor both --out noisy.json
+    python -m benchmarks.variants peaks --game Seaquest --checkpoint seaquest-teacher --out peaks-seaquest.json
+    python -m benchmarks.variants peaks --game MsPacman --checkpoint mspacman-noisy-teacher --distractor both \\
+        --out noisy.json
 
 Nothing is trained: every variant reads the same checkpoint's error maps.
 """

@@ -21,6 +21,7 @@ from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
+from benchmarks.keypoints.run import shipped_name
 from sb3_permakey.files import write_atomically, write_json
 from sb3_permakey.keypoints import KeypointDetector, Keypoints, ReadoutConfig, checkpoint_exists
 from sb3_permakey.keypoints.motion import JUMP
@@ -52,7 +53,7 @@ class PersistenceBenchmark:
 
     def __post_init__(self) -> None:
         for game in self.games:
-            if not checkpoint_exists(game.lower()):
+            if not checkpoint_exists(shipped_name(game, "permakey", "clean")):
                 raise ValueError(f"there is no checkpoint of {game} in the package")
 
 
@@ -102,7 +103,8 @@ def measure(game: str, episodes: int, longest: int) -> dict[str, Any]:
     found = {}
     for (name, surround_px), persistence in itertools.product(READINGS.items(), PERSISTENCES):
         reading = ReadoutConfig("peaks", surround_px=surround_px, persistence=persistence)
-        detector = KeypointDetector(game.lower(), device="cpu", streaming=True, readout=reading)
+        checkpoint = shipped_name(game, "permakey", "clean")
+        detector = KeypointDetector(checkpoint, device="cpu", streaming=True, readout=reading)
         keypoints = followed(detector, played.frames[rows, 0], starts)
         found[f"{name}, persistence {persistence:g}"] = figures(keypoints, played, rows, starts)
     return {"frames": len(rows), "variants": found}

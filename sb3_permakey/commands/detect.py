@@ -62,7 +62,6 @@ class DetectConfig:
         require_seed(self.seed)
         if self.game is None and self.seed != type(self).seed:
             raise ValueError("seed is of a game: frames and videos are what they are")
-        self.readout.named()
 
 
 def run(config: DetectConfig) -> None:

@@ -15,12 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypedDict, Type
 from sb3_permakey.keypoints.layers import MOST_KEYPOINTS
 from sb3_permakey.keypoints.model import Frames, FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.peaks import CANDIDATES, CENTROID_PX, error_map_peaks, local_contrast
+from sb3_permakey.keypoints.shipped import OF_TEACHER, checkpoint_exists
 from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_choice, require_positive, require_range
 
 ReadoutName: TypeAlias = Literal["pointnet", "peaks"] | str
 """A key of `READOUTS`; those that come with the package are spelled out for the command line's help."""
 DEFAULT = "pointnet"
-"""The readout where none is named."""
+"""The readout where none is named, of models that have what it reads; of others the first that reads them."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,15 @@ class ReadoutConfig:
         """Whether it says which readout."""
         return self.readout is not None
 
-    def named(self, name: ReadoutName = DEFAULT) -> ReadoutConfig:
-        """The same with a readout's name where there is none."""
+    def named(self, name: ReadoutName | None) -> ReadoutConfig:
+        """The same with a readout's name where there is none; None: it may stay without."""
         return self if self.readout else replace(self, readout=name)
 
     def completed(self, model: KeypointModel) -> ReadoutConfig:
         """The readout's own config, with a number of keypoints where there is none: the model's."""
-        named, config_class = self.named(), self.kind.config_class
+        readable = (kind.name for kind in (READOUTS[DEFAULT], *READOUTS.values()) if kind.reads(model))
+        named = self.named(next(readable, DEFAULT))
+        config_class = named.kind.config_class
         if not isinstance(named, config_class):
             named = config_class(**asdict(named))
         return replace(named, num_keypoints=self.num_keypoints or model.config.num_keypoints)
@@ -123,7 +126,7 @@ def readout_config(readout: ReadoutName | ReadoutConfig | None, settings: Readou
     """The config that a readout's name, or another config, and settings beside it stand for."""
     if isinstance(readout, ReadoutConfig):
         return replace(readout, **settings)
-    return ReadoutConfig(readout).kind.config_class(readout, **settings).named()
+    return ReadoutConfig(readout).kind.config_class(readout, **settings)
 
 
 class Readout(ABC):
@@ -194,7 +197,9 @@ class PointNetReadout(Readout):
         super().__init__(config, model, source)
         if not self.reads(model):
             others = " or ".join(f"readout={kind.name!r}" for kind in READOUTS.values() if kind.reads(model))
-            raise ValueError(f"{source} has no PointNet: {others} reads its keypoints")
+            teacher = f"{source}{OF_TEACHER}"
+            has_one = f", and {teacher} has one" if checkpoint_exists(teacher) else ""
+            raise ValueError(f"{source} has no PointNet: {others} reads its keypoints{has_one}")
         if config.num_keypoints != model.config.num_keypoints:
             others = " or ".join(f"readout={kind.name!r}" for kind in READOUTS.values() if kind.any_number)
             raise ValueError(

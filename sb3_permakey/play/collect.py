@@ -45,7 +45,7 @@ class CollectConfig:
     last 1 to 8 steps; the file of a saved SB3 model; a repository of RL Zoo on the Hugging Face hub, e.g.
     sb3/dqn-MsPacmanNoFrameskip-v4; or minari:DATASET, e.g. minari:atari/mspacman/expert-v0."""
     checkpoint: Annotated[Path | None, NO_DEFAULT] = None
-    """Keypoint checkpoint, for a model that sees keypoints."""
+    """Keypoint checkpoint, for a model that sees keypoints; the package's own are found without."""
     epsilon: float = 0.1
     """Probability of a random action beside a model's."""
     distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None

@@ -54,7 +54,7 @@ class EvaluateConfig:
     out: Path = field(kw_only=True)
     """JSON file to write."""
     checkpoint: Annotated[Path | None, NO_DEFAULT] = None
-    """Keypoint checkpoint, for an agent that sees keypoints."""
+    """Keypoint checkpoint, for an agent that sees keypoints; the package's own are found without."""
     seeds: int = 10
     """Test seeds, one game on each."""
     epsilon: float = 0.0

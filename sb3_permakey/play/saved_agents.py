@@ -34,6 +34,7 @@ from sb3_permakey.envs.previous_action_reward import (
     without_previous_step,
 )
 from sb3_permakey.keypoints import KeypointDetector, ReadoutConfig, warn_of_another_game
+from sb3_permakey.keypoints.shipped import named_by_fingerprint
 from sb3_permakey.rainbow import Rainbow
 from sb3_permakey.recurrent_dqn import RecurrentDQN
 from sb3_permakey.recurrent_qrdqn import RecurrentQRDQN
@@ -183,9 +184,10 @@ class FrameAgent:
     previous action and reward, as `PreviousActionReward` shows them.
 
     :param agent: the saved model's file
-    :param checkpoint: keypoint checkpoint, for an agent that sees keypoints
-    :raises AgentFileError: when the agent sees keypoints and no checkpoint is given, or another than made those that it
-        learned from, or when it sees something else
+    :param checkpoint: keypoint checkpoint, for an agent that sees keypoints; None: the package's that made those it
+        learned from
+    :raises AgentFileError: when the agent sees keypoints and the checkpoint is another than made those that it learned
+        from, or none is given and they are none of the package's, or when it sees something else
     """
 
     def __init__(self, agent: str | Path, checkpoint: str | Path | None) -> None:
@@ -196,14 +198,17 @@ class FrameAgent:
         self.sees = _without_previous_step(self.agent.observation_space)
         space = self.sees
         if isinstance(space, spaces.Dict) and "keypoints" in space.spaces:
+            own = named_by_fingerprint(space.fingerprint) if isinstance(space, KeypointSpace) else None
+            checkpoint = checkpoint or own
             if checkpoint is None:
                 raise AgentFileError(f"{agent} sees keypoints: name the checkpoint that makes them with --checkpoint")
             read = (space.readout if isinstance(space, KeypointSpace) else None) or ReadoutConfig()
             self.detector = KeypointDetector(checkpoint, streaming=True, readout=read.without_unused())
             made = KeypointSpace(self.detector, keep_image=False, history=_history(space))
             if isinstance(space, KeypointSpace) and space.differences(made):
+                those = f" (those of {own})" if own and space.fingerprint != made.fingerprint else ""
                 raise AgentFileError(
-                    f"{agent} learned from other keypoints than {checkpoint} makes: {space.differences(made)}"
+                    f"{agent} learned from other keypoints{those} than {checkpoint} makes: {space.differences(made)}"
                 )
         elif not _is_image(space):
             raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")

@@ -86,7 +86,6 @@ class ScoreConfig:
         require_range(0, 1, epsilon=self.epsilon)
         require_seed(self.seed, MOST_SCORING_SEED)
         require_suffix(".png", picture=self.picture)
-        self.readout.named()
         if self.epsilon != type(self).epsilon:
             require_agents("epsilon", self.policy)
         parse_sources(self.policy)

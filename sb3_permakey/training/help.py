@@ -45,5 +45,6 @@ def context_of(preset: Preset) -> str:
 
 
 READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
-    f"{name} by {preset.readout}" for name, preset in PRESETS.items()
+    f"{name} by {preset.readout or 'pointnet, or peaks where the checkpoint has no PointNet'}"
+    for name, preset in PRESETS.items()
 )

@@ -27,21 +27,21 @@ class Preset(NamedTuple):
     """An agent on keypoints.
 
     :param agent: the algorithm's arguments beside its defaults, those of the encoder among them
-    :param readout: how its keypoints are read
+    :param readout: how its keypoints are read; None: by the checkpoint's PointNet, and as peaks where it has none
     :param algorithms: who learns; the first where nobody is named
     :param encoder: of the keypoints
     :param history: how many of its last displacements each keypoint carries
     """
 
     agent: dict[str, Any]
-    readout: ReadoutName
+    readout: ReadoutName | None
     algorithms: tuple[AlgorithmName, ...] = ("recurrent-dqn", "recurrent-qrdqn")
     encoder: KeypointEncoder = "gnn"
     history: int = 0
 
 
 PRESETS: dict[PresetName, Preset] = {
-    "paper": Preset({}, "pointnet"),
+    "paper": Preset({}, None),
     "strong": Preset(STRONG, "peaks"),
     "rainbow": Preset(RAINBOW_PEAKS, "peaks", ("rainbow",), "pairs", history=3),
 }

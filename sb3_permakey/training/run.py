@@ -19,6 +19,7 @@ from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run, save_run
 from sb3_permakey.encoders import KeypointEncoder
 from sb3_permakey.envs.distractors import DistractorKind
+from sb3_permakey.envs.keypoint_space import KeypointSpace
 from sb3_permakey.envs.keypoints import VecPermaKeyObservation
 from sb3_permakey.envs.named import LEARNED_IN, NamedEnvironment
 from sb3_permakey.envs.own import require_discrete_actions
@@ -242,7 +243,10 @@ def run_settings(config: TrainConfig, env: VecEnv) -> dict[str, Any]:
     """All settings of a run, as JSON gives them back: the agent's, and which model makes its keypoints."""
     model = {"checkpoint_sha256": getattr(env.observation_space, "fingerprint", None)}
     chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
+    space = env.observation_space
     read = {**asdict(wanted_readout(config)), "history": history_of(config), "encoder": encoder_of(config)}
+    if isinstance(space, KeypointSpace) and space.readout is not None:
+        read["readout"] = space.readout.readout
     read["context"] = context_in(agent_arguments(config))
     game = config.environment.name if config.env is None else None
     settings = {**asdict(config), "game": game, **chosen, **read, **all_arguments(config)}

@@ -57,7 +57,7 @@ def test_shipped_checkpoints_are_found_and_missing_ones_named_with_their_command
 
 def test_students_are_the_packages_own_or_named_with_what_makes_them():
     wanted = make_run("MsPacman", "permakey-student-rainbow", "rainbow", "clean", None, 0).wanted_checkpoint
-    assert require_checkpoint(wanted).path.name == "mspacman-student.safetensors"
+    assert require_checkpoint(wanted).path.name == "mspacman.safetensors"
     missing = WantedCheckpoint("Pong", "distilled", "both", 8)
     assert find_checkpoint(missing) is None
     with pytest.raises(CheckpointError, match=r"python -m benchmarks.distilled --games Pong --noise both`"):

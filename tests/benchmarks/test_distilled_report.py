@@ -28,9 +28,9 @@ RESULT = {
     "game": "MsPacman",
     "noise": "clean",
     "seed": 0,
-    "teacher": "mspacman",
+    "teacher": "mspacman-teacher",
     "num_keypoints": 7,
-    "training": {"command": "sb3-permakey distil mspacman", "minutes": 4.2, "threads": 1, "steps": 2000},
+    "training": {"command": "sb3-permakey distil mspacman-teacher", "minutes": 4.2, "threads": 1, "steps": 2000},
     "scores": {
         "clean": {
             "teacher": {"peaks": scores(0.8, 1.0, None, 2.0), "contrast": scores(0.7)},
@@ -70,11 +70,11 @@ def test_rows_set_students_beside_their_teachers(tmp_path):
 def test_the_command_line_makes_the_same_student():
     run = Run("MsPacman", "both", 3)
     config = distil_config(run, DistilledBenchmark(max_steps=50))
-    assert (config.teacher, config.bars_every, config.seed) == ("mspacman-noisy", 1, 3)
+    assert (config.teacher, config.bars_every, config.seed) == ("mspacman-noisy-teacher", 1, 3)
     words, filters = distil_command(config).split(" --filters ")
     assert tuple(map(int, filters.split())) == config.filters
     words = words.split()
-    assert words[:3] == ["sb3-permakey", "distil", "mspacman-noisy"]
+    assert words[:3] == ["sb3-permakey", "distil", "mspacman-noisy-teacher"]
     flags = dict(zip(words[3::2], words[4::2], strict=True))
     kind, _ = COMMANDS["distil"]
     for flag, text in flags.items():

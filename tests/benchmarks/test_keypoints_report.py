@@ -101,7 +101,7 @@ def test_stability_over_the_seeds_whose_checkpoints_are_left(tmp_path, monkeypat
     line = keypoints_stability.measure(runs, benchmark)
     assert line.startswith("seaquest-permakey-clean: {'pointnet': 4.0, 'peaks': 2.0")
     assert line.endswith("px between seeds 0, 2")
-    assert scored == [("seaquest", str(second))] * 4
+    assert scored == [("seaquest-teacher", str(second))] * 4
     # Not again for as many, but for more.
     assert keypoints_stability.measure(runs, benchmark) is None
     pretrain_config(runs[1], benchmark).out.touch()
@@ -184,12 +184,12 @@ def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, 
         ReadoutConfig("peaks", surround_px=18.0),
         ReadoutConfig("peaks", surround_px=18.0, centroid_px=10.0),
     ]
-    assert {config.checkpoints for config in scored} == {("seaquest",)}
+    assert {config.checkpoints for config in scored} == {("seaquest-teacher",)}
     written = json.loads(out.read_text())
     assert written["scores"]["peaks"] == result(0, 0.5)["scores"]["peaks"]
     assert set(written["categories"]) == {"pointnet", "peaks", "contrast", "steady", "random", "grid"}
     assert set(written["scored_later"]) == {"pointnet, categories", "peaks, categories", "contrast", "steady"}
-    assert written["scored_later"]["contrast"]["checkpoint"] == "seaquest"
+    assert written["scored_later"]["contrast"]["checkpoint"] == "seaquest-teacher"
     assert not is_left(run, benchmark)
     # Of other seeds the package has no checkpoint.
     (tmp_path / "seaquest-permakey-clean-1.json").write_text(json.dumps(result(1, 0.5)))
@@ -198,5 +198,6 @@ def test_what_a_result_lacks_is_scored_of_the_checkpoint_that_is_left(tmp_path, 
 
 
 def test_shipped_names():
-    assert shipped_name("Seaquest", "permakey", "clean") == "seaquest"
+    assert shipped_name("Seaquest", "permakey", "clean") == "seaquest-teacher"
+    assert shipped_name("Seaquest", "distilled", "both") == "seaquest-noisy"
     assert shipped_name("Seaquest", "transporter", "both") == "seaquest-noisy-transporter"

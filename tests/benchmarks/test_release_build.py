@@ -1,9 +1,9 @@
-import json
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("matplotlib")
+from benchmarks.distilled.run import distil_config
 from benchmarks.release import build
 from benchmarks.release.build import BuildConfig, keypoints_of
 from sb3_permakey.scores import GroundTruthError
@@ -33,26 +33,25 @@ def test_building_goes_from_frames_to_a_scored_student(tmp_path, monkeypatch):
     done = []
 
     def note(name, result):
-        def run(config):
-            done.append((name, config))
-            return result(config)
+        def run(*given):
+            done.append((name, given))
+            return result(*given)
 
         monkeypatch.setattr(build, name, run)
 
     note("collect", lambda config: None)
     note("pretrain", lambda config: config.out)
-    note("distil", lambda config: config.out)
-    note("score", lambda config: {"scores": {"keypoints": {"f1": config.checkpoints[0]}}})
-    config = BuildConfig(("Pong",), num_keypoints=6, frames=50, folder=tmp_path)
-    student = build.build("Pong", config)
-    assert [name for name, _ in done] == ["collect", "pretrain", "distil", "score", "score"]
-    (_, collected), (_, trained), (_, distilled), *_ = done
+    note("do_run", lambda run, benchmark: "a line")
+    config = BuildConfig(("Pong",), 6, frames=50, steps=9, folder=tmp_path, students=tmp_path / "s", results=tmp_path)
+    build.main(config)
+    (_, [collected]), (_, [trained]), (_, [student, benchmark]) = done
+    assert [name for name, _ in done] == ["collect", "pretrain", "do_run"]
     assert collected.frames == 50
-    assert collected.out == trained.frames == distilled.frames
-    assert trained.model.num_keypoints == 6
-    assert distilled.teacher == str(trained.out)
-    assert student == distilled.out == tmp_path / "pong-student.safetensors"
-    result = json.loads((tmp_path / "pong.build.json").read_text())
-    assert result["scores"]["student"] == {"f1": str(student)}
-    build.build("Pong", config)
-    assert [name for name, _ in done[5:]] == ["collect", "pretrain", "distil"]
+    assert (trained.max_steps, trained.pointnet_steps, trained.model.num_keypoints) == (9, 1, 6)
+    assert student.teacher == str(trained.out)
+    distilled = distil_config(student, benchmark)
+    assert distilled.frames == collected.out == trained.frames
+    assert distilled.out == tmp_path / "s" / "pong-clean-0.safetensors"
+    (benchmark.results / "pong-clean-0.json").touch()
+    build.main(config)
+    assert len(done) == 3

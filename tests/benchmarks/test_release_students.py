@@ -7,7 +7,14 @@ import pytest
 pytest.importorskip("matplotlib")
 from benchmarks.distilled.run import READ
 from benchmarks.release import run as release
-from sb3_permakey.keypoints import Distilled, DistilledConfig, load_checkpoint, save_checkpoint, shipped
+from sb3_permakey.keypoints import (
+    Distilled,
+    DistilledConfig,
+    load_checkpoint,
+    model_fingerprint,
+    save_checkpoint,
+    shipped,
+)
 
 NAMES = ("precision", "recall", "f1", "coverage")
 
@@ -29,10 +36,10 @@ def test_a_finished_student_is_shipped_once(tmp_path, monkeypatch):
         "game": "MsPacman",
         "noise": "clean",
         "seed": 0,
-        "teacher": "mspacman",
+        "teacher": "mspacman-teacher",
         "num_keypoints": 3,
         "commit": "0123456789ab",
-        "training": {"command": "sb3-permakey distil mspacman", "minutes": 4.26},
+        "training": {"command": "sb3-permakey distil mspacman-teacher", "minutes": 4.26},
         "scores": {"clean": {"student": {reading: scores(0.5) for reading in READ}}},
     }
     (tmp_path / "results").mkdir()
@@ -46,10 +53,11 @@ def test_a_finished_student_is_shipped_once(tmp_path, monkeypatch):
     )
     release.main(config)
     [one] = shipped.shipped_checkpoints()
-    assert (one.name, one.method, one.noise, one.minutes) == ("mspacman-student", "distilled", None, 4.3)
+    assert (one.name, one.method, one.noise, one.minutes) == ("mspacman", "distilled", None, 4.3)
+    assert one.fingerprint == model_fingerprint(load_checkpoint("mspacman"))
     assert one.scores["peaks_f1"] == one.scores["contrast_f1"] == 0.7
     assert "f1" not in one.scores
-    assert load_checkpoint("MsPacman-Student").for_detection_only
-    assert "| mspacman-student | 3 | - | - | - | - | 0.50 | 0.60 | 0.70 |" in (tmp_path / "checkpoints.md").read_text()
+    assert load_checkpoint("MsPacman").for_detection_only
+    assert "| mspacman | 3 | - | - | - | - | 0.50 | 0.60 | 0.70 |" in (tmp_path / "checkpoints.md").read_text()
     (tmp_path / "students" / "mspacman-clean-0.safetensors").unlink()
     release.main(config)  # needs nothing of what is shipped

@@ -62,7 +62,8 @@ def test_a_keypoint_drawn_from_the_file_lies_on_the_object(checkpoint, brightest
 def test_the_highest_peak_of_a_trained_model_is_at_the_object(tmp_path, size):
     frames, boxes = pictures(size)
     np.save(tmp_path / "frames.npy", frames)
-    found = detect(DetectConfig(Path("frostbite"), tmp_path / "k.npz", frames=tmp_path / "frames.npy", readout=PEAKS))
+    settings = {"frames": tmp_path / "frames.npy", "readout": PEAKS}
+    found = detect(DetectConfig(Path("frostbite-teacher"), tmp_path / "k.npz", **settings))
     highest = np.take_along_axis(found.centers_px, found.places.argmin(axis=1)[:, None, None], axis=1)[:, 0]
     margin = 3 * np.array(size) / 84  # as scores have it: 3 pixels of the 84x84 frame
     assert (highest >= boxes[:, :2] - margin).all()

@@ -142,7 +142,10 @@ def test_missing_inputs(refused, tmp_path, monkeypatch, arguments, words):
         (("collect", "--game", "CartPole-v1", "--out", "x"), "CartPole-v1 is not an Atari game: commands take"),
         (("score", "mspacman", "--game", "Pong", "--device", "foo"), "device must be auto, cpu, cuda or another"),
         (("score", "mspacman", "--game", "MsPacman", "--device", "meta"), "there is no device meta on this machine"),
-        (("score", "x", "--game", "Pong", "--surround-px", 18), "surround_px is a setting of peaks alone"),
+        (
+            ("score", "mspacman-transporter", "--game", "MsPacman", "--surround-px", 18),
+            "surround_px is a setting of peaks alone",
+        ),
         (("score", "x", "--game", "Pong", "--picture", "k.foo"), "picture must name a .png file, not k.foo"),
         ((*SHOW, "--columns", 500), "columns must be from 1 to 100, not 500"),
         ((*SHOW, "--gif", "k.foo"), "gif must name a .gif file, not k.foo"),

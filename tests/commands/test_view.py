@@ -14,7 +14,7 @@ def test_what_can_be_chosen():
     assert {"MsPacman", "Seaquest"} <= set(offered["games"])
     assert offered["readouts"][:2] == ["pointnet", "peaks"]
     assert offered["distractors"] == ["horizontal", "vertical", "both"]
-    assert {"name": "seaquest-noisy", "game": "Seaquest", "method": "permakey", "noise": "both"} in offered[
+    assert {"name": "seaquest-noisy", "game": "Seaquest", "method": "distilled", "noise": "both"} in offered[
         "checkpoints"
     ]
     checkpoints = ["mspacman", "mspacman-transporter"]

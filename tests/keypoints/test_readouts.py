@@ -12,6 +12,8 @@ from sb3_permakey import PermaKeyObservation, RecurrentDQN, VecPermaKeyObservati
 from sb3_permakey.envs.keypoints import KeypointSpace
 from sb3_permakey.keypoints import (
     READOUTS,
+    Distilled,
+    DistilledConfig,
     KeypointDetector,
     PermaKey,
     PermaKeyConfig,
@@ -38,11 +40,24 @@ def test_a_config_names_no_readout_until_it_is_completed():
     assert not config.is_named
     assert config.named("peaks") == ReadoutConfig("peaks", surround_px=18.0)
     assert ReadoutConfig("pointnet").named("peaks") == ReadoutConfig("pointnet")
-    with pytest.raises(ValueError, match="surround_px is a setting of peaks alone: it needs the readout peaks"):
-        config.named()
     model = PermaKey(PermaKeyConfig(num_keypoints=3))
+    with pytest.raises(ValueError, match="surround_px is a setting of peaks alone: it needs the readout peaks"):
+        config.completed(model)
     assert ReadoutConfig().completed(model) == ReadoutConfig("pointnet", 3)
     assert ReadoutConfig("peaks", 5).completed(model) == ReadoutConfig("peaks", 5)
+
+
+def test_a_model_without_a_pointnet_is_read_as_peaks():
+    model = Distilled(DistilledConfig(num_keypoints=3, filters=(4, 4), units=4))
+    assert ReadoutConfig(surround_px=18.0).completed(model) == ReadoutConfig("peaks", 3, surround_px=18.0)
+    assert KeypointDetector(model, num_keypoints=5).readout == ReadoutConfig("peaks", 5)
+    with pytest.raises(ValueError, match="^the model has no PointNet: readout='peaks' reads its keypoints$"):
+        KeypointDetector(model, readout="pointnet")
+
+
+def test_a_shipped_student_names_the_teacher_that_has_a_pointnet():
+    with pytest.raises(ValueError, match="^mspacman has no PointNet: .* its keypoints, and mspacman-teacher has one$"):
+        KeypointDetector("mspacman", readout="pointnet")
 
 
 @pytest.mark.parametrize(

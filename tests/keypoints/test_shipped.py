@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -7,7 +8,9 @@ import pytest
 from sb3_permakey.keypoints import (
     CheckpointError,
     Transporter,
+    checkpoint_exists,
     load_checkpoint,
+    model_fingerprint,
     save_for_detection,
     shipped,
     shipped_checkpoints,
@@ -21,6 +24,8 @@ ENTRY = {
     "num_keypoints": 7,
     "command": "sb3-permakey pretrain --method transporter",
     "minutes": 20.5,
+    "fingerprint": "01ab",
+    "sha256": "23cd",
     "scores": {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "tracking": 0.9},
 }
 
@@ -42,7 +47,7 @@ def folder(tmp_path, monkeypatch):
     return path
 
 
-def write_index(folder, entries, version=1):
+def write_index(folder, entries, version=2):
     index = {"format": "sb3-permakey shipped checkpoints", "version": version, "checkpoints": entries}
     (folder / "index.json").write_text(json.dumps(index))
 
@@ -99,8 +104,8 @@ def test_broken_index(folder, content):
 
 
 def test_index_of_another_version_or_with_other_entries(folder):
-    write_index(folder, {}, version=2)
-    with pytest.raises(CheckpointError, match="version 2"):
+    write_index(folder, {}, version=1)
+    with pytest.raises(CheckpointError, match="version 1"):
         shipped_checkpoints()
     write_index(folder, {"mspacman": ENTRY | {"colour": 1}})
     with pytest.raises(CheckpointError, match="colour"):
@@ -126,11 +131,80 @@ def test_table(folder):
     assert first == ["mspacman", "MsPacman", "transporter", "-", "7", scores, "0.75 / 1.00 / 0.86", "-", size]
     assert second == ["mspacman-transporter", "MsPacman", "transporter", "-", "7", scores, "-", "-", size]
     assert noisy == ["seaquest-noisy", "Seaquest", "transporter", "both", "10", "-", "-", "-", "45 kB"]
-    assert "precision / recall / F1" in lines[-2]
+    assert "precision / recall / F1" in lines[-3]
 
 
 def test_the_packages_own_index_is_whole():
     for checkpoint in shipped_checkpoints():
         assert shipped.locate_checkpoint(checkpoint.name) == checkpoint.path
-        assert checkpoint.path.stat().st_size <= 4.5e6
-        assert load_checkpoint(checkpoint.name).config.num_keypoints == checkpoint.num_keypoints
+        assert hashlib.sha256(checkpoint.path.read_bytes()).hexdigest() == checkpoint.sha256
+        model = load_checkpoint(checkpoint.name)
+        assert model.config.num_keypoints == checkpoint.num_keypoints
+        assert model_fingerprint(model) == checkpoint.fingerprint
+        assert shipped.named_by_fingerprint(checkpoint.fingerprint) == checkpoint.name
+
+
+def test_every_student_has_a_teacher_and_the_plain_name():
+    methods = {one.name: one.method for one in shipped_checkpoints()}
+    teachers = [name for name, method in methods.items() if method == "permakey"]
+    assert teachers
+    assert all(name.endswith(shipped.OF_TEACHER) for name in teachers)
+    assert {methods[name.removesuffix(shipped.OF_TEACHER)] for name in teachers} == {"distilled"}
+
+
+def test_what_is_packaged_weighs_little():
+    packaged = [one for one in shipped_checkpoints() if one.method != "permakey"]
+    assert all(one.path.parent == shipped.FOLDER for one in packaged)
+    assert sum(one.path.stat().st_size for one in packaged) <= 5e6
+
+
+@pytest.fixture
+def hub(folder, tmp_path, monkeypatch):
+    """A folder in the hub's place, with the teacher that the index names and the package lacks."""
+    there = save_for_detection(Transporter(), tmp_path / "hub" / "mspacman-teacher.safetensors")
+    entry = ENTRY | {"sha256": hashlib.sha256(there.read_bytes()).hexdigest()}
+    write_index(folder, {"mspacman": ENTRY, "mspacman-teacher": entry})
+    monkeypatch.setenv(shipped.HUB_VARIABLE, there.parent.as_uri())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return there
+
+
+def test_a_teacher_is_fetched_when_it_is_first_asked_for(hub, tmp_path):
+    assert checkpoint_exists("mspacman-teacher")
+    (row,) = (line for line in checkpoint_table(shipped_checkpoints()).splitlines() if "-teacher" in line[:20])
+    assert row.endswith("to fetch")
+    assert not (tmp_path / "torch").exists()
+    assert isinstance(load_checkpoint("MsPacman-Teacher"), Transporter)
+    hub.unlink()
+    assert isinstance(load_checkpoint("mspacman-teacher"), Transporter)  # from where it was put
+
+
+def test_a_file_with_another_sum_is_not_taken(hub, tmp_path):
+    hub.write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="(?s)^mspacman-teacher is not in the package.*invalid hash"):
+        load_checkpoint("mspacman-teacher")
+    assert not list((tmp_path / "torch").rglob("*.safetensors*"))
+
+
+def test_an_older_releases_file_is_fetched_anew(hub):
+    put = shipped.locate_checkpoint("mspacman-teacher")
+    put.write_bytes(b"an older one")
+    assert isinstance(load_checkpoint("mspacman-teacher"), Transporter)
+
+
+@pytest.mark.parametrize("place", ["file:///nowhere", "no place at all"])
+def test_a_hub_that_has_no_such_file_is_named(hub, monkeypatch, place):
+    monkeypatch.setenv(shipped.HUB_VARIABLE, place)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint("mspacman-teacher")
+    assert f"{place}/mspacman-teacher.safetensors does not give it" in str(error.value)
+    assert f"{shipped.HUB_VARIABLE} names another place" in str(error.value)
+    assert ENTRY["command"] in str(error.value)
+
+
+def test_a_clones_own_teacher_needs_no_hub(hub, folder, monkeypatch):
+    monkeypatch.setenv(shipped.HUB_VARIABLE, "file:///nowhere")
+    own = folder / "teachers" / hub.name
+    own.parent.mkdir()
+    shutil.move(hub, own)
+    assert shipped.locate_checkpoint("mspacman-teacher") == own

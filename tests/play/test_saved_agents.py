@@ -393,6 +393,27 @@ def test_an_agent_is_refused_keypoints_that_it_did_not_learn_from(checkpoint, ot
             load(PermaKeyObservation(MovingSquare(), source, **settings))
 
 
+@pytest.mark.parametrize("name", ["mspacman", "mspacman-teacher"])
+def test_an_agent_of_the_packages_own_keypoints_finds_them(name, tmp_path):
+    env = PermaKeyObservation(make_atari_env("MsPacman"), name)
+    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
+    player = FrameAgent(tmp_path / "agent.zip", None)
+    assert player.detector.source == name
+    assert player.detector.readout.readout == ("pointnet" if name.endswith("teacher") else "peaks")
+    frames = np.zeros((1, 84, 84, 3), np.uint8)
+    np.testing.assert_array_equal(
+        player.act(frames, np.ones(1, bool)), FrameAgent(tmp_path / "agent.zip", name).act(frames, np.ones(1, bool))
+    )
+
+
+def test_an_agent_that_learned_from_a_teacher_says_so_where_its_student_is_given(tmp_path):
+    env = PermaKeyObservation(make_atari_env("MsPacman"), "mspacman-teacher", readout="peaks")
+    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
+    message = r"learned from other keypoints \(those of mspacman-teacher\) than mspacman makes: model "
+    with pytest.raises(AgentFileError, match=message):
+        FrameAgent(tmp_path / "agent.zip", "mspacman")
+
+
 def test_an_agent_that_does_not_say_what_made_its_keypoints_plays_with_any(checkpoint, other_checkpoint, tmp_path):
     agent = keypoint_agent(checkpoint, tmp_path / "agent.zip")
     del agent.observation_space.fingerprint  # as in files of the release before

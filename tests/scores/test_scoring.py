@@ -10,7 +10,7 @@ from PIL import Image
 
 from sb3_permakey.envs.distractors import BarPlaces
 from sb3_permakey.files import InUseError, WriteError, locked_file
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, ReadoutConfig, save_checkpoint
+from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
 from sb3_permakey.keypoints.peaks import match_keypoints
 from sb3_permakey.scores import (
     FrameObjects,
@@ -408,7 +408,6 @@ def test_peaks_keep_their_identities_within_a_pair(checkpoint):
         ({"seed": -1}, "seed must be from 0 to"),
         ({"seed": 2_144_483}, "seed must be from 0 to 2144482, not 2144483"),
         ({"picture": Path("k.foo")}, "picture must name a .png file, not k.foo"),
-        ({"readout": ReadoutConfig(surround_px=18.0)}, "surround_px is a setting of peaks alone"),
         ({"epsilon": 0.2}, "epsilon is of agents, but none plays"),
     ],
 )

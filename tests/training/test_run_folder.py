@@ -114,7 +114,10 @@ def test_changed_settings_are_named_and_nothing_is_touched(run, killed, tmp_path
         ({"num_envs": 2}, "num_envs 1, not 2"),
         ({"validation_episodes": 2}, "validation_episodes 1, not 2"),
         ({"checkpoint": other}, "checkpoint_sha256 [0-9a-f]{24}, not [0-9a-f]{24}"),
-        ({"checkpoint": None}, "encoder gnn, not None; checkpoint_sha256 [0-9a-f]{24}, not None"),
+        (
+            {"checkpoint": None},
+            "encoder gnn, not None; readout pointnet, not None; checkpoint_sha256 [0-9a-f]{24}, not None",
+        ),
         ({"readout": ReadoutConfig("peaks")}, "readout pointnet, not peaks"),
     ):
         with pytest.raises(ValueError, match=rf"holds a run with other settings \({message}\): go on with its own"):
