@@ -33,7 +33,7 @@ class ViewConfig:
     """Instead of a game your own environment, module:function, or an id of gymnasium's."""
     checkpoint: tuple[str, ...] = ()
     """One keypoint checkpoint, or two side by side: files or names that `sb3-permakey checkpoints` lists. Without: the
-    game's own, peaks beside PointNet."""
+    game's own, peaks beside its teacher's PointNet, or the Transporter's where the teacher is still to be fetched."""
     agent: Annotated[Path | None, NO_DEFAULT] = None
     """A trained agent's file, e.g. best_model.zip."""
     host: str = "127.0.0.1"
@@ -75,7 +75,9 @@ def choices(config: ViewConfig) -> dict[str, Any]:
     if games and config.env is None:
         game = NamedEnvironment(config.game or FIRST_GAME).name
     shipped = [
-        {"name": one.name, "game": one.game, "method": one.method, "noise": one.noise} for one in shipped_checkpoints()
+        {"name": one.name, "game": one.game, "method": one.method, "noise": one.noise}
+        for one in shipped_checkpoints()
+        if one.path.is_file()
     ]
     return {
         "games": games,

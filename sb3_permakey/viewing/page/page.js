@@ -207,9 +207,19 @@ function known(method) {
   return (ofGame.find((one) => (one.noise !== null) === bars) || ofGame[0] || {name: ""}).name;
 }
 
+// What a side shows; a student has no PointNet.
+function show(side, name) {
+  side.querySelector("[name=checkpoint]").value = name;
+  const shipped = choices.checkpoints.find((one) => one.name === name);
+  if (shipped && shipped.method === "distilled") side.querySelector("[name=readout]").value = "peaks";
+  readoutChosen(side);
+}
+
 function gameChosen() {
   element("own").hidden = element("game").value !== OWN;
-  for (const field of document.querySelectorAll("[name=checkpoint]")) field.value = known("permakey");
+  sides.forEach((side, index) => { side.querySelector("[name=readout]").value = index ? "pointnet" : "peaks"; });
+  show(sides[0], known("distilled"));
+  show(sides[1], known("permakey") || known("transporter") || known("distilled"));
 }
 
 function barsChosen() {
@@ -243,9 +253,7 @@ function fillIn() {
     side.append(element("side").content.cloneNode(true));
     const readout = side.querySelector("[name=readout]");
     readout.append(...options(choices.readouts));
-    readout.value = side === sides[0] ? "peaks" : "pointnet";
     readout.addEventListener("change", () => readoutChosen(side));
-    readoutChosen(side);
   }
   const {game, env, agent, checkpoints} = choices.first;
   element("game").value = game || OWN;
@@ -253,7 +261,7 @@ function fillIn() {
   element("agent").value = agent || "";
   gameChosen();
   if (checkpoints.length) element("beside").checked = checkpoints.length > 1;
-  checkpoints.forEach((name, index) => { sides[index].querySelector("[name=checkpoint]").value = name; });
+  checkpoints.forEach((name, index) => show(sides[index], name));
   besideChosen();
 }
 
