@@ -14,6 +14,7 @@ from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.schema import ResultSchema
 from benchmarks.harness.tables import table
 from benchmarks.keypoints.run import shipped_name
+from benchmarks.speed.noisy import noisy_table
 from sb3_permakey.files import write_atomically
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -51,6 +52,8 @@ class ReportConfig:
     """Markdown file to write."""
     speed: Path = Path("benchmarks/results/distilled_speed.json")
     """What `benchmarks.speed detectors` measured of them."""
+    noisy: Path = Path("benchmarks/results/noisy_speed.json")
+    """What `benchmarks.speed noisy` measured of agents that act on them."""
 
 
 def value(scores: dict[str, Any], name: str) -> float | None:
@@ -106,7 +109,14 @@ def speed_table(speed: dict[str, Any]) -> list[str]:
     )
 
 
-def report(results: list[dict[str, Any]], speed: dict[str, Any] | None) -> str:
+def measured_by(result: dict[str, Any]) -> list[str]:
+    """Lines under a table of speed."""
+    return ["", f"{result['threads']} thread of {result['machine']['cpu']}: `{result['command']}`"]
+
+
+def report(
+    results: list[dict[str, Any]], speed: dict[str, Any] | None = None, noisy: dict[str, Any] | None = None
+) -> str:
     """The whole document."""
     titles = ["student", "frames", "reading", "F1", "precision", "recall", "tracking", "motion error, px", "features"]
     minutes = [result["training"]["minutes"] for result in results]
@@ -120,17 +130,16 @@ def report(results: list[dict[str, Any]], speed: dict[str, Any] | None) -> str:
         ]
         if results
         else None,
-        speed=[*speed_table(speed), "", f"{speed['threads']} thread of {speed['machine']['cpu']}: `{speed['command']}`"]
-        if speed
-        else None,
+        speed=[*speed_table(speed), *measured_by(speed)] if speed else None,
+        noisy=[*noisy_table(noisy["games"]), *measured_by(noisy)] if noisy else None,
     )
 
 
 def write_report(config: ReportConfig) -> None:
     """Write the table."""
     results = [json.loads(path.read_text()) for path in sorted(config.results.glob("*.json"))]
-    speed = json.loads(config.speed.read_text()) if config.speed.exists() else None
-    write_atomically(config.out, report(results, speed).encode())
+    speed, noisy = (json.loads(path.read_text()) if path.exists() else None for path in (config.speed, config.noisy))
+    write_atomically(config.out, report(results, speed, noisy).encode())
     print(config.out)
 
 

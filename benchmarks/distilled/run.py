@@ -224,6 +224,7 @@ def main(benchmark: DistilledBenchmark) -> None:
             benchmark.results,
             benchmark.results.with_suffix(".md"),
             benchmark.results.with_name(f"{benchmark.results.name}_speed.json"),
+            benchmark.results.with_name("noisy_speed.json"),
         )
     )
 

@@ -28,6 +28,7 @@ SCHEMAS = (
     ResultSchema("agents_speed.json", {**MEASURED, "game": str, "agents": dict}),
     ResultSchema("memory_speed.json", {**MEASURED, "batch": int, "units": int, "windows": dict}),
     ResultSchema("rainbow_speed.json", {**MEASURED, "games": dict}),
+    ResultSchema("noisy_speed.json", {**MEASURED, "games": dict}),
     ResultSchema("cnn_speed.json", {**MEASURED, "game": str, "filters": int, "ms": dict}),
     ResultSchema("gpu_speed.json", {**MEASURED, "card": str, "pretraining_ms": dict, "agents": dict, "seconds": float}),
     ResultSchema("updates/*.json", {**MEASURED, "order": int, "agents": dict}),

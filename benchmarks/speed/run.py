@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness.command import run_one_of
-from benchmarks.speed import agents, cnn, detectors, gpu, memory, pretraining_step, rainbow, throughput, updates
+from benchmarks.speed import agents, cnn, detectors, gpu, memory, noisy, pretraining_step, rainbow, throughput, updates
 
 
 def command() -> None:
@@ -17,6 +17,7 @@ def command() -> None:
             "memory": (memory.MemorySpeed, memory.main),
             "rainbow": (rainbow.RainbowSpeed, rainbow.main),
             "cnn": (cnn.CnnSpeed, cnn.main),
+            "noisy": (noisy.NoisySpeed, noisy.main),
             "gpu": (gpu.GpuSpeed, gpu.main),
             "updates": (updates.UpdatesBenchmark, updates.main),
             "pretraining-step": (pretraining_step.StepBenchmark, pretraining_step.main),

@@ -15,7 +15,7 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.harness.command import run_command
-from benchmarks.keypoints.run import NUM_KEYPOINTS
+from benchmarks.keypoints.run import NUM_KEYPOINTS, shipped_name
 from benchmarks.speed import agents as agents_speed
 from benchmarks.speed import detectors as detector_speed
 from benchmarks.speed.report import ReportConfig, write_report
@@ -73,7 +73,7 @@ def scaling(benchmark: ThroughputBenchmark) -> dict[str, dict[int, float]]:
     def speed(keypoints: int, envs: int) -> float:
         venv = VecPermaKeyObservation(
             DummyVecEnv([partial(make_atari_env, agents_speed.GAME, seed=seed) for seed in range(envs)]),
-            agents_speed.GAME.lower(),
+            shipped_name(agents_speed.GAME, "permakey", "clean"),
             readout="peaks",
             num_keypoints=keypoints,
             device=benchmark.device,

@@ -61,7 +61,7 @@ def test_rows_set_students_beside_their_teachers(tmp_path):
     }
     found = {"rows": [speed], "threads": 1, "machine": {"cpu": "a processor"}, "command": "python -m benchmarks.speed"}
     (tmp_path / "speed.json").write_text(json.dumps(found))
-    write_report(ReportConfig(tmp_path / "results", tmp_path / "a.md", tmp_path / "speed.json"))
+    write_report(ReportConfig(tmp_path / "results", tmp_path / "a.md", tmp_path / "speed.json", tmp_path / "none"))
     text = (tmp_path / "a.md").read_text()
     assert "| mspacman | clean | peaks | 0.80 / 0.75 |" in text
     assert "| mspacman | distilled, peaks, float32 | 32 | 1.25 | 1.00 | 0.25 | 0.12 |" in text
