@@ -1,7 +1,7 @@
 """PermaKey object keypoints and Q-learning agents, Rainbow and recurrent ones, for Stable-Baselines3."""
 
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, load_run
-from sb3_permakey.encoders import KeypointAttention, KeypointCNN, KeypointGNN, KeypointPairs
+from sb3_permakey.encoders import KeypointAttention, KeypointCNN, KeypointGNN, KeypointPairs, SmallCNN
 from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.envs.distractors import DistractorBars
 from sb3_permakey.envs.keypoints import PermaKeyObservation, VecPermaKeyObservation
@@ -24,6 +24,7 @@ __all__ = [
     "RecurrentQRDQN",
     "ResizeFrames",
     "RunCheckpoint",
+    "SmallCNN",
     "VecPermaKeyObservation",
     "VecPreviousActionReward",
     "VecResizeFrames",

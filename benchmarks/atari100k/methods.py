@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from benchmarks.atari100k.checkpoints import KeypointMethod
+from sb3_permakey.common.presets import DATA_EFFICIENT_RAINBOW
 from sb3_permakey.encoders import KeypointEncoder
 from sb3_permakey.keypoints import ReadoutName
 from sb3_permakey.keypoints.readouts import ReadoutSettings
@@ -59,6 +60,7 @@ class Method:
     :param encoder: of keypoints
     :param points: where points lie that are no keypoints
     :param read_with: settings of the readout
+    :param settings: arguments of its own, to which the presets mean nothing; None: those of the preset, if any
     """
 
     label: str
@@ -69,6 +71,7 @@ class Method:
     encoder: KeypointEncoder | None = None
     points: Literal["grid", "random", "true"] | None = None
     read_with: ReadoutSettings = field(default_factory=ReadoutSettings)
+    settings: Settings | None = None
 
     @property
     def policy(self) -> str:
@@ -139,9 +142,12 @@ METHODS: dict[str, Method] = {
     "dqn-pixels": Method("DQN on pixels", "dqn", "gray"),
     "qrdqn-pixels": Method("QRDQN on pixels", "qrdqn", "gray"),
     "rainbow-pixels": Method("Rainbow on pixels", "rainbow", "gray"),
+    "der-pixels": Method("Rainbow on pixels, data-efficient", "rainbow", "gray", settings=DATA_EFFICIENT_RAINBOW),
     "random": Method("random policy", "random", "pixels"),
 }
-MEMORYLESS = {name for name, method in METHODS.items() if method.agent not in OWN_ALGORITHMS}
+MEMORYLESS = {
+    name for name, method in METHODS.items() if method.agent not in OWN_ALGORITHMS or method.settings is not None
+}
 """Methods to which the presets mean nothing."""
 
 
@@ -164,7 +170,7 @@ def agent_settings(method_name: str, preset_name: str | None, overrides: tuple[s
     method = METHODS[method_name]
     if method.agent == "random":
         return {}
-    settings: Settings = copy.deepcopy(WITHOUT_MEMORY)
+    settings: Settings = copy.deepcopy(WITHOUT_MEMORY if method.settings is None else method.settings)
     if preset_name is not None:
         settings = preset_arguments(preset_name, method.encoder)
     for override in overrides:

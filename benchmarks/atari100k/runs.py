@@ -184,7 +184,7 @@ def description(task: Task) -> dict[str, Any]:
         "schedule": asdict(task.schedule),
         "checkpoint": None if checkpoint is None else {"file": checkpoint.path.name, "sha256": content},
     }
-    return json.loads(json.dumps(described))
+    return json.loads(json.dumps(described, default=str))  # classes as they call themselves
 
 
 def finished(task: Task) -> Result | None:

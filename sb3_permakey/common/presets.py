@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sb3_permakey.encoders import SmallCNN
+
 R2D2: dict[str, Any] = {
     "learning_rate": 1e-4,
     "batch_size": 64,
@@ -114,4 +116,25 @@ instead of noisy layers, as its ablation of these had it. Steps are agent steps,
 at its first value.
 
     Rainbow("CnnPolicy", env, **RAINBOW)
+"""
+
+DATA_EFFICIENT_RAINBOW: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "learning_starts": 1_600,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "tau": 1.0,
+    "target_update_interval": 2_000,
+    "n_steps": 20,
+    "gamma": 0.99,
+    "reset_interval": 0,
+    "act_with_target": False,
+    "weight_decay": 0.0,
+    "policy_kwargs": {"features_extractor_class": SmallCNN},
+}
+"""Rainbow on images for 100,000 steps (van Hasselt et al. 2019, https://arxiv.org/abs/1906.05243, appendix E), with
+epsilon-greedy play that ends early instead of noisy layers. A small network, which BBF's settings do not suit.
+
+    Rainbow("CnnPolicy", VecFrameStack(env, 4), **DATA_EFFICIENT_RAINBOW)
 """

@@ -29,6 +29,7 @@ from benchmarks.atari100k.runs import (
 from benchmarks.harness.pool import Pool
 from benchmarks.harness.results import CorruptResultWarning, read_result
 from sb3_permakey import RecurrentQRDQN
+from sb3_permakey.common.presets import DATA_EFFICIENT_RAINBOW
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
 from sb3_permakey.files import InUseError, locked_folder
 from sb3_permakey.play.evaluation import FIRST_TEST_SEED
@@ -290,6 +291,8 @@ def test_presets_and_overrides():
     }
     assert agent_settings("grid-gnn", "paper", ("recurrent_state=stored",))["recurrent_state"] == "stored"
     assert agent_settings("random", None, ("gamma=1",)) == {}
+    assert preset_of("der-pixels", "strong") is None
+    assert agent_settings("der-pixels", None, ("n_steps=10",)) == {**DATA_EFFICIENT_RAINBOW, "n_steps": 10}
     with pytest.raises(ValueError, match="written like learning_rate=1e-4, not 'gamma'"):
         agent_settings("grid-gnn", "paper", ("gamma",))
 

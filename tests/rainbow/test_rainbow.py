@@ -7,16 +7,17 @@ import torch
 from conftest import MovingSquare
 from device_option import DEVICE
 from gymnasium import spaces
+from stable_baselines3.common.atari_wrappers import WarpFrame
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, IdentityEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch import nn
 
-from sb3_permakey import PermaKeyObservation, Rainbow, RecurrentDQN
-from sb3_permakey.common.presets import BBF, RAINBOW, RAINBOW_PEAKS
+from sb3_permakey import PermaKeyObservation, Rainbow, RecurrentDQN, SmallCNN
+from sb3_permakey.common.presets import BBF, DATA_EFFICIENT_RAINBOW, RAINBOW, RAINBOW_PEAKS
 from sb3_permakey.common.run_checkpoint import load_run, save_run
 from sb3_permakey.common.transition_buffer import PrioritizedReplayBuffer
 from sb3_permakey.common.value_heads import CategoricalValues, QuantileValues, ScalarValues, project
@@ -66,6 +67,17 @@ def test_dropout_does_not_choose_the_actions_whose_values_are_learned_from():
 @pytest.mark.parametrize("preset", [RAINBOW, RAINBOW_PEAKS])
 def test_presets_are_taken(preset):
     Rainbow("MlpPolicy", "CartPole-v1", device=DEVICE, **{**preset, "buffer_size": 1000})
+
+
+def test_the_preset_for_images_has_a_small_network():
+    env = VecFrameStack(DummyVecEnv([lambda: WarpFrame(MovingSquare())]), 4)
+    settings = {**DATA_EFFICIENT_RAINBOW, "learning_starts": 20, "buffer_size": 100}
+    model = Rainbow("CnnPolicy", env, device=DEVICE, seed=0, **settings).learn(40)
+    assert isinstance(model.q_net.features_extractor, SmallCNN)
+    assert model._n_updates == 20
+    assert (
+        sum(one.numel() for one in model.q_net.features_extractor.parameters()) == 4 * 25 * 32 + 32 + 32 * 25 * 64 + 64
+    )
 
 
 @pytest.mark.parametrize(("value_head", "kind"), [("scalar", ScalarValues), ("quantile", QuantileValues)])
