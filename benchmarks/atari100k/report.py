@@ -47,7 +47,11 @@ RUN = {
     "device": str,
     "sha256": str,
 }
-SCHEMAS = (ResultSchema("atari100k/*.json", RUN), ResultSchema("atari100k_trials/*.json", RUN))
+SCHEMAS = (
+    ResultSchema("atari100k/*.json", RUN),
+    ResultSchema("atari100k_trials/*.json", RUN),
+    ResultSchema("encoder_agents/*.json", RUN),
+)
 RESULTS, TABLE = Path("benchmarks/results/atari100k"), Path("benchmarks/results/atari100k.md")
 
 

@@ -185,7 +185,7 @@ def all_runs_table(groups: Groups) -> list[str]:
     """Everything measured: both statistics of the test, human-normalised score, validations, time."""
     rows = []
     for kind, runs in sorted(groups.items(), key=lambda item: item[0].game):
-        cells = [*test_cells(kind.game, runs), late_games(*runs), *validation_cells(runs)]
+        cells = [*test_cells(kind.game, runs), training_games(*runs), *validation_cells(runs)]
         rows.append([kind.game, kind.label, str(len(runs)), *cells])
     titles = ["game", "method", "runs", "paper's statistic", "mean (std of runs)", "each run", "different scores"]
     titles += ["each run with epsilon .001", "each run with sticky actions"]
@@ -233,7 +233,7 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
         curve = validation_means(trial)
         later = curve[len(curve) // 2 :]
         settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
-        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", late_games(trial)]
+        figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", training_games(trial)]
         figures += [f"{hours([trial]):.1f}", trial["commit"][:7]]
         run = [trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), str(trial["schedule"]["steps"])]
         rows.append([*run, f"`{settings}`", *figures])
@@ -241,16 +241,19 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
     return table([*titles, LATE_GAMES, "hours", "commit"], rows)
 
 
-def late_games(*runs: Result) -> str:
+def training_games(*runs: Result, first: int | None = None) -> str:
     """Mean score of the games that ended in the second half of the training, with its standard error and their number.
 
     They have no equals, unlike games without exploration; runs of before they were kept have none.
+
+    :param runs: of one method on one game
+    :param first: the step after which games count instead
     """
     scores = []
     for run in runs:
         games = run.get("training_games", {"steps": [], "scores": []})
-        half = run["schedule"]["steps"] / 2
-        scores += [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > half]
+        begin = run["schedule"]["steps"] / 2 if first is None else first
+        scores += [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > begin]
     if len(scores) < 2:
         return "-"
     return f"{np.mean(scores):.0f} ({np.std(scores, ddof=1) / np.sqrt(len(scores)):.0f}), n={len(scores)}"

@@ -28,6 +28,7 @@ from benchmarks.harness.results import made_before, settings_of
 from benchmarks.harness.tables import table
 from benchmarks.keypoints.run import shipped_name
 from benchmarks.variants import encoder_speed
+from benchmarks.variants.encoder_agents import AGENTS, agents_table
 from benchmarks.variants.encoder_speed import SPEED, VARIANTS, EncoderVariant
 from sb3_permakey import PermaKeyObservation, make_atari_env
 from sb3_permakey.encoders.parts import require_keypoints
@@ -66,6 +67,8 @@ class EncoderBenchmark:
     """Where the JSON files are, one a game; encoders that they hold are not trained again."""
     speed: Path = Path("benchmarks/results") / SPEED
     """JSON file of milliseconds."""
+    agents: Path = Path("benchmarks/results") / AGENTS
+    """Folder of the JSON files of agents, which this command only shows."""
     turns: int = 12
     """Turns in which updates are timed."""
     table: Path = Path("benchmarks/results/encoders.md")
@@ -175,11 +178,12 @@ def rows_of(data: dict[str, Tensor], rows: Tensor | slice, variant: EncoderVaria
     return {**found, "image": data["image"][rows].float() / 255} if variant.reads_images else found
 
 
-def report(results: Path, speed: Path) -> str:
-    """The tables of all games.
+def report(results: Path, speed: Path, agents: Path) -> str:
+    """The tables of all games, and that of agents.
 
     :param results: folder of the games' JSON files
     :param speed: JSON file of milliseconds, which may be missing
+    :param agents: folder of the agents' JSON files, which may be missing
     """
     timed = json.loads(speed.read_text()) if speed.exists() else None
     timed_names = timed["ms"] if timed else ()
@@ -203,7 +207,7 @@ def report(results: Path, speed: Path) -> str:
             "",
             f"Milliseconds: `{timed['command']}`, commit {timed['commit']}, {timed['machine']['cpu']}, 1 thread",
         ]
-    return filled(NOTES, games=lines[1:] or "None yet.")
+    return filled(NOTES, games=lines[1:] or "None yet.", agents=agents_table(agents) if agents.is_dir() else None)
 
 
 def cells(shares: list[list[list[float]]]) -> list[str]:
@@ -241,7 +245,7 @@ def main(config: EncoderBenchmark) -> None:
             write_json(path, {**found, "game": game, **provenance()})
             print(f"{game}, {name}: {', '.join(cells(shares))}", flush=True)
     encoder_speed.measure(config.speed, config.variants, config.turns)
-    write_atomically(config.table, report(config.results, config.speed).encode())
+    write_atomically(config.table, report(config.results, config.speed, config.agents).encode())
     print(config.table)
 
 

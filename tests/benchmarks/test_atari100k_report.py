@@ -19,12 +19,12 @@ from benchmarks.atari100k.tables import (
     all_runs_table,
     group_runs,
     hours,
-    late_games,
     normalised_scores,
     short_table,
     table1,
     table2,
     table3,
+    training_games,
 )
 from benchmarks.harness.results import CorruptResultWarning, read_result, read_results, write_result
 
@@ -59,11 +59,11 @@ def result_of(method="permakey-gnn", seed=0, **parts):
 def test_later_training_games_by_hand():
     # The run has 20,000 steps; scores 2, 4 and 9 count: mean 5, std sqrt(13), standard error sqrt(13 / 3) = 2.08.
     games = {"steps": [500, 10_000, 10_001, 15_000, 19_999], "scores": [100.0, 100.0, 2.0, 4.0, 9.0]}
-    assert late_games(result_of(training_games=games)) == "5 (2), n=3"
+    assert training_games(result_of(training_games=games)) == "5 (2), n=3"
     # Of two runs 2, 4, 9 and 1: mean 4, std sqrt(38 / 3), standard error sqrt(38 / 12) = 1.78.
     other = {"steps": [9_000, 12_000], "scores": [100.0, 1.0]}
-    assert late_games(result_of(training_games=games), result_of(training_games=other)) == "4 (2), n=4"
-    assert late_games(result_of()) == "-"
+    assert training_games(result_of(training_games=games), result_of(training_games=other)) == "4 (2), n=4"
+    assert training_games(result_of()) == "-"
 
 
 def test_the_papers_statistic_by_hand():

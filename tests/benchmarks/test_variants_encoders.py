@@ -9,6 +9,7 @@ import torch
 from conftest import MovingSquare
 
 from benchmarks.variants import encoder_speed, encoders
+from benchmarks.variants.encoder_agents import AGENTS, agents_table, encoder_of
 from benchmarks.variants.encoder_speed import SPEED, VARIANTS
 from benchmarks.variants.encoders import EncoderBenchmark, discounted, explained, judge, main, play, report
 from sb3_permakey import PermaKeyObservation
@@ -25,8 +26,29 @@ def settings(tmp_path):
         "updates": (1, 3),
         "results": tmp_path / "encoders",
         "speed": tmp_path / "speed.json",
+        "agents": tmp_path / "agents",
         "turns": 2,
     }
+
+
+def test_agents_have_a_row_for_each_encoder(tmp_path):
+    def write(name, game, method, count, scores, **arguments):
+        run = {"game": game, "seed": 100, "method": method, "num_keypoints": count, "schedule": {"steps": 20_000}}
+        run["settings"] = {"policy_kwargs": {"features_extractor_kwargs": arguments}}
+        run["training_games"] = {"steps": [4000, 9000, 12_000], "scores": scores}
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+        return encoder_of(run)
+
+    assert write("a", "MsPacman", "permakey-peaks-rainbow", 7, [0.0, 1.0, 3.0]) == "pairs"
+    assert write("b", "Seaquest", "permakey-peaks-attention-rainbow", 25, [0.0, 2.0, 2.0]) == "attention, 25 peaks"
+    assert write("c", "MsPacman", "permakey-peaks-gnn-rainbow", 7, [0.0, 2.0, 6.0], conv="GATv2Conv") == "GATv2"
+    assert agents_table(tmp_path) == [
+        "| encoder | MsPacman, seed 100 | Seaquest, seed 100 |",
+        "|---|---|---|",
+        "| GATv2 | 4 (2), n=2 | - |",
+        "| attention, 25 peaks | - | 2 (0), n=2 |",
+        "| pairs | 2 (1), n=2 | - |",
+    ]
 
 
 def test_discounted_sums_by_hand():
@@ -117,4 +139,4 @@ def test_bad_settings_are_named(settings):
 
 
 def test_report_is_up_to_date():
-    assert (RESULTS / "encoders.md").read_text() == report(RESULTS / "encoders", RESULTS / SPEED)
+    assert (RESULTS / "encoders.md").read_text() == report(RESULTS / "encoders", RESULTS / SPEED, RESULTS / AGENTS)

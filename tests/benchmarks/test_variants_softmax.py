@@ -9,7 +9,7 @@ from benchmarks.variants.softmax import SoftmaxBenchmark, main
 
 @pytest.mark.parametrize(
     ("method", "package", "frozen_from"),
-    [("transporter", "enduro-transporter", None), ("permakey", "enduro", Path("enduro"))],
+    [("transporter", "enduro-transporter", None), ("permakey", "enduro-teacher", Path("enduro-teacher"))],
 )
 def test_the_papers_softmax_is_the_only_difference(tmp_path, monkeypatch, method, package, frozen_from):
     trained, scored = [], []
