@@ -64,6 +64,13 @@ def method_of(result: dict[str, Any]) -> str:
     return "distilled" if "teacher" in result else str(result["method"])
 
 
+def command_of(result: dict[str, Any]) -> str:
+    """What makes a run's checkpoint: of a student whose teacher is not the package's, the command that builds both."""
+    if Path(result.get("teacher", "")).suffix:
+        return f"python -m benchmarks.release.build --games {result['game']}"
+    return str(result["training"]["command"])
+
+
 def prefix(reading: str) -> str:
     """What a reading's scores are called by in the index: those of the PointNet have their plain names."""
     return "" if reading == "pointnet" else f"{reading}_"
@@ -98,8 +105,7 @@ def missing_scores(checkpoint: ShippedCheckpoint, result: dict[str, Any]) -> dic
 def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
     """Write a run's checkpoint into the package; not scored yet."""
     name = name_of(result)
-    training = result["training"]
-    metadata = {"command": training["command"], "commit": str(result["commit"]), GAME: result["game"]}
+    metadata = {"command": command_of(result), "commit": str(result["commit"]), GAME: result["game"]}
     folder = FOLDER / TEACHERS if name.endswith(OF_TEACHER) else FOLDER
     path = save_for_detection(load_checkpoint(trained), folder / f"{name}.safetensors", metadata=metadata)
     most = MOST_BYTES[method_of(result)]
@@ -112,8 +118,8 @@ def ship(result: dict[str, Any], trained: Path) -> ShippedCheckpoint:
         method=method_of(result),
         noise=None if result["noise"] == "clean" else result["noise"],
         num_keypoints=result["num_keypoints"],
-        command=training["command"],
-        minutes=round(training["minutes"], 1),
+        command=command_of(result),
+        minutes=round(result["training"]["minutes"], 1),
         scores={},
         fingerprint=model_fingerprint(load_checkpoint(path)),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -158,7 +164,7 @@ def main(config: ShipConfig) -> None:
         if shipped is None and not trained.exists():
             print(f"{name_of(result)} is left out: there is no {trained}")
             continue
-        if shipped is None or shipped.command != result["training"]["command"]:
+        if shipped is None or shipped.command != command_of(result):
             shipped = ship(result, trained)
         whole = replace(shipped, scores={**shipped.scores, **missing_scores(shipped, result)})
         if found.get(whole.name) != whole:

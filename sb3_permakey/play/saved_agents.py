@@ -206,9 +206,9 @@ class FrameAgent:
             self.detector = KeypointDetector(checkpoint, streaming=True, readout=read.without_unused())
             made = KeypointSpace(self.detector, keep_image=False, history=_history(space))
             if isinstance(space, KeypointSpace) and space.differences(made):
-                those = f" (those of {own})" if own and space.fingerprint != made.fingerprint else ""
+                those = f"; they are those of {own}" if own and space.fingerprint != made.fingerprint else ""
                 raise AgentFileError(
-                    f"{agent} learned from other keypoints{those} than {checkpoint} makes: {space.differences(made)}"
+                    f"{agent} learned from other keypoints than {checkpoint} makes: {space.differences(made)}{those}"
                 )
         elif not _is_image(space):
             raise AgentFileError(f"{agent} sees {space}, not keypoints, RGB frames or gray stacks of 84x84 pixels")

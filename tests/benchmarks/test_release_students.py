@@ -61,3 +61,21 @@ def test_a_finished_student_is_shipped_once(tmp_path, monkeypatch):
     assert "| mspacman | 3 | - | - | - | - | 0.50 | 0.60 | 0.70 |" in (tmp_path / "checkpoints.md").read_text()
     (tmp_path / "students" / "mspacman-clean-0.safetensors").unlink()
     release.main(config)  # needs nothing of what is shipped
+
+
+def test_a_student_of_a_teacher_that_stays_behind_is_shipped_with_what_builds_both(tmp_path, monkeypatch):
+    for place in (shipped, release):
+        monkeypatch.setattr(place, "FOLDER", tmp_path / "package")
+    model = Distilled(DistilledConfig(num_keypoints=3, filters=(4, 4), units=4))
+    result = {
+        "game": "Pong",
+        "noise": "clean",
+        "teacher": "runs/keypoints/pong-permakey-clean-0.safetensors",
+        "num_keypoints": 3,
+        "commit": "0123456789ab",
+        "training": {"command": "sb3-permakey distil runs/keypoints/pong.safetensors", "minutes": 4.26},
+        "scores": {},
+    }
+    found = release.ship(result, save_checkpoint(model, tmp_path / "pong.safetensors"))
+    assert (found.name, found.command) == ("pong", "python -m benchmarks.release.build --games Pong")
+    assert release.missing_scores(found, result) == {}  # of a game that OCAtari does not know

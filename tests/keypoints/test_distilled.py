@@ -209,7 +209,7 @@ def test_settings_that_no_student_has(settings, message):
 
 def test_it_has_no_pointnet(student):
     with pytest.raises(ValueError, match="has no PointNet: readout='peaks' reads its keypoints"):
-        KeypointDetector(student)
+        KeypointDetector(student, readout="pointnet")
 
 
 def test_auto_is_float32(student):
