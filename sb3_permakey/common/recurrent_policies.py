@@ -53,7 +53,7 @@ class RecurrentQPolicy(BasePolicy):
     :param weight_decay: decoupled weight decay of the weight matrices (Loshchilov & Hutter 2019); 0 for none
     :param act_with_target: whether the target network chooses the actions, in training and in use: with a small tau it
         is a moving average of the online network and changes less from step to step (Schwarzer et al. 2023)
-    :param ortho_init: whether the package's layers begin with orthogonal weights, see
+    :param ortho_init: whether the package's layers, but for KeypointGNN's, begin with orthogonal weights, see
         `sb3_permakey.encoders.initialisation`, or else with torch's own, which are smaller
     :raises ValueError: if the features extractor is not one for this kind of observation space, net_arch is no list of
         numbers, or rnn_type is unknown

@@ -10,7 +10,6 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from sb3_permakey.encoders.graphs import EDGE_SIZE, GraphKind, KeypointGraph
-from sb3_permakey.encoders.initialisation import initialise_layers
 from sb3_permakey.encoders.interaction import InteractionNetwork
 from sb3_permakey.encoders.parts import mlp, require_keypoints, rest_of, rest_size_of, with_waves
 
@@ -32,6 +31,9 @@ class KeypointGNN(BaseFeaturesExtractor):
     The step can be any layer of torch-geometric instead, and the graph another one (docs/encoders.md). Edges then carry
     the place of the sender from the receiver and their distance where the layer takes edge_attr; those of the
     Interaction Network start there in any graph but the full one.
+
+    All layers keep torch's own first weights. With orthogonal ones, which tell states apart from the start, it fits
+    what it has seen sooner and explains less of later play (benchmarks/results/encoders.md).
 
     :param observation_space: with "keypoints" (K, 2) and "features" (K, C), perhaps "confidence" (K,) and "motion"
         (K, 2n)
@@ -99,11 +101,6 @@ class KeypointGNN(BaseFeaturesExtractor):
         self.normalise_aggregate = nn.LayerNorm(aggregated) if layer_norm else nn.Identity()
         self.process_further = nn.ModuleList(further)
         self.register_buffer("initial_edge", torch.zeros(1, units), persistent=False)
-        initialise_layers(self)
-        # Positions and the edges' attributes have both signs.
-        initialise_layers(self.embed_position[0], centred=False)
-        if conv == INTERACTION and graph != "full":
-            initialise_layers(self.encode_edges[0], centred=False)  # type: ignore[index]
 
     def _layer(self, conv: str | type[nn.Module], conv_kwargs: dict[str, Any], units: int, count: int) -> nn.Module:
         if self.all_edges_alike:

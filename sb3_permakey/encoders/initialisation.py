@@ -1,7 +1,7 @@
 """First weights that pass on what tells states apart.
 
-torch's default weights shrink a signal by about three at each layer of ReLU units, while its biases stay: after the
-eleven layers of a graph network all states look the same. Orthogonal weights with a gain of the root of 2 keep the
+torch's default weights shrink a signal by about three at each layer of ReLU units, while its biases stay: after
+eleven layers all states look the same. Orthogonal weights with a gain of the root of 2 keep the
 signal's size through ReLU (Saxe et al. 2014, https://arxiv.org/abs/1312.6120), and biases begin at zero. What ReLU
 gives is never negative, so that all its outputs have a mean in common, which grows from layer to layer beside what
 differs between states; rows of weights whose mean is zero do not see it (Huang et al. 2017,

@@ -4,9 +4,17 @@ import torch
 from counting_env import KEYPOINTS, make_vec_env
 from torch import nn
 
-from sb3_permakey import KeypointCNN, KeypointGNN, PermaKeyObservation, Rainbow, RecurrentDQN, make_atari_env
+from sb3_permakey import (
+    KeypointAttention,
+    KeypointCNN,
+    KeypointGNN,
+    KeypointPairs,
+    PermaKeyObservation,
+    Rainbow,
+    RecurrentDQN,
+    make_atari_env,
+)
 from sb3_permakey.common.feature_statistics import dead_units, effective_rank, relative_spread
-from sb3_permakey.common.presets import STRONG
 from sb3_permakey.encoders.initialisation import initialise_head, initialise_layers, initialise_recurrent
 
 STATES = 48
@@ -30,16 +38,12 @@ def played(request):
     return env, {**batch, "image": batch["image"] / 255}
 
 
-STRONG_GNN = STRONG["policy_kwargs"]["features_extractor_kwargs"]
-
-
-@pytest.mark.parametrize("make", [KeypointGNN, lambda space: KeypointGNN(space, **STRONG_GNN)])
-def test_a_fresh_gnn_tells_states_apart(played, make):
+@pytest.mark.parametrize("make", [KeypointPairs, KeypointAttention])
+def test_a_fresh_encoder_tells_states_apart(played, make):
     env, batch = played
     torch.manual_seed(0)
     with torch.no_grad():
         features = make(env.observation_space)(batch)
-    # With torch's default weights: spread .001 and .02, rank 1.0 and 1.7.
     assert relative_spread(features) > 0.25
     assert effective_rank(features) > 15
     assert dead_units(features) < 0.2
@@ -54,17 +58,25 @@ def test_a_fresh_cnn_tells_states_apart(played, training):
     assert relative_spread(features) > 0.25
 
 
-@pytest.mark.parametrize("arguments", [{}, {"policy_kwargs": STRONG["policy_kwargs"]}])
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru", "mingru"])
-def test_a_fresh_recurrent_network_tells_states_apart(played, arguments, rnn_type):
+def test_a_fresh_recurrent_network_tells_states_apart(played, rnn_type):
     env, batch = played
-    policy = {**arguments.get("policy_kwargs", {}), "rnn_type": rnn_type}
+    policy = {"keypoint_encoder": "pairs", "rnn_type": rnn_type}
     model = RecurrentDQN("PermaKeyPolicy", env, seed=0, buffer_size=100, policy_kwargs=policy)
     starts = torch.ones(STATES, dtype=torch.bool)
     with torch.no_grad():
         values, states = model.q_net(batch, model.q_net.initial_states(STATES), starts)
     assert relative_spread(states[0][0]) > 0.25
     assert relative_spread(values[..., 0]) > 0.25
+
+
+def test_a_graph_network_keeps_torchs_own_weights():
+    """Uniform up to 1 / sqrt(inputs), biases too, whatever its policy begins with."""
+    model = RecurrentDQN("PermaKeyPolicy", make_vec_env(1, KEYPOINTS), device="cpu")
+    assert isinstance(model.q_net.features_extractor, KeypointGNN)
+    for layer in (one for one in model.q_net.features_extractor.modules() if isinstance(one, nn.Linear)):
+        assert (layer.weight.abs() <= layer.in_features**-0.5).all()
+    assert all(not layer.bias.any() for layer in model.q_net.head.modules() if isinstance(layer, nn.Linear))
 
 
 def test_relu_keeps_size_and_spread_through_many_layers():
@@ -118,8 +130,15 @@ def test_dead_units_and_spread():
 @pytest.mark.parametrize("agent", [Rainbow, RecurrentDQN])
 def test_an_agent_may_begin_with_torchs_own_weights_and_resets_to_them(agent):
     """Of a linear layer these are uniform up to 1 / sqrt(inputs), biases too."""
-    model = agent("PermaKeyPolicy", make_vec_env(1, KEYPOINTS), device="cpu", policy_kwargs={"ortho_init": False})
-    ours = agent("PermaKeyPolicy", make_vec_env(1, KEYPOINTS), device="cpu")
+    model, ours = (
+        agent(
+            "PermaKeyPolicy",
+            make_vec_env(1, KEYPOINTS),
+            device="cpu",
+            policy_kwargs={"ortho_init": orthogonal, "keypoint_encoder": "pairs"},
+        )
+        for orthogonal in (False, True)
+    )
     if agent is Rainbow:
         model.reset_networks()
     for net, own in ((model.q_net, False), (ours.q_net, True)):
