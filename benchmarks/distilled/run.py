@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 import shlex
+import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +45,10 @@ READ = {name: config for name, config in READINGS["permakey"].items() if config.
 BARS: dict[str, DistractorKind | None] = {"clean": None, "both": "both"}
 """Frames on which both are read."""
 FRAMES_AT_ONCE = 25
+MOST_LOST = 0.02
+"""A student's F1 by peaks may be so much lower than its teacher's; a larger one is tried where it is lower."""
+LARGER: dict[str, Any] = {"filters": (24, 48, 48), "max_steps": 5_000}
+"""Settings of that one: twice the products, and the same data for longer."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +180,34 @@ def score_run(run: Run, benchmark: DistilledBenchmark, student: Path) -> dict[st
     return result
 
 
+def f1_of(result: dict[str, Any], who: str) -> float:
+    """F1 by peaks on the kind of frames that a run is for; 0 where the game was not scored."""
+    scores = result["scores"].get(result["noise"])
+    found: float = scores[who]["peaks"]["all"]["f1"]["value"] if scores else 0.0
+    return found
+
+
 def do_run(run: Run, benchmark: DistilledBenchmark) -> str:
-    """Distil, score where OCAtari knows the game, write the result; a line about it."""
+    """Distil, once more where the student misses too much, write the better one's result; a line about it."""
     started = time.monotonic()
     config = distil_config(run, benchmark)
+    result = student_of(run, config, benchmark)
+    if f1_of(result, "teacher") - f1_of(result, "student") > MOST_LOST:
+        larger = replace(config, out=config.out.with_stem(f"{run.name}-larger"), **LARGER)
+        second = student_of(run, larger, benchmark)
+        if f1_of(second, "student") > f1_of(result, "student"):
+            result = second
+            shutil.copy(larger.out, config.out)
+    write_json(benchmark.results / f"{run.name}.json", result)
+    f1 = {
+        kind: [round(of_kind[who]["peaks"]["all"]["f1"]["value"], 3) for who in ("teacher", "student")]
+        for kind, of_kind in result["scores"].items()
+    }
+    return f"{run.name}: F1 of teacher and student {f1}, {(time.monotonic() - started) / 60:.1f} min"
+
+
+def student_of(run: Run, config: DistilConfig, benchmark: DistilledBenchmark) -> dict[str, Any]:
+    """Distil, and score where OCAtari knows the game; the result."""
     training = Distillation(config)
     training.run()
     packed = save_for_detection(load_checkpoint(config.out), config.out.with_suffix(".packed.safetensors"))
@@ -187,7 +216,7 @@ def do_run(run: Run, benchmark: DistilledBenchmark) -> str:
     except GroundTruthError as error:
         print(f"{run.name} is not scored: {error}")
         scored = {"scores": {}, "explained_variance": {}}
-    result = {
+    return {
         "game": run.game,
         "noise": run.noise,
         "seed": run.seed,
@@ -202,12 +231,6 @@ def do_run(run: Run, benchmark: DistilledBenchmark) -> str:
         **scored,
         **provenance(),
     }
-    write_json(benchmark.results / f"{run.name}.json", result)
-    f1 = {
-        kind: [round(of_kind[who]["peaks"]["all"]["f1"]["value"], 3) for who in ("teacher", "student")]
-        for kind, of_kind in result["scores"].items()
-    }
-    return f"{run.name}: F1 of teacher and student {f1}, {(time.monotonic() - started) / 60:.1f} min"
 
 
 def main(benchmark: DistilledBenchmark) -> None:

@@ -82,6 +82,35 @@ def test_the_command_line_makes_the_same_student():
     assert kind(config.teacher, config.frames, config.out, bars_every=1, max_steps=50, seed=3) == config
 
 
+@pytest.mark.parametrize(
+    ("found", "sizes", "written"),
+    [
+        ([0.79], ["small"], 0.79),  # .01 less than its teacher
+        ([0.7, 0.82], ["small", "large"], 0.82),
+        ([0.7, 0.6], ["small", "large"], 0.7),
+        ([None], ["small"], None),  # a game that nobody scores
+    ],
+)
+def test_a_student_that_misses_too_much_gets_a_larger_one_beside_it(tmp_path, monkeypatch, found, sizes, written):
+    made = []
+
+    def student_of(run, config, settings):
+        made.append("small" if config.filters == (16, 32, 32) else "large")
+        config.out.parent.mkdir(exist_ok=True)
+        config.out.write_text(made[-1])
+        f1 = found[len(made) - 1]
+        students = {"clean": {who: {"peaks": scores(value)} for who, value in (("teacher", 0.8), ("student", f1))}}
+        return {"noise": "clean", "scores": students if f1 else {}, "f1": f1}
+
+    monkeypatch.setattr(benchmark, "student_of", student_of)
+    settings = DistilledBenchmark(folder=tmp_path / "students", results=tmp_path / "results")
+    benchmark.do_run(Run("Pong", "clean", 0, trained=tmp_path / "teacher.safetensors"), settings)
+    assert made == sizes
+    assert json.loads((tmp_path / "results" / "pong-clean-0.json").read_text())["f1"] == written
+    kept = "large" if written == 0.82 else "small"
+    assert (tmp_path / "students" / "pong-clean-0.safetensors").read_text() == kept
+
+
 class Fixed:
     """Stands in for a detector: features by the frames' first pixel."""
 
