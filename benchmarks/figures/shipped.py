@@ -21,8 +21,8 @@ from sb3_permakey.keypoints import KeypointDetector, shipped_checkpoints
 class PictureConfig:
     """What is shown."""
 
-    games: tuple[str, ...] = tuple(sorted({one.game for one in shipped_checkpoints()}))
-    """Columns."""
+    games: tuple[str, ...] = tuple(sorted({one.game for one in shipped_checkpoints() if one.method == "transporter"}))
+    """Columns; games with both methods."""
     steps: int = 150
     """Agent steps of random play before the frame."""
     seed: int = 0
