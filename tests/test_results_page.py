@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.atari100k.tables import Kind, group_runs, late_games
+from benchmarks.atari100k.tables import Kind, group_runs, training_games
 from benchmarks.atari100k.tables import scores_of as scores_of_tests
 from benchmarks.harness.markdown_blocks import renewed
 from benchmarks.harness.results import read_results as read_atari_results
@@ -122,7 +122,7 @@ def mean_and_each(scores: np.ndarray) -> str:
 
 def late(runs: list[dict]) -> list[str]:
     """Mean of the later games of training, and its standard error."""
-    return re.findall(r"\d+", late_games(*runs))[:2]
+    return re.findall(r"\d+", training_games(*runs))[:2]
 
 
 def entered_igloo(scores: Iterable[float]) -> int:
@@ -176,7 +176,7 @@ def test_atari_scores_on_other_points():
     assert f"on true positions, {mean} ({error}) on the Transporter's keypoints and" in text
     mean, error = late(permakey)
     assert f"keypoints and {mean} ({error}, one run) on PermaKey's." in text
-    assert sum(late_games(run) != "-" for run in permakey) == 1
+    assert sum(training_games(run) != "-" for run in permakey) == 1
 
 
 def test_where_the_loss_is():

@@ -208,7 +208,7 @@ function known(method) {
 }
 
 // What a side shows; a student has no PointNet.
-function show(side, name) {
+function setSide(side, name) {
   side.querySelector("[name=checkpoint]").value = name;
   const shipped = choices.checkpoints.find((one) => one.name === name);
   if (shipped && shipped.method === "distilled") side.querySelector("[name=readout]").value = "peaks";
@@ -218,8 +218,8 @@ function show(side, name) {
 function gameChosen() {
   element("own").hidden = element("game").value !== OWN;
   sides.forEach((side, index) => { side.querySelector("[name=readout]").value = index ? "pointnet" : "peaks"; });
-  show(sides[0], known("distilled"));
-  show(sides[1], known("permakey") || known("transporter") || known("distilled"));
+  setSide(sides[0], known("distilled"));
+  setSide(sides[1], known("permakey") || known("transporter") || known("distilled"));
 }
 
 function barsChosen() {
@@ -261,7 +261,7 @@ function fillIn() {
   element("agent").value = agent || "";
   gameChosen();
   if (checkpoints.length) element("beside").checked = checkpoints.length > 1;
-  checkpoints.forEach((name, index) => show(sides[index], name));
+  checkpoints.forEach((name, index) => setSide(sides[index], name));
   besideChosen();
 }
 
