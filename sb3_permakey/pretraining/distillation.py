@@ -25,6 +25,7 @@ from sb3_permakey.keypoints import (
     DistilledTargets,
     KeypointDetector,
     KeypointModel,
+    checkpoint_exists,
     load_checkpoint,
     model_fingerprint,
 )
@@ -34,6 +35,7 @@ from sb3_permakey.keypoints.folded import FoldedPermaKey
 from sb3_permakey.keypoints.layers import images_of
 from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import error_map_peaks
+from sb3_permakey.keypoints.shipped import OF_TEACHER
 from sb3_permakey.keypoints.transfer import to_device
 from sb3_permakey.pretraining.config import Optimisation
 from sb3_permakey.pretraining.distributed import Workers
@@ -63,7 +65,7 @@ class DistilConfig:
     """Train a small detector that finds what a trained one finds, in a fraction of the time."""
 
     teacher: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """Checkpoint of a PermaKey, or the name of one that comes with the package, e.g. mspacman."""
+    """Checkpoint of a PermaKey, or the name of one of the package's, e.g. mspacman-teacher."""
     frames: Path
     """Folder of frames that `collect` or `record_frames` wrote."""
     out: Path
@@ -174,7 +176,9 @@ class Distillation(Pretraining):
         try:
             return Distilled(DistilledConfig.of_teacher(self.teacher, self.config.filters, self.config.units))
         except ValueError as error:
-            raise CheckpointError(f"{self.config.teacher} {error}") from error
+            teacher = f"{self.config.teacher}{OF_TEACHER}"
+            hint = f", such as its own teacher, {teacher}" if checkpoint_exists(teacher) else ""
+            raise CheckpointError(f"{self.config.teacher} {error}{hint}") from error
 
     def _plan(self) -> list[StagePlan]:
         stage = partial(

@@ -150,6 +150,14 @@ def test_a_reader_selects_evenly_and_draws_bars_on_some(square_store):
         reader.episode_bounds("train", np.arange(2))
 
 
+def test_a_student_of_the_package_names_its_own_teacher(square_store, tmp_path):
+    message = (
+        "^mspacman holds a Distilled; only a PermaKey can be distilled, such as its own teacher, mspacman-teacher$"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        distil(config_for(square_store, "mspacman", tmp_path / "student.safetensors"))
+
+
 def test_what_cannot_be_distilled(square_store, checkpoint, tmp_path):
     transporter = save_checkpoint(Transporter(), tmp_path / "transporter.safetensors")
     with pytest.raises(CheckpointError, match="holds a Transporter; only a PermaKey can be distilled"):
