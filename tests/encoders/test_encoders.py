@@ -468,4 +468,4 @@ def test_the_gnn_reads_displacements_where_there_are_any():
     space = spaces.Dict({**keypoint_space(3).spaces, "motion": spaces.Box(-0.3, 0.3, (3, 4), np.float32)})
     gnn, observations = KeypointGNN(space), observations_of(3)
     still, moved = (gnn({**observations, "motion": torch.full((3, 3, 4), size)}) for size in (0.0, 0.1))
-    assert (still - moved).abs().max() > 1e-3
+    assert (still - moved).abs().max() > 1e-5  # fresh weights shrink what they see, rounding is a thousandth of that
