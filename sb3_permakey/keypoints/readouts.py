@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypedDict, Type
 from sb3_permakey.keypoints.layers import MOST_KEYPOINTS
 from sb3_permakey.keypoints.model import Frames, FrozenModel, KeypointModel, Keypoints, require_error_maps
 from sb3_permakey.keypoints.peaks import CANDIDATES, CENTROID_PX, error_map_peaks, local_contrast
-from sb3_permakey.keypoints.shipped import OF_TEACHER, checkpoint_exists
+from sb3_permakey.keypoints.shipped import teacher_of
 from sb3_permakey.settings import NO_DEFAULT, require_at_least, require_choice, require_positive, require_range
 
 ReadoutName: TypeAlias = Literal["pointnet", "peaks"] | str
@@ -197,8 +197,8 @@ class PointNetReadout(Readout):
         super().__init__(config, model, source)
         if not self.reads(model):
             others = " or ".join(f"readout={kind.name!r}" for kind in READOUTS.values() if kind.reads(model))
-            teacher = f"{source}{OF_TEACHER}"
-            has_one = f", and {teacher} has one" if checkpoint_exists(teacher) else ""
+            teacher = teacher_of(source)
+            has_one = f", and {teacher} has one" if teacher else ""
             raise ValueError(f"{source} has no PointNet: {others} reads its keypoints{has_one}")
         if config.num_keypoints != model.config.num_keypoints:
             others = " or ".join(f"readout={kind.name!r}" for kind in READOUTS.values() if kind.any_number)

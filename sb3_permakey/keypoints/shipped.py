@@ -153,6 +153,12 @@ def shipped_checkpoint(name: str) -> ShippedCheckpoint:
     raise CheckpointError(f"no keypoint checkpoint at or named {name!r}: {hint}, `sb3-permakey checkpoints` lists them")
 
 
+def teacher_of(name: str) -> str | None:
+    """The name of the teacher of the package's student of that name; None where there is none."""
+    teacher = f"{name}{OF_TEACHER}"
+    return teacher if checkpoint_exists(teacher) else None
+
+
 def named_by_fingerprint(fingerprint: str | None) -> str | None:
     """The name of the package's checkpoint whose model has a fingerprint; None where there is none."""
     return next((one.name for one in shipped_checkpoints() if one.fingerprint == fingerprint), None)

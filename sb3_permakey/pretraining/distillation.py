@@ -25,7 +25,6 @@ from sb3_permakey.keypoints import (
     DistilledTargets,
     KeypointDetector,
     KeypointModel,
-    checkpoint_exists,
     load_checkpoint,
     model_fingerprint,
 )
@@ -35,7 +34,7 @@ from sb3_permakey.keypoints.folded import FoldedPermaKey
 from sb3_permakey.keypoints.layers import images_of
 from sb3_permakey.keypoints.lspn import normalise_maps
 from sb3_permakey.keypoints.peaks import error_map_peaks
-from sb3_permakey.keypoints.shipped import OF_TEACHER
+from sb3_permakey.keypoints.shipped import teacher_of
 from sb3_permakey.keypoints.transfer import to_device
 from sb3_permakey.pretraining.config import Optimisation
 from sb3_permakey.pretraining.distributed import Workers
@@ -176,8 +175,8 @@ class Distillation(Pretraining):
         try:
             return Distilled(DistilledConfig.of_teacher(self.teacher, self.config.filters, self.config.units))
         except ValueError as error:
-            teacher = f"{self.config.teacher}{OF_TEACHER}"
-            hint = f", such as its own teacher, {teacher}" if checkpoint_exists(teacher) else ""
+            teacher = teacher_of(self.config.teacher)
+            hint = f", such as its own teacher, {teacher}" if teacher else ""
             raise CheckpointError(f"{self.config.teacher} {error}{hint}") from error
 
     def _plan(self) -> list[StagePlan]:
