@@ -189,6 +189,12 @@ def _settings(config: ScoreConfig, game: str, detectors: list[KeypointDetector])
             "checkpoints scored together must have the same number of keypoints and width of windows, "
             f"not {sorted(counts)} keypoints and widths {sorted(widths)}"
         )
+    readouts = {detector.readout.kind.name for detector in detectors}
+    if len(readouts) > 1:
+        raise ValueError(
+            f"checkpoints scored together must be read in the same way, not by {' and '.join(sorted(readouts))}: "
+            "name a readout"
+        )
     settings = asdict(config)
     settings |= asdict(detectors[0].readout)
     for name in ("out", "picture", "device"):

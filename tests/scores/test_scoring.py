@@ -397,6 +397,11 @@ def test_peaks_keep_their_identities_within_a_pair(checkpoint):
         assert match_keypoints(before, after).tolist() == [0, 1, 2, 3]
 
 
+def test_checkpoints_that_would_be_read_in_different_ways_need_a_readout():
+    with pytest.raises(ValueError, match="read in the same way, not by peaks and pointnet: name a readout$"):
+        score(ScoreConfig(("mspacman", "mspacman-teacher"), "MsPacman", episodes=1, frames=1))
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
