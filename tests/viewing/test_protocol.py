@@ -23,7 +23,7 @@ def picture(url: str) -> Image.Image:
 
 def test_a_form_as_settings():
     form = {"game": "MsPacman", "env": "", "agent": " a.zip ", "distractor": "both", "seed": "7"}
-    sides = [SIDE, {**SIDE, "num_keypoints": "12", "min_distance_px": "4.5", "surround_px": "18"}]
+    sides = [SIDE, {**SIDE, "num_keypoints": "12", "min_distance_px": "4.5", "surround_px": "18", "persistence": "2"}]
     settings = settings_of({**form, "sides": sides})
     assert (settings.environment.game, settings.environment.env) == ("MsPacman", None)
     assert (settings.agent, settings.distractor, settings.seed) == (Path("a.zip"), "both", 7)
@@ -31,7 +31,10 @@ def test_a_form_as_settings():
     readouts = [side.readout for side in settings.sides]
     assert [readout.readout for readout in readouts] == ["peaks", "peaks"]
     assert [readout.num_keypoints for readout in readouts] == [None, 12]
-    assert [(readout.min_distance_px, readout.surround_px) for readout in readouts] == [(5.0, None), (4.5, 18.0)]
+    assert [(readout.min_distance_px, readout.surround_px, readout.persistence) for readout in readouts] == [
+        (5.0, None, None),
+        (4.5, 18.0, 2.0),
+    ]
 
 
 @pytest.mark.parametrize(

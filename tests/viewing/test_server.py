@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import fields
 
 import pytest
 from conftest import CATCHING
@@ -10,6 +11,7 @@ pytest.importorskip("uvicorn")
 from running_page import RunningPage
 
 from sb3_permakey.commands.view import ViewConfig
+from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.viewing import server
 
 
@@ -72,6 +74,13 @@ def test_the_page_names_nothing_elsewhere(asked):
         status, content = asked.get(name)
         assert status == 200
         assert re.findall(rb"//\w[^\s\"]*", content) in ([], [b"//www.w3.org/2000/svg"])  # the icon's name space
+
+
+def test_the_page_has_a_field_for_each_setting_of_a_readout(asked):
+    _, content = asked.get("")
+    template = content.decode().split('<template id="side">')[1].split("</template>")[0]
+    named = re.findall(r'name="(\w+)"', template)
+    assert named == ["checkpoint", *(field.name for field in fields(ReadoutConfig))]
 
 
 def test_idle_sessions_are_closed(asked, checkpoint, monkeypatch):
