@@ -6,6 +6,8 @@ from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_permakey.recurrent_dqn import RecurrentDQN
+
 SMALL = {
     "learning_starts": 20,
     "buffer_size": 200,
@@ -81,3 +83,7 @@ class Noise(gym.Env):
     def step(self, action):
         self.steps += 1
         return self.observation_space.sample(), 1.0, False, self.steps == 6, {}
+
+
+def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", agent=RecurrentDQN, **kwargs):
+    return agent(policy, make_vec_env(n_envs, space), **{**SMALL, **kwargs})

@@ -7,7 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from counting_env import IMAGE, SMALL, VECTOR, CountingEnv, Noise, make_vec_env
+from counting_env import IMAGE, SMALL, VECTOR, CountingEnv, Noise, make_model, make_vec_env
 from device_option import DEVICE
 from gymnasium import spaces
 from stable_baselines3 import DQN
@@ -24,10 +24,6 @@ from sb3_permakey.recurrent_dqn import MlpLstmPolicy
 AGENTS = [RecurrentDQN, RecurrentQRDQN]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def make_model(n_envs=1, space=VECTOR, policy="MlpLstmPolicy", agent=RecurrentDQN, **kwargs):
-    return agent(policy, make_vec_env(n_envs, space), **{**SMALL, **kwargs})
 
 
 def test_names_and_ranges_are_told_in_one_sentence():

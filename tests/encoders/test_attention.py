@@ -3,9 +3,9 @@ import torch
 from conftest import MovingSquare
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keypoint_spaces import keypoint_space, observations_of
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN
-from test_encoders import keypoint_space, observations_of
 from torch import nn
 
 from sb3_permakey import (

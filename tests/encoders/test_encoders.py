@@ -1,15 +1,14 @@
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import NUM_KEYPOINTS, MovingSquare
+from conftest import MovingSquare
 from gymnasium import spaces
+from keypoint_spaces import keypoint_space, observations_of
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
-from torch.nn import functional as F
 
 from sb3_permakey import (
     KeypointAttention,
@@ -20,34 +19,9 @@ from sb3_permakey import (
     RecurrentDQN,
     VecPermaKeyObservation,
 )
-from sb3_permakey.encoders.masked_convolution import MaskedMaps
 from sb3_permakey.encoders.parts import with_waves
-from sb3_permakey.keypoints import save_checkpoint
-from sb3_permakey.keypoints.layers import gaussian_windows, same_conv2d
 
 SMALL = {"learning_starts": 50, "buffer_size": 1000}
-
-
-@pytest.fixture
-def env(checkpoint):
-    return PermaKeyObservation(MovingSquare(), checkpoint, keep_image=True)
-
-
-def keypoint_space(count: int, channels: int = 6, *, confidence: bool = False) -> spaces.Dict:
-    entries = {
-        "keypoints": spaces.Box(-1, 1, (count, 2), np.float32),
-        "features": spaces.Box(0, np.inf, (count, channels), np.float32),
-    }
-    if confidence:
-        entries["confidence"] = spaces.Box(0, 1, (count,), np.float32)
-    return spaces.Dict(entries)
-
-
-def observations_of(
-    count: int, batch: int = 3, channels: int = 6, *, confidence: bool = False
-) -> dict[str, torch.Tensor]:
-    observations = {"keypoints": torch.rand(batch, count, 2), "features": torch.rand(batch, count, channels)}
-    return {**observations, "confidence": torch.rand(batch, count)} if confidence else observations
 
 
 @pytest.mark.parametrize("aggregate", ["concat", "pool"])
@@ -147,161 +121,6 @@ def test_gnn_takes_any_number_of_keypoints_and_learns(count):
     assert gnn.embed_position[0].weight.grad.abs().sum() > 0
 
 
-def test_cnn_masks_the_trunks_features_with_the_windows(env):
-    cnn = KeypointCNN(env.observation_space, filters=8)
-    image = torch.rand(2, 84, 84, 3)
-    centers = torch.tensor([[[0.5, 0.5]] * NUM_KEYPOINTS, [[-0.5, 0.0]] * NUM_KEYPOINTS])
-    masked = cnn.prepare_observations({"image": image, "keypoints": centers})["masked"]
-    windows = NUM_KEYPOINTS * gaussian_windows(centers[:, :1], 42, 0.1)
-    assert torch.allclose(masked, cnn.trunk(image.permute(0, 3, 1, 2)) * windows, atol=1e-5)
-    assert masked.shape == (2, 64, 42, 42)
-
-
-def test_cnn_takes_channels_first_and_last_alike(env):
-    torch.manual_seed(0)
-    cnn = KeypointCNN(env.observation_space, filters=8)
-    first = copy.copy(env.observation_space)
-    first.spaces = {**first.spaces, "image": spaces.Box(0, 255, (3, 84, 84), np.uint8)}
-    torch.manual_seed(0)
-    channels_first = KeypointCNN(first, filters=8)
-    image = torch.rand(2, 84, 84, 3)
-    observations = {"keypoints": torch.zeros(2, NUM_KEYPOINTS, 2), "image": image}
-    transposed = {**observations, "image": image.permute(0, 3, 1, 2)}
-    assert torch.allclose(cnn.eval()(observations), channels_first.eval()(transposed), atol=1e-6)
-
-
-def frames_and_keypoints(env: PermaKeyObservation, steps: int = 12) -> dict[str, torch.Tensor]:
-    """Observations of some steps of an episode, images as floats."""
-    env.action_space.seed(0)
-    observed = [env.reset(seed=0)[0], *(env.step(env.action_space.sample())[0] for _ in range(steps - 1))]
-    batch = {name: torch.from_numpy(np.stack([part[name] for part in observed])) for name in observed[0]}
-    return {**batch, "image": batch["image"].float() / 255}
-
-
-def cnn_written_out(cnn: KeypointCNN, observations: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Appendix A.2.3, of whole maps."""
-    maps = observations["image"].permute(0, 3, 1, 2)
-    for weight, bias, stride in cnn.trunk.layers():
-        maps = same_conv2d(maps, weight, bias, stride).relu()
-    maps = maps * gaussian_windows(observations["keypoints"], 42, 0.1).sum(dim=1, keepdim=True)
-    for block, stride in zip(cnn.convolutions.blocks, (1, 1, 2, 1), strict=True):
-        norm, maps = block.norm, same_conv2d(maps, block.conv.weight, stride=stride)
-        # In evaluation mode with the running statistics, which this leaves as they are.
-        means, variances = (norm.running_mean, norm.running_var) if not norm.training else (None, None)
-        maps = F.batch_norm(maps, means, variances, norm.weight, norm.bias, norm.training, 0.1, norm.eps).relu()
-    linear = cnn.output[1]
-    return (maps.flatten(1) @ linear.weight.t() + linear.bias).relu()
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("prepared", [True, False])
-def test_cnn_equals_the_computation_written_out(env, training, prepared):
-    torch.manual_seed(0)
-    cnn, observations = KeypointCNN(env.observation_space, filters=8).train(training), frames_and_keypoints(env)
-    if not training:
-        for block in cnn.convolutions.blocks:
-            torch.nn.init.uniform_(block.norm.running_var, 0.5, 2)
-            torch.nn.init.uniform_(block.norm.running_mean, -0.5, 0.5)
-    expected = cnn_written_out(cnn, observations)
-    given = cnn.prepare_observations(observations) if prepared else observations
-    found = cnn(given)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    with torch.no_grad():
-        torch.testing.assert_close(cnn(given), expected, atol=1e-5, rtol=1e-4)
-    factors = torch.randn(found.shape)
-    gradients, written_out = (
-        torch.autograd.grad((features * factors).sum(), list(cnn.parameters())) for features in (found, expected)
-    )
-    for gradient, other in zip(gradients, written_out, strict=True):
-        torch.testing.assert_close(gradient, other, atol=1e-5 * float(other.abs().max()) + 1e-6, rtol=1e-3)
-
-
-@pytest.mark.parametrize("few", [False, True])
-def test_cnn_in_bfloat16(env, few):
-    torch.manual_seed(0)
-    exact = KeypointCNN(env.observation_space, filters=16)
-    rounded = KeypointCNN(env.observation_space, filters=16, precision="bfloat16")
-    rounded.load_state_dict(exact.state_dict())
-    observations = {name: part[: 4 if few else 12] for name, part in frames_and_keypoints(env).items()}
-    for cnn in (exact, rounded):
-        cnn(observations).square().sum().backward()
-    found, expected = rounded.eval()(observations), exact.eval()(observations)
-    assert found.dtype == torch.float32
-    assert 0 < (found - expected).norm() < 0.02 * expected.norm()
-    assert torch.equal(rounded.trunk.kernel_1, exact.trunk.kernel_1)
-    gradients = [torch.cat([part.grad.flatten() for part in cnn.parameters()]) for cnn in (rounded, exact)]
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
-
-
-def test_cnn_takes_a_precision_that_is_known(env):
-    auto = KeypointCNN(env.observation_space, filters=4, precision="auto").eval()
-    assert auto(frames_and_keypoints(env)).dtype == torch.float32
-    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, auto, not 'float16'"):
-        KeypointCNN(env.observation_space, precision="float16")
-
-
-def test_cnn_prepares_once_what_its_rows_are_of(env):
-    torch.manual_seed(0)
-    cnn, observations = KeypointCNN(env.observation_space, filters=8).eval(), frames_and_keypoints(env)
-    prepared = cnn.prepare_observations(observations)
-    assert isinstance(prepared["masked"], MaskedMaps)
-    few = {name: part[:3] for name, part in observations.items()}
-    assert isinstance(cnn.prepare_observations(few)["masked"], torch.Tensor)
-    torch.testing.assert_close(cnn({"masked": prepared["masked"][0:3]}), cnn(few), atol=1e-5, rtol=1e-4)
-
-
-def test_cnn_looks_at_no_values_of_another_device(env):
-    # Which stands for a GPU, where looking would be waiting.
-    cnn = KeypointCNN(env.observation_space, filters=4).to("meta")
-    observations = {"keypoints": torch.empty(9, NUM_KEYPOINTS, 2), "image": torch.empty(9, 84, 84, 3)}
-    assert cnn({name: part.to("meta") for name, part in observations.items()}).shape == (9, 128)
-
-
-def test_cnn_of_frames_without_anything_alike(env):
-    torch.manual_seed(0)
-    cnn = KeypointCNN(env.observation_space, filters=4).eval()
-    observations = {"keypoints": torch.rand(8, NUM_KEYPOINTS, 2), "image": torch.rand(8, 84, 84, 3)}
-    assert isinstance(cnn.prepare_observations(observations)["masked"], torch.Tensor)
-    torch.testing.assert_close(cnn(observations), cnn_written_out(cnn, observations), atol=1e-5, rtol=1e-4)
-
-
-def test_cnn_has_a_gradient_of_the_places(env):
-    torch.manual_seed(0)
-    cnn, observations = KeypointCNN(env.observation_space, filters=4).eval(), frames_and_keypoints(env)
-    centers = observations["keypoints"].requires_grad_()
-    found, expected = (
-        torch.autograd.grad(features.sum(), centers)[0]
-        for features in (cnn(observations), cnn_written_out(cnn, observations))
-    )
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
-
-
-def test_cnn_trunk_does_not_learn(env):
-    cnn = KeypointCNN(env.observation_space, filters=8)
-    assert not any("trunk" in name for name, _ in cnn.named_parameters())
-    assert any("trunk" in name for name in cnn.state_dict())
-
-
-def test_cnn_has_the_papers_layers(env):
-    blocks = KeypointCNN(env.observation_space).convolutions.blocks
-    assert [(block.conv.out_channels, block.conv.kernel_size[0], block.stride) for block in blocks] == [
-        (128, 3, 1),
-        (128, 3, 1),
-        (128, 3, 2),
-        (128, 3, 1),
-    ]
-
-
-def test_cnn_names_what_it_lacks(env, keypoint_model):
-    plain = spaces.Dict(dict(env.observation_space.spaces))
-    with pytest.raises(ValueError, match="does not carry the keypoint model's trunk"):
-        KeypointCNN(plain)
-    assert KeypointCNN(plain, checkpoint=keypoint_model, filters=4).trunk.strides == (1, 2)
-    del plain.spaces["image"]
-    with pytest.raises(ValueError, match="keep_image=True"):
-        KeypointCNN(plain)
-
-
 @pytest.mark.parametrize("encoder", [KeypointGNN, KeypointAttention, KeypointCNN])
 def test_spaces_without_keypoints_are_refused_in_a_sentence(encoder):
     with pytest.raises(ValueError, match="wrap the environment with PermaKeyObservation first"):
@@ -344,35 +163,6 @@ def test_recurrent_dqn_learns_from_peaks(checkpoint, aggregate):
     assert not torch.equal(before[encoder][:, -1], after[encoder][:, -1])
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "policy", "policy_kwargs"),
-    [
-        (
-            DQN,
-            "MultiInputPolicy",
-            {"features_extractor_class": KeypointCNN, "features_extractor_kwargs": {"filters": 4}},
-        ),
-        (RecurrentDQN, "PermaKeyPolicy", {"keypoint_encoder": "cnn", "features_extractor_kwargs": {"filters": 4}}),
-    ],
-)
-def test_an_agent_with_the_cnn_loads_where_its_checkpoint_is_gone(
-    keypoint_model, tmp_path, algorithm, policy, policy_kwargs
-):
-    path = save_checkpoint(keypoint_model, tmp_path / "model.safetensors")
-    policy_kwargs["features_extractor_kwargs"]["checkpoint"] = str(path)
-    env = PermaKeyObservation(MovingSquare(), path, keep_image=True)
-    settings = {"buffer_size": 100, "learning_starts": 10, "batch_size": 4}
-    model = algorithm(policy, env, policy_kwargs=policy_kwargs, seed=0, **settings)
-    model.learn(24)
-    model.save(tmp_path / "agent.zip")
-    observation, _ = env.reset(seed=0)
-    path.unlink()
-    loaded = algorithm.load(tmp_path / "agent.zip")
-    before, after = (one.policy.state_dict() for one in (model, loaded))
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
-
-
 @pytest.mark.parametrize("encoder", [KeypointGNN, KeypointPairs, KeypointAttention, KeypointCNN])
 def test_stacked_keypoints_are_refused_in_a_sentence(encoder, checkpoint):
     env = VecFrameStack(
@@ -380,87 +170,6 @@ def test_stacked_keypoints_are_refused_in_a_sentence(encoder, checkpoint):
     )
     with pytest.raises(ValueError, match=r"one frame's keypoints \(K, 2\).*leave VecFrameStack out"):
         encoder(env.observation_space)
-
-
-def pairs_written_out(encoder: KeypointPairs, observations: dict[str, torch.Tensor]) -> torch.Tensor:
-    """KeypointPairs' features, node by node and message by message."""
-    rows = []
-    for b in range(len(observations["keypoints"])):
-        nodes = []
-        for k in range(observations["keypoints"].shape[1]):
-            place = with_waves(observations["keypoints"][b, k], encoder.position_frequencies)
-            parts = [encoder.normalise_features(observations["features"][b, k]), place]
-            if "confidence" in observations:
-                parts.append(observations["confidence"][b, k : k + 1])
-            if "motion" in observations:
-                parts.append(10 * observations["motion"][b, k])
-            nodes.append(encoder.encode_nodes(torch.cat(parts)))
-        both = []
-        for receiver in nodes:
-            messages = [(encoder.as_receiver(receiver) + encoder.as_sender(sender)).relu() for sender in nodes]
-            both.append(torch.cat([receiver, torch.stack(messages).mean(dim=0)]))
-        stacked = torch.stack(both)
-        rows.append(encoder.normalise_pooled(torch.cat([stacked.mean(dim=0), stacked.max(dim=0).values])))
-    return torch.stack(rows)
-
-
-@pytest.mark.parametrize(("confidence", "history"), [(False, 0), (True, 0), (True, 2)])
-def test_pairs_equal_messages_written_out(confidence, history):
-    torch.manual_seed(0)
-    space, observations = keypoint_space(5, confidence=confidence), observations_of(5, confidence=confidence)
-    if history:
-        space = spaces.Dict({**space.spaces, "motion": spaces.Box(-0.3, 0.3, (5, 2 * history), np.float32)})
-        observations["motion"] = torch.rand(3, 5, 2 * history) * 0.6 - 0.3
-    encoder = KeypointPairs(space, units=8)
-    found = encoder(observations)
-    assert found.shape == (3, encoder.features_dim) == (3, 32)
-    torch.testing.assert_close(found, pairs_written_out(encoder, observations))
-    order = torch.tensor([3, 0, 4, 1, 2])
-    permuted = {name: values[:, order] for name, values in observations.items()}
-    torch.testing.assert_close(encoder(permuted), found)
-
-
-def test_dropout_leaves_whole_keypoints_out_while_learning_alone():
-    torch.manual_seed(0)
-    observations = observations_of(5)
-    encoder, without = (KeypointPairs(keypoint_space(5), units=8, keypoint_dropout=share) for share in (0.5, 0.0))
-    without.load_state_dict(encoder.state_dict())
-    seen = []
-    encoder.as_sender.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
-    torch.testing.assert_close(encoder.eval()(observations), without(observations))
-    whole = seen.pop()
-    encoder.train()
-    for _ in range(40):
-        encoder(observations)
-    nodes = torch.stack(seen)
-    left_out = (nodes == 0).all(dim=-1)
-    assert 0.4 < left_out.float().mean() < 0.6
-    # A node that stays counts twice, so that their mean stays.
-    torch.testing.assert_close(nodes[~left_out], (2 * whole).expand_as(nodes)[~left_out])
-
-
-def test_feature_dropout_touches_features_alone():
-    torch.manual_seed(0)
-    observations = observations_of(5)
-    encoder = KeypointPairs(keypoint_space(5), units=8, feature_dropout=0.5)
-    seen = []
-    encoder.encode_nodes.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
-    encoder.eval()(observations)
-    encoder.train()(observations)
-    whole, dropped = seen
-    channels = observations["features"].shape[-1]
-    torch.testing.assert_close(dropped[..., channels:], whole[..., channels:])
-    lost = (dropped[..., :channels] == 0).float().mean()
-    assert 0.3 < lost < 0.7
-    kept = dropped[..., :channels] != 0
-    torch.testing.assert_close(dropped[..., :channels][kept], 2 * whole[..., :channels][kept])
-
-
-@pytest.mark.parametrize("name", ["keypoint_dropout", "feature_dropout"])
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_dropout_of_everything_is_refused(name, share):
-    with pytest.raises(ValueError, match=f"{name} must be from 0 to below 1, not {share}"):
-        KeypointPairs(keypoint_space(5), **{name: share})
 
 
 def test_the_gnn_reads_displacements_where_there_are_any():

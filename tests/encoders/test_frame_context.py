@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import MovingSquare
 from gymnasium import spaces
-from test_encoders import keypoint_space, observations_of
+from keypoint_spaces import keypoint_space, observations_of
 
 from sb3_permakey import KeypointPairs, PermaKeyObservation, Rainbow
 from sb3_permakey.encoders.frame_context import GLIMPSE, FrameContext, Glimpses, shifted

@@ -4,16 +4,14 @@ import pickle
 import zipfile
 
 import ale_py
-import cv2
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
-from conftest import NUM_KEYPOINTS, MovingSquare, square_frames
+from conftest import MovingSquare, square_frames
+from filmed import Film, StillImage, gray
 from gymnasium import spaces
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.atari_wrappers import WarpFrame
 from stable_baselines3.common.env_util import make_atari_env as make_sb3_atari_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
@@ -22,52 +20,16 @@ from sb3_permakey import (
     PreviousActionReward,
     RecurrentDQN,
     RecurrentQRDQN,
-    VecPermaKeyObservation,
 )
 from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.envs.named import NamedEnvironment
-from sb3_permakey.keypoints import PermaKey, PermaKeyConfig, save_checkpoint
-from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent, GrayStack, load_agent
+from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent, load_agent
 
 SMALL = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 8}}}
 SMALL_DICT = {"policy_kwargs": {"features_extractor_kwargs": {"cnn_output_dim": 8}}}
 
 
 gym.register_envs(ale_py)
-
-
-class StillImage(gym.Env):
-    """Shows one image for ever."""
-
-    action_space = spaces.Discrete(9)
-
-    def __init__(self, shape, dtype=np.uint8):
-        self.observation_space = spaces.Box(0, 255, shape, dtype)
-
-    def reset(self, *, seed=None, options=None):
-        return self.observation_space.low, {}
-
-    def step(self, action):
-        return self.observation_space.low, 0.0, False, False, {}
-
-
-class Film(gym.Env):
-    """Shows given images one after another, through the ends of its episodes."""
-
-    action_space = spaces.Discrete(9)
-
-    def __init__(self, images, length):
-        self.images, self.length = iter(images), length
-        self.observation_space = spaces.Box(0, 255, images[0].shape, np.uint8)
-
-    def reset(self, *, seed=None, options=None):
-        self.steps = 0
-        return next(self.images), {}
-
-    def step(self, action):
-        self.steps += 1
-        over = self.steps == self.length
-        return (self.observation_space.low if over else next(self.images)), 0.0, over, False, {}
 
 
 def saved(algorithm, shape, path, policy="CnnPolicy", **settings):
@@ -80,47 +42,6 @@ def saved(algorithm, shape, path, policy="CnnPolicy", **settings):
 def gray_agent(tmp_path):
     """A DQN on four gray frames, as RL Zoo's, and its file."""
     return saved(DQN, (84, 84, 4), tmp_path / "gray.zip", buffer_size=50, seed=0), tmp_path / "gray.zip"
-
-
-def gray(frame):
-    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-
-
-@pytest.mark.parametrize("channels_first", [False, True])
-def test_stacks_by_hand(channels_first):
-    first, second, third = (np.full((1, 84, 84, 3), color, np.uint8) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 9)))
-    stack = GrayStack(2, channels_first=channels_first)
-    values = []
-    for frame, start in ((first, True), (second, False), (third, False), (first, True)):
-        observation = stack.observe(frame, np.array([start]))
-        assert observation.shape == ((1, 2, 84, 84) if channels_first else (1, 84, 84, 2))
-        assert observation.dtype == np.uint8
-        values.append(observation[0, :, 7, 7].tolist() if channels_first else observation[0, 7, 7].tolist())
-    assert values == [[0, 76], [76, 150], [150, 1], [0, 76]]
-
-
-def test_games_that_ended_are_dropped_from_the_stacks():
-    frames = square_frames(6).reshape(2, 3, 84, 84, 3)
-    frames[1] //= 2
-    together, alone = GrayStack(3, channels_first=False), GrayStack(3, channels_first=False)
-    together.observe(frames[0], np.ones(3, bool))
-    together.keep([2])
-    alone.observe(frames[0, 2:], np.ones(1, bool))
-    expected = alone.observe(frames[1, 2:], np.zeros(1, bool))
-    assert expected[..., 1].any()
-    np.testing.assert_array_equal(together.observe(frames[1, 2:], np.zeros(1, bool)), expected)
-
-
-def test_gray_frames_are_sb3s_own_but_for_rounding():
-    raw = gym.make("ALE/MsPacman-v5", frameskip=1)
-    raw.reset(seed=0)
-    for _ in range(80):
-        frame = raw.step(0)[0]
-    theirs = WarpFrame(raw).observation(frame)[..., 0].astype(int)
-    ours = cv2.resize(frame, (84, 84), interpolation=cv2.INTER_AREA)
-    found = GrayStack(1, channels_first=False).observe(ours[None], np.array([True]))[0, ..., 0].astype(int)
-    assert abs(found - theirs).max() <= 1
-    assert theirs.std() > 20
 
 
 def test_an_agent_on_gray_stacks_sees_what_sb3s_wrappers_show_it(gray_agent):
@@ -350,132 +271,3 @@ def test_files_that_are_no_agents_are_named(tmp_path, content):
             archive.writestr("data", json.dumps(content))
     with pytest.raises(AgentFileError, match=str(path)):
         load_agent(path)
-
-
-@pytest.fixture(scope="module")
-def other_checkpoint(tmp_path_factory):
-    """A checkpoint of another model of the same shapes."""
-    torch.manual_seed(1)
-    model = PermaKey(PermaKeyConfig(num_keypoints=NUM_KEYPOINTS))
-    return save_checkpoint(model, tmp_path_factory.mktemp("other") / "other.safetensors")
-
-
-def keypoint_agent(checkpoint, path, **settings):
-    env = PermaKeyObservation(MovingSquare(), checkpoint, **settings)
-    agent = RecurrentDQN("PermaKeyPolicy", env, buffer_size=20, policy_kwargs={"lstm_hidden_size": 4})
-    agent.save(path)
-    return agent
-
-
-def test_an_agent_is_refused_keypoints_that_it_did_not_learn_from(checkpoint, other_checkpoint, tmp_path):
-    path = tmp_path / "agent.zip"
-    keypoint_agent(checkpoint, path, readout="peaks", surround_px=18)
-    assert FrameAgent(path, checkpoint).detector.readout.surround_px == 18
-    message = (
-        f"agent.zip learned from other keypoints than {other_checkpoint} makes: model [0-9a-f]{{12}}, not [0-9a-f]"
-    )
-    with pytest.raises(AgentFileError, match=message):
-        FrameAgent(path, other_checkpoint)
-
-    def load(env):
-        return RecurrentDQN.load(path, env=env)
-
-    same = {"readout": "peaks", "surround_px": 18}
-    assert load(PermaKeyObservation(MovingSquare(), checkpoint, **same)).num_timesteps == 0
-    vec = VecPermaKeyObservation(DummyVecEnv([MovingSquare]), checkpoint, **same)
-    assert load(vec).env.observation_space.fingerprint == vec.observation_space.fingerprint
-    for source, settings in (
-        (other_checkpoint, same),
-        (checkpoint, {"readout": "peaks"}),
-        (checkpoint, {**same, "num_keypoints": 3}),
-    ):
-        with pytest.raises(ValueError, match="Observation spaces do not match: .*surround_px 18.* != .*model"):
-            load(PermaKeyObservation(MovingSquare(), source, **settings))
-
-
-@pytest.mark.parametrize("name", ["mspacman", "mspacman-teacher"])
-def test_an_agent_of_the_packages_own_keypoints_finds_them(name, tmp_path):
-    env = PermaKeyObservation(make_atari_env("MsPacman"), name)
-    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
-    player = FrameAgent(tmp_path / "agent.zip", None)
-    assert player.detector.source == name
-    assert player.detector.readout.readout == ("pointnet" if name.endswith("teacher") else "peaks")
-    frames = np.zeros((1, 84, 84, 3), np.uint8)
-    np.testing.assert_array_equal(
-        player.act(frames, np.ones(1, bool)), FrameAgent(tmp_path / "agent.zip", name).act(frames, np.ones(1, bool))
-    )
-
-
-def test_an_agent_that_learned_from_a_teacher_says_so_where_its_student_is_given(tmp_path):
-    env = PermaKeyObservation(make_atari_env("MsPacman"), "mspacman-teacher", readout="peaks")
-    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
-    message = "learned from other keypoints than mspacman makes: model .*; they are those of mspacman-teacher$"
-    with pytest.raises(AgentFileError, match=message):
-        FrameAgent(tmp_path / "agent.zip", "mspacman")
-
-
-def test_an_agent_that_does_not_say_what_made_its_keypoints_plays_with_any(checkpoint, other_checkpoint, tmp_path):
-    agent = keypoint_agent(checkpoint, tmp_path / "agent.zip")
-    del agent.observation_space.fingerprint  # as in files of the release before
-    agent.save(tmp_path / "agent.zip")
-    assert FrameAgent(tmp_path / "agent.zip", other_checkpoint).agent.observation_space.fingerprint is None
-    assert RecurrentDQN.load(tmp_path / "agent.zip", env=PermaKeyObservation(MovingSquare(), other_checkpoint))
-
-
-def test_observations_of_other_entries_or_shapes_are_named(checkpoint, tmp_path):
-    agent = keypoint_agent(checkpoint, tmp_path / "agent.zip")
-    for settings, message in (
-        ({"readout": "peaks"}, "observes features, keypoints, but the observation has confidence, features, keypoints"),
-        ({"history": 2}, "observes features, keypoints, but the observation has features, keypoints, motion"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            agent.predict(PermaKeyObservation(MovingSquare(), checkpoint, **settings).reset()[0])
-    observation = PermaKeyObservation(MovingSquare(), checkpoint).reset()[0]
-    agent.predict(observation)
-    for key in observation:
-        other = {**observation, key: np.concatenate([observation[key]] * 2)}
-        stacked = {name: np.stack([part] * 3) for name, part in other.items()}
-        for one in (other, stacked):
-            with pytest.raises(ValueError, match=rf"observes {key} of shape \(4, .*but the observation has .*8, "):
-                agent.predict(one)
-    with pytest.raises(ValueError, match="observes Box.*, but the observation has features, keypoints"):
-        RecurrentDQN("CnnLstmPolicy", MovingSquare(), buffer_size=20).predict(observation)
-
-
-def test_the_previous_step_does_not_hide_what_made_the_keypoints(checkpoint, other_checkpoint):
-    spaces_of = [
-        PreviousActionReward(PermaKeyObservation(MovingSquare(), source)).observation_space
-        for source in (checkpoint, checkpoint, other_checkpoint)
-    ]
-    assert spaces_of[0] == spaces_of[1]
-    assert spaces_of[0] != spaces_of[2]
-
-
-@pytest.mark.parametrize("acts_with_target", [False, True])
-def test_where_an_agent_looks_is_what_its_acting_network_weighs(acts_with_target, checkpoint, tmp_path):
-    env = PermaKeyObservation(MovingSquare(), checkpoint, readout="peaks", num_keypoints=5, history=1)
-    policy = {"keypoint_encoder": "attention", "act_with_target": acts_with_target}
-    agent = RecurrentDQN("PermaKeyPolicy", env, policy_kwargs=policy, learning_starts=10, seed=0)
-    agent.learn(30)
-    agent.save(tmp_path / "agent.zip")
-    player = FrameAgent(tmp_path / "agent.zip", checkpoint)
-    observation, _ = env.reset(seed=0)
-    frames = env.unwrapped._frame()[None]
-    player.act(frames, np.array([True]))
-    [look] = player.looks(player.observed)
-    np.testing.assert_allclose(look.centers, observation["keypoints"], atol=1e-5)
-    expected = {}
-    for name, net in (("online", agent.q_net), ("target", agent.q_net_target)):
-        tensors = {key: torch.as_tensor(part[None]) for key, part in observation.items()}
-        expected[name] = net.features_extractor.attention(tensors)[0].detach().numpy()
-    assert np.abs(expected["online"] - expected["target"]).max() > 1e-5
-    np.testing.assert_allclose(look.weights, expected["target" if acts_with_target else "online"], atol=2e-6)
-
-
-def test_other_encoders_have_no_attention_to_be_drawn(checkpoint, tmp_path):
-    env = PermaKeyObservation(MovingSquare(), checkpoint)
-    RecurrentDQN("PermaKeyPolicy", env, buffer_size=100).save(tmp_path / "agent.zip")
-    player = FrameAgent(tmp_path / "agent.zip", checkpoint)
-    assert player.attention is None
-    with pytest.raises(AgentFileError, match="its encoder is not KeypointAttention"):
-        player.looks({})

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from test_trainer import config_for
+from short_runs import config_for
 
 from benchmarks.speed.operations import Operations
 from sb3_permakey.frames import reader

@@ -1,4 +1,3 @@
-import csv
 import re
 import subprocess
 import sys
@@ -9,43 +8,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from short_runs import SHORT, as_numbers, config_for, losses_of
 
 from sb3_permakey.envs.distractors import draw_bars, places_by_index
 from sb3_permakey.files import InUseError, WriteError, locked_folder
 from sb3_permakey.frames.reader import FrameReader
 from sb3_permakey.frames.store import FrameStoreError
 from sb3_permakey.keypoints import (
-    CheckpointError,
     PermaKey,
     PermaKeyConfig,
     PermaKeyLosses,
     Transporter,
     checkpoint_metadata,
     load_checkpoint,
-    save_for_detection,
 )
 from sb3_permakey.keypoints.lspn import lspn_loss, patch_errors, to_patches
-from sb3_permakey.pretraining.config import PretrainConfig
 from sb3_permakey.pretraining.state import StateError, load_state
 from sb3_permakey.pretraining.trainer import Pretraining, pretrain
 from sb3_permakey.pretraining.unread_losses import TrainingDivergedError
-
-SHORT = {"batch_size": 4, "max_steps": 4, "log_every_steps": 1, "precision": "float32", "picture_every_steps": 100}
-FIVE_KEYPOINTS = PermaKeyConfig(num_keypoints=5, layers=(1,))
-
-
-def config_for(frame_store, out, **settings) -> PretrainConfig:
-    model = PermaKeyConfig(num_keypoints=3, layers=(1,))
-    return PretrainConfig(**{"frames": frame_store.path, "out": out, "model": model, **SHORT, **settings})
-
-
-def losses_of(config: PretrainConfig) -> list[dict[str, str]]:
-    with (config.out.with_suffix(".pretraining") / "losses.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def as_numbers(rows) -> np.ndarray:
-    return np.array([[float(row[name]) for name in ("reconstruction", "kl", "lspn", "pointnet")] for row in rows])
 
 
 @pytest.mark.parametrize("schedule", ["joint", "staged"])
@@ -115,27 +95,6 @@ def test_losses_fall(frame_store, tmp_path):
     pretrain(config)
     numbers = as_numbers([row for row in losses_of(config) if row["split"] == "train"])
     assert (numbers[-5:].mean(axis=0) < numbers[:5].mean(axis=0))[[0, 2]].all()
-
-
-def test_staged_leaves_vae_and_lspn_frozen_in_its_second_stage(frame_store, tmp_path):
-    short = config_for(frame_store, tmp_path / "a.safetensors", schedule="staged", max_steps=3)
-    pretrain(short)
-    only_first = Pretraining(replace(short, out=tmp_path / "b.safetensors"))
-    only_first.num_stages = 1
-    both, first = load_checkpoint(short.out).state_dict(), load_checkpoint(only_first.run()).state_dict()
-    differing = {name.split(".")[0] for name in both if not torch.equal(both[name], first[name])}
-    assert differing == {"pointnet"}
-
-
-def test_stored_error_maps_are_those_of_the_frozen_modules(frame_store, tmp_path):
-    config = config_for(frame_store, tmp_path / "model.safetensors", schedule="staged", max_steps=3)
-    model = load_checkpoint(pretrain(config)).eval()
-    for split in ("train", "valid"):
-        stored = np.load(tmp_path / "model.pretraining" / f"error_maps_{split}_1.npy")
-        images = torch.from_numpy(np.array(frame_store.splits[split])).permute(0, 3, 1, 2).float() / 255
-        (expected,) = model.layer_error_maps(images)
-        assert stored.std() > 0.01
-        np.testing.assert_allclose(stored, expected.detach().numpy(), atol=2e-3)
 
 
 @pytest.mark.parametrize("schedule", ["joint", "staged"])
@@ -374,42 +333,6 @@ def test_the_transporter_trains_on_pairs(frame_store, tmp_path):
     rows = losses_of(config)
     assert list(rows[0]) == ["step", "split", "reconstruction", "learning_rate"]
     assert float(rows[0]["learning_rate"]) == 5e-4
-
-
-def test_a_lone_pointnet_learns_on_another_checkpoints_error_maps(frame_store, tmp_path):
-    first = config_for(frame_store, tmp_path / "first.safetensors", schedule="staged", max_steps=3)
-    source = load_checkpoint(pretrain(first)).state_dict()
-    other = replace(first, out=tmp_path / "other.safetensors", frozen_from=first.out, model=FIVE_KEYPOINTS)
-    model = load_checkpoint(pretrain(other))
-    assert model.config == FIVE_KEYPOINTS
-    differing = {name.split(".")[0] for name, value in model.state_dict().items() if _differs(source[name], value)}
-    assert differing == {"pointnet"}
-    assert len([row for row in losses_of(other) if row["split"] == "train"]) == 3
-
-
-def test_a_pointnet_for_a_checkpoint_for_detection_only(frame_store, tmp_path):
-    whole = PermaKey(FIVE_KEYPOINTS)
-    small = save_for_detection(whole, tmp_path / "small.safetensors")
-    config = config_for(frame_store, tmp_path / "other.safetensors", frozen_from=small)
-    model = load_checkpoint(pretrain(config))
-    assert model.for_detection_only
-    assert model.config == config.model
-    assert config.out.stat().st_size < 1.2 * small.stat().st_size
-
-
-def _differs(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape != other.shape or not torch.equal(one, other)
-
-
-def test_frozen_modules_must_fit(frame_store, tmp_path):
-    first = config_for(frame_store, tmp_path / "first.safetensors")
-    pretrain(first)
-    with pytest.raises(CheckpointError, match="do not fit"):
-        Pretraining(
-            config_for(
-                frame_store, tmp_path / "other.safetensors", frozen_from=first.out, model=PermaKeyConfig(layers=(0,))
-            )
-        )
 
 
 def test_bars_are_drawn_at_load_time(frame_store, tmp_path):
