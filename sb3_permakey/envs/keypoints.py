@@ -135,8 +135,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
     :param render_keypoints: whether `render` draws the keypoints on the environment's own picture, at twice its size
     :param detector: what `KeypointDetector` takes beside: device, precision, readout ("pointnet", "peaks" or a
         `ReadoutConfig`) and, as keywords too, the fields of that
-    :raises ValueError: when the environment has other observations, the history is no number of steps, or the model
-        cannot be read as wanted
+    :raises ValueError: when the environment has other observations, or renders nothing where keypoints are to be drawn,
+        the history is no number of steps, or the model cannot be read as wanted
     :raises CheckpointError: when the checkpoint is missing, broken or for other image channels
     """
 
@@ -167,6 +167,7 @@ class PermaKeyObservation(gym.ObservationWrapper):
         self.detector = self.observer.detector
         self.observation_space = self.observer.space()
         self._episode_starts = True
+        require_pictures(render_keypoints, env)
         self.render_keypoints, self._centers = render_keypoints, np.zeros((0, 2))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -185,6 +186,18 @@ class PermaKeyObservation(gym.ObservationWrapper):
         """The environment's own picture; with `render_keypoints` twice its size, with the keypoints on it."""
         picture = super().render()
         return drawn(picture, self._centers) if self.render_keypoints else picture
+
+
+def require_pictures(render_keypoints: bool, env: gym.Env | VecEnv) -> None:
+    """Keypoints can be drawn on what the environment renders, if they are to be.
+
+    :raises ValueError: when it renders nothing
+    """
+    if render_keypoints and env.render_mode is None:
+        raise ValueError(
+            "render_keypoints draws on what the environment renders, and this one renders nothing: make it with "
+            'render_mode="rgb_array"'
+        )
 
 
 class VecPermaKeyObservation(VecEnvWrapper):
@@ -220,6 +233,7 @@ class VecPermaKeyObservation(VecEnvWrapper):
         )
         self.detector = self.observer.detector
         super().__init__(venv, observation_space=self.observer.space())
+        require_pictures(render_keypoints, venv)
         self.render_keypoints, self._centers = render_keypoints, np.zeros((self.num_envs, 0, 2))
 
     def reset(self) -> VecEnvObs:

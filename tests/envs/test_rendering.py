@@ -41,6 +41,15 @@ def test_where_the_environment_gives_no_picture_nothing_is_drawn(checkpoint, mon
     assert env.render() is None
 
 
+def test_an_environment_that_renders_nothing_is_refused(checkpoint):
+    for wrapper, env in (
+        (PermaKeyObservation, make_atari_env("MsPacman")),
+        (VecPermaKeyObservation, DummyVecEnv([lambda: make_atari_env("MsPacman")])),
+    ):
+        with pytest.raises(ValueError, match='renders nothing: make it with render_mode="rgb_array"'):
+            wrapper(env, checkpoint, render_keypoints=True)
+
+
 def test_keypoints_are_drawn_on_the_pictures_of_vectorised_environments(checkpoint):
     venv = VecPermaKeyObservation(DummyVecEnv([make_game, make_game]), checkpoint, render_keypoints=True)
     observations = venv.reset()
