@@ -133,15 +133,19 @@ def entered_igloo(scores: Iterable[float]) -> int:
 
 def test_atari_scores_of_rainbow():
     groups = group_runs(atari_results())
-    rainbow = groups[Kind("MsPacman", "permakey-peaks-rainbow", "rainbow", "clean", 7)]
-    strong = groups[Kind("MsPacman", "permakey-peaks-gnn", "strong", "clean", 7)]
-    assert (len(rainbow), len(strong)) == (1, 3)
-    assert len(np.unique(scores_of_tests(rainbow))) == 4
-    mean, error = late(rainbow)
     text = " ".join(PAGE.split())
-    assert f"it makes {mean} (standard error {error})," in text
-    mean, error = late(strong)
-    assert f"the strong agent's three runs {mean} ({error})." in text
+    whose = (("MsPacman", 7, "{} (standard error {}) on"), ("BattleZone", 8, "{} ({}) on"))
+    for game, count, as_written in whose:
+        rainbow = groups[Kind(game, "permakey-student-rainbow", "rainbow", "clean", count)]
+        strong = groups[Kind(game, "permakey-peaks-gnn", "strong", "clean", count)]
+        assert (len(rainbow), len(strong)) == (1, 3)
+        assert len(np.unique(scores_of_tests(rainbow))) == 4
+        assert f"{as_written.format(*late(rainbow))} {game}, the strong agent's" in text
+        assert "{} ({})".format(*late(strong)) in text
+        assert f"{np.mean(scores_of_tests(rainbow)):.0f}" in text
+        assert f"{np.mean(rainbow[0]['test_with_sticky_actions']['scores']):.0f}" in text
+    teacher = groups[Kind("MsPacman", "permakey-peaks-rainbow", "rainbow", "clean", 7)]
+    assert "it makes {} ({}) and".format(*late(teacher)) in text
 
     trial = json.loads((ROOT / "benchmarks/results/atari100k_trials/frostbite-rainbow-40k.json").read_text())
     games = trial["training_games"]

@@ -46,7 +46,7 @@ PAPER_METHODS = {
 
 OWN_AGENTS = {
     "PKey peaks + GNN (strong)": ("permakey-peaks-gnn", "strong"),
-    "PKey peaks + Rainbow": ("permakey-peaks-rainbow", "rainbow"),
+    "PKey student + Rainbow": ("permakey-student-rainbow", "rainbow"),
 }
 """Methods with their presets that the paper does not have."""
 
