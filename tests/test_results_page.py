@@ -134,16 +134,32 @@ def entered_igloo(scores: Iterable[float]) -> int:
 def test_atari_scores_of_rainbow():
     groups = group_runs(atari_results())
     text = " ".join(PAGE.split())
-    whose = (("MsPacman", 7, "{} (standard error {}) on"), ("BattleZone", 8, "{} ({}) on"))
-    for game, count, as_written in whose:
-        rainbow = groups[Kind(game, "permakey-student-rainbow", "rainbow", "clean", count)]
-        strong = groups[Kind(game, "permakey-peaks-gnn", "strong", "clean", count)]
-        assert (len(rainbow), len(strong)) == (1, 3)
-        assert len(np.unique(scores_of_tests(rainbow))) == 4
-        assert f"{as_written.format(*late(rainbow))} {game}, the strong agent's" in text
-        assert "{} ({})".format(*late(strong)) in text
-        assert f"{np.mean(scores_of_tests(rainbow)):.0f}" in text
-        assert f"{np.mean(rainbow[0]['test_with_sticky_actions']['scores']):.0f}" in text
+    rainbow, strong = (
+        [groups[Kind(game, method, preset, "clean", count)] for game, count in (("MsPacman", 7), ("BattleZone", 8))]
+        for method, preset in (("permakey-student-rainbow", "rainbow"), ("permakey-peaks-gnn", "strong"))
+    )
+    assert [len(runs) for runs in (*rainbow, *strong)] == [1, 1, 3, 3]
+    assert [len(np.unique(scores_of_tests(runs))) for runs in rainbow] == [4, 4]
+    (mean, error), (other_mean, other_error) = map(late, rainbow)
+    (strong_mean, strong_error), (other_strong_mean, other_strong_error) = map(late, strong)
+    assert (
+        f"they make {mean} (standard error {error}) on MsPacman, the strong agent's three runs {strong_mean} (" in text
+    )
+    assert (
+        f"({strong_error}), and {other_mean} ({other_error}) on BattleZone, the strong agent's {other_strong_mean} ("
+        in text
+    )
+    assert f"({other_strong_error}); the strong agent plays" in text
+    tests, sticky = (
+        [f"{np.mean(runs[0][test]['scores']):.0f}" for runs in rainbow] for test in ("test", "test_with_sticky_actions")
+    )
+    assert f"In the test they score {tests[0]} and {tests[1]}, by" in text
+    assert f"with sticky actions {sticky[0]} and {sticky[1]}." in text
+    assert f"in the test than the strong agent's {np.mean(scores_of_tests(strong[1])):.0f}," in text
+    games = rainbow[1][0]["training_games"]
+    last = [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > 60_000]
+    error = np.std(last, ddof=1) / np.sqrt(len(last))
+    assert f"the run on the student makes {np.mean(last):.0f} ({error:.0f}) after its last reset" in text
     teacher = groups[Kind("MsPacman", "permakey-peaks-rainbow", "rainbow", "clean", 7)]
     assert "it makes {} ({}) and".format(*late(teacher)) in text
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_permakey.envs.atari import plain_game_name
 from sb3_permakey.envs.episode_ends import LAST, ended_and_told
 from sb3_permakey.envs.keypoint_space import FRAME_SHAPE, KeypointSpace
-from sb3_permakey.envs.wrapping import require_environment, require_vectorised
+from sb3_permakey.envs.wrapping import require_environment, require_rendering, require_vectorised
 from sb3_permakey.figures import draw_keypoints
 from sb3_permakey.keypoints import KeypointDetector, KeypointModel, warn_of_another_game
 from sb3_permakey.keypoints.detector import DetectorSettings
@@ -152,6 +152,8 @@ class PermaKeyObservation(gym.ObservationWrapper):
         **detector: Unpack[DetectorSettings],
     ) -> None:
         require_environment(env, "PermaKeyObservation", "VecPermaKeyObservation")
+        if render_keypoints:
+            require_rendering(env, "render_keypoints")
         spec = env.unwrapped.spec
         if spec is not None and spec.namespace == "ALE" and not isinstance(model_or_path, KeypointModel):
             warn_of_another_game(model_or_path, plain_game_name(spec.id))
@@ -167,7 +169,6 @@ class PermaKeyObservation(gym.ObservationWrapper):
         self.detector = self.observer.detector
         self.observation_space = self.observer.space()
         self._episode_starts = True
-        require_pictures(render_keypoints, env)
         self.render_keypoints, self._centers = render_keypoints, np.zeros((0, 2))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -186,18 +187,6 @@ class PermaKeyObservation(gym.ObservationWrapper):
         """The environment's own picture; with `render_keypoints` twice its size, with the keypoints on it."""
         picture = super().render()
         return drawn(picture, self._centers) if self.render_keypoints else picture
-
-
-def require_pictures(render_keypoints: bool, env: gym.Env | VecEnv) -> None:
-    """Keypoints can be drawn on what the environment renders, if they are to be.
-
-    :raises ValueError: when it renders nothing
-    """
-    if render_keypoints and env.render_mode is None:
-        raise ValueError(
-            "render_keypoints draws on what the environment renders, and this one renders nothing: make it with "
-            'render_mode="rgb_array"'
-        )
 
 
 class VecPermaKeyObservation(VecEnvWrapper):
@@ -223,6 +212,8 @@ class VecPermaKeyObservation(VecEnvWrapper):
         **detector: Unpack[DetectorSettings],
     ) -> None:
         require_vectorised(venv, "VecPermaKeyObservation", "PermaKeyObservation")
+        if render_keypoints:
+            require_rendering(venv, "render_keypoints")
         self.observer = make_observer(
             venv.observation_space,
             model_or_path,
@@ -233,7 +224,6 @@ class VecPermaKeyObservation(VecEnvWrapper):
         )
         self.detector = self.observer.detector
         super().__init__(venv, observation_space=self.observer.space())
-        require_pictures(render_keypoints, venv)
         self.render_keypoints, self._centers = render_keypoints, np.zeros((self.num_envs, 0, 2))
 
     def reset(self) -> VecEnvObs:

@@ -34,3 +34,16 @@ def require_vectorised(venv: Any, wrapper: str, other: str) -> None:
             f"{wrapper} wraps vectorised environments of Stable-Baselines3, got {venv!r}: use {other}, or "
             "DummyVecEnv([lambda: env]) first."
         )
+
+
+def require_rendering(env: gym.Env | VecEnv, setting: str) -> None:
+    """Raise ValueError unless the environment renders something.
+
+    :param env: what shall be drawn on
+    :param setting: the setting that draws
+    """
+    if env.render_mode is None:
+        raise ValueError(
+            f"{setting} draws on what the environment renders, and this one renders nothing: make it with "
+            'render_mode="rgb_array"'
+        )

@@ -1,3 +1,5 @@
+"""Spaces of keypoints without an environment, and observations of them."""
+
 import numpy as np
 import torch
 from gymnasium import spaces

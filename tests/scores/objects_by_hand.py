@@ -1,8 +1,8 @@
+"""True objects of a frame, written down."""
+
 import numpy as np
 
-from sb3_permakey.scores import (
-    FrameObjects,
-)
+from sb3_permakey.scores import FrameObjects
 
 
 def objects(*boxes: tuple[float, float, float, float], displays: tuple[int, ...] = (), names: str = "") -> FrameObjects:
