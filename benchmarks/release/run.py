@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ SHIPPED_SCORES = ("precision", "recall", "f1", "coverage", "distractor_rate")
 MOST_BYTES = {"permakey": 4_500_000, "transporter": 4_500_000, "distilled": 300_000}
 READ_BY = {**READINGS, "distilled": READ}
 """How each method's checkpoints are read."""
+USUAL_FOLDERS = ("runs/keypoints/frames", "runs/distilled")
+"""Where frames and students are for who runs the benchmarks without naming folders."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,13 @@ def method_of(result: dict[str, Any]) -> str:
 
 
 def command_of(result: dict[str, Any]) -> str:
-    """What makes a run's checkpoint: of a student whose teacher is not the package's, the command that builds both."""
+    """What makes a run's checkpoint, in the usual folders: of a teacher that is not the package's, its student too."""
     if Path(result.get("teacher", "")).suffix:
         return f"python -m benchmarks.release.build --games {result['game']}"
-    return str(result["training"]["command"])
+    command = str(result["training"]["command"])
+    for folder in USUAL_FOLDERS:
+        command = re.sub(rf"\S*/{Path(folder).name}/", f"{folder}/", command)
+    return command
 
 
 def prefix(reading: str) -> str:
