@@ -135,26 +135,22 @@ def test_atari_scores_of_rainbow():
     groups = group_runs(atari_results())
     text = " ".join(PAGE.split())
     rainbow, strong = (
-        [groups[Kind(game, method, preset, "clean", count)] for game, count in (("MsPacman", 7), ("BattleZone", 8))]
+        [groups[Kind(game, method, preset, "clean", count)] for game, count in (("MsPacman", 7), ("BattleZone", 8), ("Seaquest", 10))]
         for method, preset in (("permakey-student-rainbow", "rainbow"), ("permakey-peaks-gnn", "strong"))
     )
-    assert [len(runs) for runs in (*rainbow, *strong)] == [1, 1, 3, 3]
-    assert [len(np.unique(scores_of_tests(runs))) for runs in rainbow] == [4, 4]
-    (mean, error), (other_mean, other_error) = map(late, rainbow)
-    (strong_mean, strong_error), (other_strong_mean, other_strong_error) = map(late, strong)
+    assert [len(runs) for runs in (*rainbow, *strong)] == [1, 1, 1, 3, 3, 3]
     assert (
-        f"they make {mean} (standard error {error}) on MsPacman, the strong agent's three runs {strong_mean} (" in text
-    )
-    assert (
-        f"({strong_error}), and {other_mean} ({other_error}) on BattleZone, the strong agent's {other_strong_mean} ("
-        in text
-    )
-    assert f"({other_strong_error}); the strong agent plays" in text
+        "they make {} (standard error {}) on MsPacman, the strong agent's three runs {} ({}), {} ({}) on BattleZone, "
+        "the strong agent's {} ({}), and {} ({}) on Seaquest, the strong agent's {} ({}); the strong agent plays"
+    ).format(*(figure for runs in zip(rainbow, strong, strict=True) for of in runs for figure in late(of))) in text
     tests, sticky = (
         [f"{np.mean(runs[0][test]['scores']):.0f}" for runs in rainbow] for test in ("test", "test_with_sticky_actions")
     )
-    assert f"In the test they score {tests[0]} and {tests[1]}, by" in text
-    assert f"with sticky actions {sticky[0]} and {sticky[1]}." in text
+    different = [len(np.unique(scores_of_tests(runs))) for runs in rainbow]
+    assert "In the test they score {}, {} and {}, by".format(*tests) in text
+    assert "that have {}, {} and {} different scores among 100 games".format(*different) in text
+    assert "with sticky actions {}, {} and {}.".format(*sticky) in text
+    assert float(tests[2]) > 2 * np.mean(scores_of_tests(strong[2]))  # "with twice its score"
     assert f"in the test than the strong agent's {np.mean(scores_of_tests(strong[1])):.0f}," in text
     games = rainbow[1][0]["training_games"]
     last = [score for steps, score in zip(games["steps"], games["scores"], strict=True) if steps > 60_000]
