@@ -15,6 +15,13 @@ SHIPPED = {
 PAPERS_GAMES = {checkpoint.game for checkpoint in SHIPPED.values() if checkpoint.method == "transporter"}
 OF_PAPERS_GAMES = [name for name, checkpoint in SHIPPED.items() if checkpoint.game in PAPERS_GAMES]
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in SHIPPED if name not in OF_PAPERS_GAMES]
+# fmt: off
+ATARI_100K = {
+    "Alien", "Amidar", "Assault", "Asterix", "BankHeist", "BattleZone", "Boxing", "Breakout", "ChopperCommand",
+    "CrazyClimber", "DemonAttack", "Freeway", "Frostbite", "Gopher", "Hero", "Jamesbond", "Kangaroo", "Krull",
+    "KungFuMaster", "MsPacman", "Pong", "PrivateEye", "Qbert", "RoadRunner", "Seaquest", "UpNDown",
+}
+# fmt: on
 FRESH_SEED = 1
 """The index was measured with seed 0."""
 LEAST_SHARE = 0.85
@@ -42,6 +49,14 @@ much either way."""
 def fresh_frames(game, noise):
     """Of a game's checkpoints one after another, which see the same."""
     return labelled_frames(game, episodes=12, frames=60, spacing=8, seed=FRESH_SEED, distractor=noise)
+
+
+def test_students_of_the_papers_games_and_all_of_atari_100k_are_in_the_package():
+    games = PAPERS_GAMES | ATARI_100K
+    assert len(games) == 29
+    students = {checkpoint.game for checkpoint in SHIPPED.values() if checkpoint.method == "distilled"}
+    assert games <= students
+    assert all(SHIPPED[game.lower()].method == "distilled" for game in games)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
