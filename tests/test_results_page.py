@@ -134,8 +134,9 @@ def entered_igloo(scores: Iterable[float]) -> int:
 def test_atari_scores_of_rainbow():
     groups = group_runs(atari_results())
     text = " ".join(PAGE.split())
+    games = (("MsPacman", 7), ("BattleZone", 8), ("Seaquest", 10))
     rainbow, strong = (
-        [groups[Kind(game, method, preset, "clean", count)] for game, count in (("MsPacman", 7), ("BattleZone", 8), ("Seaquest", 10))]
+        [groups[Kind(game, method, preset, "clean", count)] for game, count in games]
         for method, preset in (("permakey-student-rainbow", "rainbow"), ("permakey-peaks-gnn", "strong"))
     )
     assert [len(runs) for runs in (*rainbow, *strong)] == [1, 1, 1, 3, 3, 3]
