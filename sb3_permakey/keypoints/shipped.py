@@ -148,8 +148,9 @@ def shipped_checkpoint(name: str) -> ShippedCheckpoint:
     checkpoints = {_plain(checkpoint.name): checkpoint for checkpoint in shipped_checkpoints()}
     if _plain(name) in checkpoints:
         return checkpoints[_plain(name)]
-    nearest = difflib.get_close_matches(_plain(name), checkpoints, n=1, cutoff=0)
-    hint = f"the nearest name is {checkpoints[nearest[0]].name!r}" if nearest else "the package has none of its own"
+    nearest = difflib.get_close_matches(_plain(name), checkpoints, n=1)
+    none = "the package has none like it" if checkpoints else "the package has none of its own"
+    hint = f"the nearest name is {checkpoints[nearest[0]].name!r}" if nearest else none
     raise CheckpointError(f"no keypoint checkpoint at or named {name!r}: {hint}, `sb3-permakey checkpoints` lists them")
 
 
