@@ -6,7 +6,7 @@ import pytest
 
 from sb3_permakey import PermaKeyObservation, make_atari_env
 from sb3_permakey.keypoints import KeypointDetector, checkpoint_metadata, load_checkpoint, shipped_checkpoints
-from sb3_permakey.scores import detect_pairs, labelled_frames, score_keypoints
+from sb3_permakey.scores import GroundTruthError, detect_pairs, labelled_frames, score_keypoints
 
 SHIPPED = {
     checkpoint.name: checkpoint
@@ -77,6 +77,10 @@ def test_loads_by_name_and_is_small(name):
 def test_scores_what_the_index_says_on_fresh_frames(name):
     pytest.importorskip("ocatari")
     checkpoint = SHIPPED[name]
+    if not checkpoint.scores:
+        with pytest.raises(GroundTruthError):
+            fresh_frames(checkpoint.game, checkpoint.noise)
+        return
     labelled = fresh_frames(checkpoint.game, checkpoint.noise)
     for prefix, settings in READINGS.items():
         if f"{prefix}f1" not in checkpoint.scores:
