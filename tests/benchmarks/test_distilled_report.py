@@ -87,15 +87,18 @@ def test_the_command_line_makes_the_same_student():
     [
         ([0.79], ["small"], 0.79),  # .01 less than its teacher
         ([0.7, 0.82], ["small", "large"], 0.82),
-        ([0.7, 0.6], ["small", "large"], 0.7),
+        ([0.7, 0.75, 0.76], ["small", "large", "long"], 0.76),
+        ([0.7, 0.75, 0.7], ["small", "large", "long"], 0.75),
+        ([0.7, 0.6, 0.6], ["small", "large", "long"], 0.7),
         ([None], ["small"], None),  # a game that nobody scores
     ],
 )
-def test_a_student_that_misses_too_much_gets_a_larger_one_beside_it(tmp_path, monkeypatch, found, sizes, written):
+def test_a_student_that_misses_too_much_gets_larger_ones_beside_it(tmp_path, monkeypatch, found, sizes, written):
     made = []
 
     def student_of(run, config, settings):
-        made.append("small" if config.filters == (16, 32, 32) else "large")
+        made.append({3_000: "small", 5_000: "large", 12_000: "long"}[config.max_steps])
+        assert config.filters == ((16, 32, 32) if made[-1] == "small" else (24, 48, 48))
         config.out.parent.mkdir(exist_ok=True)
         config.out.write_text(made[-1])
         f1 = found[len(made) - 1]
@@ -107,7 +110,7 @@ def test_a_student_that_misses_too_much_gets_a_larger_one_beside_it(tmp_path, mo
     benchmark.do_run(Run("Pong", "clean", 0, trained=tmp_path / "teacher.safetensors"), settings)
     assert made == sizes
     assert json.loads((tmp_path / "results" / "pong-clean-0.json").read_text())["f1"] == written
-    kept = "large" if written == 0.82 else "small"
+    kept = sizes[found.index(written)]
     assert (tmp_path / "students" / "pong-clean-0.safetensors").read_text() == kept
 
 
