@@ -1,4 +1,4 @@
-"""What the package and its extras weigh, and the table of it."""
+"""What the package and its extras weigh, the table of it, and commands of checkpoints."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from benchmarks.harness.markdown_blocks import renewed
 from benchmarks.release import extras as benchmark
 from benchmarks.release.report import BRINGS, extras_table
+from benchmarks.release.run import command_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,3 +76,12 @@ def test_the_table_of_the_install_page_is_the_committed_one():
     page = ROOT / "docs/install.md"
     assert renewed(page, extras="\n".join(extras_table(result))) == page.read_text()
     assert set(result["extras"]) <= set(benchmark.extras())
+
+
+def test_commands_name_the_usual_folders():
+    command = "sb3-permakey distil pong-teacher --frames {}/pong --out {}/pong-clean-0.safetensors --seed 0"
+    usual = command.format("runs/keypoints/frames", "runs/distilled")
+    for ran in (command.format("../big/frames", "/elsewhere/distilled"), usual):
+        assert command_of({"teacher": "pong-teacher", "training": {"command": ran}}) == usual
+    built = {"game": "Pong", "teacher": "../keypoints/pong.safetensors", "training": {"command": usual}}
+    assert command_of(built) == "python -m benchmarks.release.build --games Pong"
