@@ -191,7 +191,7 @@ def f1_of(result: dict[str, Any], who: str) -> float:
 
 
 def do_run(run: Run, benchmark: DistilledBenchmark) -> str:
-    """Distil, once more where the student misses too much, write the better one's result; a line about it."""
+    """Distil, up to twice more where the student misses too much, write the best one's result; a line about it."""
     started = time.monotonic()
     config = distil_config(run, benchmark)
     result = student_of(run, config, benchmark)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.distilled.report import RESULTS as STUDENTS
-from benchmarks.distilled.run import READ
+from benchmarks.distilled.run import READ, DistilledBenchmark
 from benchmarks.harness.command import run_command
 from benchmarks.harness.markdown_blocks import filled
 from benchmarks.harness.tables import table
@@ -37,7 +37,7 @@ SHIPPED_SCORES = ("precision", "recall", "f1", "coverage", "distractor_rate")
 MOST_BYTES = {"permakey": 4_500_000, "transporter": 4_500_000, "distilled": 300_000}
 READ_BY = {**READINGS, "distilled": READ}
 """How each method's checkpoints are read."""
-USUAL_FOLDERS = ("runs/keypoints/frames", "runs/distilled")
+USUAL_FOLDERS = (DistilledBenchmark.frames_folder, DistilledBenchmark.folder)
 """Where frames and students are for who runs the benchmarks without naming folders."""
 
 
@@ -49,7 +49,7 @@ class ShipConfig:
     """Where the benchmark's checkpoints are."""
     results: Path = RESULTS
     """Where its JSON files are."""
-    student_folder: Path = Path("runs/distilled")
+    student_folder: Path = DistilledBenchmark.folder
     """Where the students are."""
     students: Path = STUDENTS
     """Where their JSON files are."""
@@ -73,7 +73,7 @@ def command_of(result: dict[str, Any]) -> str:
         return f"python -m benchmarks.release.build --games {result['game']}"
     command = str(result["training"]["command"])
     for folder in USUAL_FOLDERS:
-        command = re.sub(rf"\S*/{Path(folder).name}/", f"{folder}/", command)
+        command = re.sub(rf"\S*/{folder.name}/", f"{folder}/", command)
     return command
 
 
