@@ -50,7 +50,7 @@ def parts_of(game: str) -> tuple[int, dict[str, Callable[[], Any]]]:
     """K, and the parts of a step of an agent that has begun to learn."""
     envs = DummyVecEnv([lambda: make_atari_env(game, seed=0)])
     keypoints = VecPermaKeyObservation(
-        envs, shipped_name(game, "permakey", "clean"), readout="peaks", history=3, device="cpu"
+        envs, shipped_name(game, "distilled", "clean"), readout="peaks", history=3, device="cpu"
     )
     settings = {**RAINBOW_PEAKS, "learning_starts": WARM_UP_STEPS // 2}
     model = Rainbow("PermaKeyPolicy", keypoints, seed=0, device="cpu", **settings)
