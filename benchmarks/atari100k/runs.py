@@ -332,6 +332,16 @@ def test(task: Task, epsilon: float, sticky: float) -> dict[str, Any]:
         return {"seeds": seeds, **play_episodes(player, envs, schedule.test_episodes)}
 
 
+def tested(task: Task, name: str) -> dict[str, Any]:
+    """`test` by its name in `TESTS`, with its chances and "seconds"; once done it is kept in the run's folder."""
+    path = task.place / f"{name}.json"
+    if not path.exists():
+        started = time.monotonic()
+        played = {**TESTS[name], **test(task, **TESTS[name])}
+        write_json(path, {**played, "seconds": time.monotonic() - started})
+    return json.loads(path.read_text())
+
+
 def policy_of(task: Task) -> dict[str, str] | None:
     """Where the tested policy is kept, beside the results and not among them; None of the random policy."""
     path = task.place / BEST_MODEL
@@ -362,8 +372,8 @@ def _train_and_test(task: Task) -> str:
         trained = json.loads((place / TRAINED).read_text())
     else:
         trained = train(task)
-    started = time.monotonic()
-    tests = {name: {**chance, **test(task, **chance)} for name, chance in TESTS.items()}
+    tests = {name: tested(task, name) for name in TESTS}
+    seconds = sum(one.pop("seconds") for one in tests.values())
     minutes = task.checkpoint.minutes if task.checkpoint else None
     result = {
         **described,
@@ -374,7 +384,7 @@ def _train_and_test(task: Task) -> str:
         "seconds": {
             "pretraining": None if minutes is None else 60 * minutes,
             **trained["seconds"],
-            "test": time.monotonic() - started,
+            "test": seconds,
         },
         "threads": torch.get_num_threads(),
         "device": task.device,

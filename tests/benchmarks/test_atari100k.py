@@ -169,15 +169,27 @@ def test_a_killed_run_goes_on(task_of, squares, monkeypatch):
     assert result["seconds"]["validation"] > before["validation"]
 
 
-def test_a_run_killed_in_its_test_does_not_train_again(task_of, squares, monkeypatch):
-    task = task_of("recurrent-dqn-pixels", steps=20)
+def test_a_run_killed_in_its_tests_does_not_train_again(task_of, squares, monkeypatch):
+    task, test, asked = task_of("recurrent-dqn-pixels", steps=20), runs.test, []
+
+    def counted(task, **chance):
+        asked.append(chance)
+        return test(task, **chance)
+
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "test", lambda task, **chance: 1 / 0)
+        patch.setattr(runs, "test", lambda task, **chance: 1 / 0 if chance["sticky"] else counted(task, **chance))
         with pytest.raises(ZeroDivisionError):
             do_task(task)
     monkeypatch.setattr(runs, "train", lambda task: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "test", counted)
     do_task(task)
-    assert len(read_result(task.result_path)["validation"]) == 1
+    result = read_result(task.result_path)
+    assert len(result["validation"]) == 1
+    # Nor is what was tested before it was killed tested again.
+    assert asked == list(runs.TESTS.values())
+    assert [result[name]["epsilon"] for name in runs.TESTS] == [0, 0.001, 0]
+    assert result["test"]["scores"]
+    assert "seconds" not in result["test"]
 
 
 def test_two_processes_do_not_do_the_same_run(task_of, squares):
