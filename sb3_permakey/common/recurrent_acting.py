@@ -34,6 +34,8 @@ from sb3_permakey.keypoints.captured import CapturedCall
 SelfRecurrentActing = TypeVar("SelfRecurrentActing", bound="RecurrentActing")
 UPDATES_UNTOLD = 100
 """So many updates on a GPU may pass until the host looks whether they were finite, for which it waits."""
+NO_EXPLORATION = 0.01
+"""Below this rate random actions are too few to count as exploration."""
 
 
 class RecurrentActing(OffPolicyAlgorithm):
@@ -44,6 +46,8 @@ class RecurrentActing(OffPolicyAlgorithm):
     replay_buffer: SequenceReplayBuffer
     recurrent_state: Literal["zero", "stored"]
     exploration_schedule: Schedule
+    exploration_fraction: float
+    exploration_final_eps: float
     exploration_rate = 0.0
     # The memory's states of the training environments; None where all begin.
     _last_lstm_states: States | None = None
@@ -127,13 +131,26 @@ class RecurrentActing(OffPolicyAlgorithm):
         if resets:
             self._begin_episodes()
         self._compares_replay = True
-        if reset_num_timesteps and total_timesteps <= self.learning_starts:
-            warnings.warn(
-                f"{type(self).__name__} learns nothing in these {total_timesteps} steps: it acts at random for "
-                f"the first learning_starts={self.learning_starts}.",
-                stacklevel=3,
-            )
+        if reset_num_timesteps:
+            self._warn_of_short_training(total_timesteps)
         return prepared
+
+    def _warn_of_short_training(self, total_timesteps: int) -> None:
+        """Say so where nothing is learned, or nothing is explored once learning has started."""
+        name, explored = type(self).__name__, int(self.exploration_fraction * total_timesteps)
+        if total_timesteps <= self.learning_starts:
+            warnings.warn(
+                f"{name} learns nothing in these {total_timesteps} steps: it acts at random for "
+                f"the first learning_starts={self.learning_starts}.",
+                stacklevel=5,
+            )
+        elif explored <= self.learning_starts and self.exploration_final_eps < NO_EXPLORATION:
+            warnings.warn(
+                f"{name}'s epsilon is {self.exploration_final_eps:g} after {explored} of these {total_timesteps} "
+                f"steps, before learning_starts={self.learning_starts}, so that what it learns is never tried beside "
+                f"random actions: give a larger exploration_fraction than {self.exploration_fraction:g}.",
+                stacklevel=5,
+            )
 
     def _begin_episodes(self) -> None:
         """Go on from observations that a reset of all environments has just given."""

@@ -104,6 +104,21 @@ def test_training_that_ends_before_learning_starts_is_warned_of():
     assert model._n_updates > 0
 
 
+def test_exploration_that_ends_before_learning_starts_is_warned_of():
+    """Rainbow's defaults, which are for 100,000 steps, in a shorter training."""
+    short = Rainbow("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [16]}, device=DEVICE)
+    told = "epsilon is 0 after 84 of these 2100 steps, before learning_starts=2000, .* exploration_fraction than 0.04"
+    with pytest.warns(UserWarning, match=told) as warned:
+        short.learn(2_100, callback=lambda *_: False)
+    assert warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        short.learn(2_100, callback=lambda *_: False, reset_num_timesteps=False)
+        short.learn(100_000, callback=lambda *_: False)
+        # Those that explore to the end, as DQN does, may begin to learn whenever they like.
+        make_model(exploration_fraction=0.1, learning_starts=20).learn(100, callback=lambda *_: False)
+
+
 def test_time_limits_are_true_ends_where_told():
     """The environment's episodes end by a time limit alone."""
     for handled in (True, False):
