@@ -9,6 +9,7 @@ The fraction is that of 100,000 steps. JSON files of such runs lie in benchmarks
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,21 @@ def encoder_of(run: dict[str, Any]) -> str:
 
 
 def agents_table(folder: Path) -> list[str]:
-    """A row for each encoder and number of peaks, a column for each game and seed."""
+    """A row for each encoder and number of peaks; a column for each seed of a game, and for all of them together."""
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    columns = sorted({(run["game"], run["seed"]) for run in runs})
-    cells: dict[str, dict[tuple[str, int], str]] = {}
-    for run in runs:
-        cells.setdefault(encoder_of(run), {})[run["game"], run["seed"]] = training_games(run, first=FIRST_STEP)
-    rows = [[name, *(row.get(column, "-") for column in columns)] for name, row in sorted(cells.items())]
-    return table(["encoder", *(f"{game}, seed {seed}" for game, seed in columns)], rows)
+    titles, columns = [], []
+    for game in sorted({run["game"] for run in runs}):
+        seeds = sorted({run["seed"] for run in runs if run["game"] == game})
+        titles += [*(f"{game}, seed {seed}" for seed in seeds), f"{game}, all seeds"]
+        columns += [*((game, (seed,)) for seed in seeds), (game, tuple(seeds))]
+    rows = [
+        [name, *(games_of(runs, name, game, seeds) for game, seeds in columns)]
+        for name in sorted({encoder_of(run) for run in runs})
+    ]
+    return table(["encoder", *titles], rows)
+
+
+def games_of(runs: Sequence[dict[str, Any]], encoder: str, game: str, seeds: Sequence[int]) -> str:
+    """Mean of the later games of an encoder's runs on a game, its standard error and their number."""
+    found = [run for run in runs if encoder_of(run) == encoder and run["game"] == game and run["seed"] in seeds]
+    return training_games(*found, first=FIRST_STEP)
