@@ -72,6 +72,7 @@ def test_agents_with_a_distribution_over_returns_say_so():
         Rainbow("MlpPolicy", env, **SMALL).learn(25)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Rainbow("MlpPolicy", env, v_max=5000, **SMALL).learn(25)
-        Rainbow("MlpPolicy", env, value_head="quantile", **SMALL).learn(25)
+        # Which explore to the end, since an end before learning starts is warned of too.
+        Rainbow("MlpPolicy", env, v_max=5000, exploration_fraction=1.0, **SMALL).learn(25)
+        Rainbow("MlpPolicy", env, value_head="quantile", exploration_fraction=1.0, **SMALL).learn(25)
         RecurrentDQN("MlpLstmPolicy", env, **SMALL).learn(25)
