@@ -332,9 +332,14 @@ def test(task: Task, epsilon: float, sticky: float) -> dict[str, Any]:
         return {"seeds": seeds, **play_episodes(player, envs, schedule.test_episodes)}
 
 
+def path_of_test(task: Task, name: str) -> Path:
+    """Where a test is kept that is done."""
+    return task.place / f"{name}.json"
+
+
 def tested(task: Task, name: str) -> dict[str, Any]:
     """`test` by its name in `TESTS`, with its chances and "seconds"; once done it is kept in the run's folder."""
-    path = task.place / f"{name}.json"
+    path = path_of_test(task, name)
     if not path.exists():
         started = time.monotonic()
         played = {**TESTS[name], **test(task, **TESTS[name])}
@@ -371,6 +376,9 @@ def _train_and_test(task: Task) -> str:
     elif (place / TRAINED).exists():
         trained = json.loads((place / TRAINED).read_text())
     else:
+        for name in TESTS:
+            # Of an agent that is trained again.
+            path_of_test(task, name).unlink(missing_ok=True)
         trained = train(task)
     tests = {name: tested(task, name) for name in TESTS}
     seconds = sum(one.pop("seconds") for one in tests.values())

@@ -192,6 +192,16 @@ def test_a_run_killed_in_its_tests_does_not_train_again(task_of, squares, monkey
     assert "seconds" not in result["test"]
 
 
+def test_an_agent_that_is_trained_again_is_tested_again(task_of, squares, monkeypatch):
+    task, test, asked = task_of("recurrent-dqn-pixels", steps=20), runs.test, []
+    do_task(task)
+    task.result_path.unlink()
+    (task.place / "trained.json").unlink()
+    monkeypatch.setattr(runs, "test", lambda task, **chance: asked.append(chance) or test(task, **chance))
+    do_task(task)
+    assert asked == list(runs.TESTS.values())
+
+
 def test_two_processes_do_not_do_the_same_run(task_of, squares):
     task = task_of("random")
     with locked_folder(task.place), pytest.raises(InUseError, match=f"another run is writing {task.place}"):
