@@ -112,10 +112,10 @@ def test_every_layer_learns(conv, graph, steps, one_thread):
     """How far apart the two first keypoints are, which no keypoint knows by itself."""
     gnn = made(conv, graph, num_layers=2)
     network = nn.Sequential(gnn, nn.Linear(8, 1))
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 4e-3)
     losses = []
     for _ in range(steps):
-        observations = seen(128)
+        observations = seen(256)
         distances = (observations["keypoints"][:, 0] - observations["keypoints"][:, 1]).norm(dim=-1, keepdim=True)
         loss = (network(observations) - distances).square().mean()
         optimizer.zero_grad()
@@ -124,7 +124,7 @@ def test_every_layer_learns(conv, graph, steps, one_thread):
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     # The mean distance alone would leave its variance, .25.
-    assert steps == 50 or sum(losses[-50:]) / 50 < 0.225
+    assert steps == 50 or sum(losses[-50:]) / 50 < 0.2
     assert all(parameter.grad is not None for parameter in gnn.parameters())
 
 
