@@ -29,8 +29,9 @@ import tyro
 from benchmarks.atari100k.checkpoints import Checkpoint, WantedCheckpoint, find_checkpoint, pretrain, require_checkpoint
 from benchmarks.atari100k.methods import METHODS, PRESETS
 from benchmarks.atari100k.report import RESULTS, ReportConfig, write_report
-from benchmarks.atari100k.runs import Schedule, Task, check_settings, do_task, finished, make_run, stores_images
+from benchmarks.atari100k.runs import do_task
 from benchmarks.atari100k.tables import all_runs_table, group_runs
+from benchmarks.atari100k.tasks import Schedule, Task, check_settings, finished, make_run, stores_images
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.envs.atari import atari_env_id, plain_game_name

@@ -12,17 +12,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tiny_tasks import tiny_task
 
-from benchmarks.atari100k import runs
+from benchmarks.atari100k import runs, tasks
 from benchmarks.atari100k.methods import METHODS, readout_of
 from benchmarks.atari100k.objects import OBJECT_SLOTS
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
 from benchmarks.atari100k.run import Atari100kBenchmark, main, make_tasks, memory_of
-from benchmarks.atari100k.runs import (
-    Schedule,
-    do_task,
-    finished,
-    make_envs,
-)
+from benchmarks.atari100k.runs import do_task
+from benchmarks.atari100k.tasks import Schedule, finished, make_envs
 from benchmarks.harness.pool import Pool
 from benchmarks.harness.results import CorruptResultWarning, read_result
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
@@ -50,7 +46,7 @@ def squares(monkeypatch):
         env.reset(seed=settings["seed"])
         return env
 
-    monkeypatch.setattr(runs, "make_atari_env", make)
+    monkeypatch.setattr(tasks, "make_atari_env", make)
     return made
 
 

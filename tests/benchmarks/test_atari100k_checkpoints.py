@@ -12,7 +12,7 @@ from benchmarks.atari100k.checkpoints import (
     require_checkpoint,
 )
 from benchmarks.atari100k.run import Atari100kBenchmark, make_tasks
-from benchmarks.atari100k.runs import make_run
+from benchmarks.atari100k.tasks import make_run
 from sb3_permakey.keypoints.shipped import CheckpointError
 
 

@@ -3,11 +3,7 @@ from stable_baselines3 import DQN
 
 from benchmarks.atari100k.methods import PRESETS, agent_settings, algorithm_of, preset_of
 from benchmarks.atari100k.run import Atari100kBenchmark, make_tasks
-from benchmarks.atari100k.runs import (
-    Run,
-    Schedule,
-    make_run,
-)
+from benchmarks.atari100k.tasks import Run, Schedule, make_run
 from sb3_permakey import RecurrentQRDQN
 from sb3_permakey.common.presets import DATA_EFFICIENT_RAINBOW
 

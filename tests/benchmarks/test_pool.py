@@ -95,7 +95,7 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, 
         from conftest import MovingSquare
         from stable_baselines3.common.monitor import Monitor
 
-        from benchmarks.atari100k import runs
+        from benchmarks.atari100k import runs, tasks
         from sb3_permakey.common.run_checkpoint import RunCheckpoint
 
         def on_step(callback):
@@ -110,7 +110,7 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, 
             callback._saved_at = start
 
         RunCheckpoint._on_step, RunCheckpoint._on_training_start = on_step, on_training_start
-        runs.make_atari_env = lambda *args, **kwargs: Monitor(MovingSquare(5))
+        tasks.make_atari_env = lambda *args, **kwargs: Monitor(MovingSquare(5))
         return runs.do_task(task)
 
     [outcome] = on_ray(work, [task], threads=1)

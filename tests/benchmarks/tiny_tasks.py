@@ -8,7 +8,7 @@ from conftest import NUM_KEYPOINTS
 
 from benchmarks.atari100k.checkpoints import Checkpoint
 from benchmarks.atari100k.methods import METHODS, preset_of
-from benchmarks.atari100k.runs import Run, Schedule, Task
+from benchmarks.atari100k.tasks import Run, Schedule, Task
 
 TINY_AGENT = ("learning_starts=10", "buffer_size=100", "batch_size=2")
 TINY_SCHEDULE = {"steps": 40, "validate_every": 20, "validation_episodes": 2, "test_seeds": 3, "test_episodes": 2}
