@@ -170,6 +170,23 @@ def test_atari_scores_of_rainbow():
     assert f"the strong agent makes {mean} ({error}) in its later games" in text
 
 
+def test_atari_scores_of_rainbow_on_pixels():
+    groups = group_runs(atari_results())
+    text = " ".join(PAGE.split())
+    bbf, der = (
+        groups[Kind("MsPacman", method, preset, "clean", None)]
+        for method, preset in (("rainbow-pixels", "rainbow"), ("der-pixels", None))
+    )
+    assert [len(bbf), len(der)] == [1, 1]
+    mean, error = late(bbf)
+    assert f"makes {mean} (standard error {error}) in the games of training's second half" in text
+    assert f"second half and {scores_of_tests(bbf).mean():.0f} in the test" in text
+    assert "it makes {} ({}) and {} (one run)".format(*late(der), f"{scores_of_tests(der).mean():.0f}") in text
+    guide = " ".join((ROOT / "docs" / "rainbow.md").read_text().split())
+    assert "they gave {} (standard error {}) in games of the second half".format(*late(der)) in guide
+    assert f"gave {mean} ({error}) (one seed each" in guide
+
+
 def test_atari_scores_on_other_points():
     groups = group_runs(atari_results())
     grid, true, transporter, permakey = (
