@@ -41,8 +41,8 @@ $(DEMO)/keypoints.png: | $(CHECKPOINT)
 
 $(DEMO)/agent/final_model.zip: | $(CHECKPOINT)
 	@echo "step 4 of 5: an agent, by 20,000 steps of learning (about 6 minutes); its mean score after each 5,000"
-	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --preset strong --resume \
-		--steps 20000 --learning-starts 1000 --validate-every 5000 --validation-episodes 10
+	$(BIN)/sb3-permakey train --game $(GAME) --checkpoint $(CHECKPOINT) --out $(DEMO)/agent --resume \
+		--algo recurrent-dqn --preset strong --steps 20000 --learning-starts 1000 --validate-every 5000 --validation-episodes 10
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2

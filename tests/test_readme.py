@@ -43,7 +43,7 @@ def test_the_example_of_keypoints():
     names = {}
     exec(example, names)
     assert names["model"].num_timesteps == 20
-    assert set(names["env"].observation_space.spaces) == {"keypoints", "features", "confidence"}
+    assert set(names["env"].observation_space.spaces) == {"keypoints", "features", "confidence", "motion"}
 
 
 @pytest.mark.filterwarnings("ignore:RecurrentDQN learns nothing")

@@ -9,14 +9,17 @@ from typing import Any
 import tyro
 
 from sb3_permakey.encoders import KeypointGNN
-from sb3_permakey.training.presets import PRESETS, Preset, context_in, default_arguments
+from sb3_permakey.training.presets import PRESETS, Preset, PresetName, context_in, default_arguments
+
+
+SHOWN_AS: dict[PresetName, str] = {"strong": "strong recurrent"}
 
 
 def values_of_presets(value: Callable[[Preset], Any]) -> Any:
     """What the help says of a flag that is empty by default: the value in each preset."""
     presets: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
-        presets.setdefault(str(value(preset)), []).append(name)
+        presets.setdefault(str(value(preset)), []).append(SHOWN_AS.get(name, name))
     values = [f"{', '.join(names)}: {shown}" for shown, names in presets.items()]
     shown = "; ".join(values) if len(values) > 1 else f"default: {next(iter(presets))}"
     return tyro.conf.arg(help_behavior_hint=f"({shown})")
@@ -45,6 +48,6 @@ def context_of(preset: Preset) -> str:
 
 
 READOUT_HELP = "How keypoints are read. Without --readout as the preset does: " + ", ".join(
-    f"{name} by {preset.readout or 'pointnet, or peaks where the checkpoint has no PointNet'}"
+    f"{SHOWN_AS.get(name, name)} by {preset.readout or 'pointnet, or peaks where the checkpoint has no PointNet'}"
     for name, preset in PRESETS.items()
 )

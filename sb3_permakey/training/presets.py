@@ -85,11 +85,15 @@ def reads_images(arguments: dict[str, Any]) -> bool:
 def choose_agent(algorithm: AlgorithmName | None, preset: PresetName | None) -> tuple[AlgorithmName, PresetName]:
     """Algorithm and preset where one or both are not named: "paper" where neither is.
 
+    "strong" is the strongest that the algorithm has; where none is named, Rainbow with the preset "rainbow".
+
     :raises ValueError: when the preset is of another algorithm
     """
     if preset is None:
         wanted = algorithm or "recurrent-dqn"
         return wanted, next(name for name in get_args(PresetName) if wanted in PRESETS[name].algorithms)
+    if preset == "strong" and algorithm in (None, "rainbow"):
+        return "rainbow", "rainbow"
     known = PRESETS[preset].algorithms
     if algorithm is not None and algorithm not in known:
         raise ValueError(f"the preset {preset} is of the algorithm {' or '.join(known)}, not of {algorithm}")

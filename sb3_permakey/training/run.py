@@ -75,8 +75,8 @@ class TrainConfig:
     preset: Annotated[PresetName | None, tyro.conf.arg(help_behavior_hint="(paper; with --algo rainbow: rainbow)")] = (
         None
     )
-    """The agent where no flag says otherwise. paper: the paper's. strong: more updates, about twice the time.
-    rainbow: learns soonest."""
+    """The agent where no flag says otherwise. paper: the paper's. strong: the best there is, rainbow's, and of a
+    recurrent --algo one with more updates than the paper's. rainbow: many small updates, learns soonest."""
     steps: int = 100_000
     """Agent steps."""
     num_envs: int = 1
@@ -153,7 +153,7 @@ class TrainConfig:
         require_seed(self.seed, FIRST_VALIDATION_SEED - self.num_envs - 1)
         algorithm, _ = choose_agent(self.algo, self.preset)
         if algorithm == "rainbow" and not self.checkpoint:
-            raise ValueError("rainbow has no memory, and one frame shows no motion: give the checkpoint of keypoints")
+            raise ValueError("rainbow has no memory, and one frame shows no motion: give the checkpoint of keypoints, or --algo recurrent-dqn")
         if algorithm == "rainbow" and self.sequence_length:
             raise ValueError("sequence_length is of agents with a memory, which rainbow has not")
         learning_starts = all_arguments(self)["learning_starts"]

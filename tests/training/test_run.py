@@ -68,14 +68,14 @@ def test_a_preset_is_the_agent_where_no_flag_says_otherwise(checkpoint, tmp_path
         "learning_rate": 1e-3,
         "policy_kwargs": {"keypoint_encoder": "gnn"},
     }
-    strong = arguments(checkpoint=checkpoint, preset="strong", batch_size=4, aggregate="concat")
+    strong = arguments(checkpoint=checkpoint, algo="recurrent-dqn", preset="strong", batch_size=4, aggregate="concat")
     assert strong["batch_size"] == 4
     assert strong["burn_in"] == STRONG["burn_in"]
     of_gnn = STRONG["policy_kwargs"]["features_extractor_kwargs"]
     assert strong["policy_kwargs"]["features_extractor_kwargs"] == {**of_gnn, "aggregate": "concat"}
     assert STRONG["batch_size"] != 4
     for other in ({}, {"checkpoint": checkpoint, "encoder": "cnn"}):
-        policy = arguments(preset="strong", **other)["policy_kwargs"]
+        policy = arguments(algo="recurrent-dqn", preset="strong", **other)["policy_kwargs"]
         assert policy["dueling"] is True
         assert "features_extractor_kwargs" not in policy
 
@@ -90,7 +90,9 @@ def test_a_preset_is_the_agent_where_no_flag_says_otherwise(checkpoint, tmp_path
         ({"preset": "rainbow", "history": 1}, Rainbow, "peaks", 1),
         ({"preset": "rainbow", "encoder": "gnn", "readout": ReadoutConfig("pointnet")}, Rainbow, "pointnet", 3),
         ({"algo": "rainbow", "encoder": "attention", "readout": ReadoutConfig("peaks", 25)}, Rainbow, "peaks", 3),
-        ({"preset": "strong", "encoder": "attention"}, RecurrentDQN, "peaks", 0),
+        ({"algo": "recurrent-dqn", "preset": "strong", "encoder": "attention"}, RecurrentDQN, "peaks", 0),
+        ({"preset": "strong"}, Rainbow, "peaks", 3),
+        ({"algo": "rainbow", "preset": "strong"}, Rainbow, "peaks", 3),
     ],
 )
 def test_every_algorithm_trains_and_plays(checkpoint, tmp_path, flags, algorithm, readout, history):
@@ -129,7 +131,8 @@ def test_rainbow_goes_on_where_it_was_killed(checkpoint, tmp_path):
 @pytest.mark.parametrize("name", [None, "pointnet"])
 def test_the_strong_preset_reads_peaks_unless_told_otherwise(checkpoint, tmp_path, name):
     settings = {**SHORT, "steps": 14, "learning_starts": 12}
-    config = TrainConfig(out=tmp_path, checkpoint=checkpoint, preset="strong", readout=ReadoutConfig(name), **settings)
+    agent = {"algo": "recurrent-dqn", "preset": "strong", "readout": ReadoutConfig(name)}
+    config = TrainConfig(out=tmp_path, checkpoint=checkpoint, **agent, **settings)
     space = load_agent(train(config)).observation_space
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["readout"] == (name or "peaks")
