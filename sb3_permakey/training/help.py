@@ -11,7 +11,6 @@ import tyro
 from sb3_permakey.encoders import KeypointGNN
 from sb3_permakey.training.presets import PRESETS, Preset, PresetName, context_in, default_arguments
 
-
 SHOWN_AS: dict[PresetName, str] = {"strong": "strong recurrent"}
 
 

@@ -153,7 +153,10 @@ class TrainConfig:
         require_seed(self.seed, FIRST_VALIDATION_SEED - self.num_envs - 1)
         algorithm, _ = choose_agent(self.algo, self.preset)
         if algorithm == "rainbow" and not self.checkpoint:
-            raise ValueError("rainbow has no memory, and one frame shows no motion: give the checkpoint of keypoints, or --algo recurrent-dqn")
+            raise ValueError(
+                "rainbow has no memory, and one frame shows no motion: give the checkpoint of keypoints, or "
+                "--algo recurrent-dqn"
+            )
         if algorithm == "rainbow" and self.sequence_length:
             raise ValueError("sequence_length is of agents with a memory, which rainbow has not")
         learning_starts = all_arguments(self)["learning_starts"]
