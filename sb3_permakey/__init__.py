@@ -5,6 +5,7 @@ from sb3_permakey.encoders import KeypointAttention, KeypointCNN, KeypointGNN, K
 from sb3_permakey.envs.atari import make_atari_env
 from sb3_permakey.envs.distractors import DistractorBars
 from sb3_permakey.envs.keypoints import PermaKeyObservation, VecPermaKeyObservation
+from sb3_permakey.envs.novelty import VecKeypointNovelty
 from sb3_permakey.envs.previous_action_reward import PreviousActionReward, VecPreviousActionReward
 from sb3_permakey.envs.resizing import ResizeFrames, VecResizeFrames
 from sb3_permakey.rainbow import Rainbow
@@ -25,6 +26,7 @@ __all__ = [
     "ResizeFrames",
     "RunCheckpoint",
     "SmallCNN",
+    "VecKeypointNovelty",
     "VecPermaKeyObservation",
     "VecPreviousActionReward",
     "VecResizeFrames",

@@ -68,9 +68,9 @@ def test_flags_come_from_the_dataclasses(run):
 def test_help_of_train_has_the_values_of_each_preset(run):
     _, output, _ = run("train", "--help")
     text = " ".join(output.replace("│", " ").split())
-    assert "Windows in a batch; of Rainbow transitions. (paper: 16; strong recurrent, rainbow: 32)" in text
-    assert "(paper, strong recurrent: 10000; rainbow: 2000)" in text
-    assert "(paper: concat; strong recurrent: pool; rainbow: -)" in text
+    assert "Windows in a batch; of Rainbow transitions. (paper: 16; recurrent strong, rainbow: 32)" in text
+    assert "(paper, recurrent strong: 10000; rainbow: 2000)" in text
+    assert "(paper: concat; recurrent strong: pool; rainbow: -)" in text
     assert "Steps in the replay buffer. (default: 100000)" in text
 
 

@@ -31,7 +31,7 @@ from benchmarks.atari100k.methods import METHODS, PRESETS
 from benchmarks.atari100k.report import RESULTS, ReportConfig, write_report
 from benchmarks.atari100k.runs import do_task
 from benchmarks.atari100k.tables import all_runs_table, group_runs
-from benchmarks.atari100k.tasks import Schedule, Task, check_settings, finished, make_run, stores_images
+from benchmarks.atari100k.tasks import Run, Schedule, Task, check_settings, finished, make_run, stores_images
 from benchmarks.harness.command import run_command
 from benchmarks.harness.pool import Pool, print_outcomes
 from sb3_permakey.envs.atari import atari_env_id, plain_game_name
@@ -64,6 +64,8 @@ class Atari100kBenchmark:
     """How long a run trains, and how it is judged."""
     settings: tuple[str, ...] = ()
     """Settings that differ from the preset's, such as learning_rate=1e-4 or policy_kwargs.dueling=False."""
+    novelty: float | None = None
+    """Scale of the bonus, in training alone, for keypoints where none of their kind was; empty: the preset's."""
     pretrain: bool = False
     """Train the keypoint checkpoints that are missing."""
     folder: Path = Path("runs/atari100k")
@@ -112,6 +114,7 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
             run=run,
             schedule=benchmark.schedule,
             overrides=benchmark.settings,
+            novelty=novelty_of(benchmark.novelty, run),
             checkpoint=checkpoints[run.wanted_checkpoint],
             folder=benchmark.folder.resolve(),
             results=benchmark.results.resolve(),
@@ -123,6 +126,13 @@ def make_tasks(benchmark: Atari100kBenchmark) -> list[Task]:
     for task in tasks:
         check_settings(task)
     return tasks
+
+
+def novelty_of(wanted: float | None, run: Run) -> float:
+    """The scale of a run's bonus for keypoints in new places; 0 without keypoints."""
+    if run.wanted_checkpoint is None or run.preset is None:
+        return 0.0
+    return PRESETS[run.preset].novelty if wanted is None else wanted
 
 
 def memory_of(tasks: Sequence[Task]) -> int:

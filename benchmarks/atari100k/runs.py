@@ -21,6 +21,7 @@ from benchmarks.atari100k.tasks import Task, description, finished, make_envs, r
 from benchmarks.harness.results import write_result
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.common.run_checkpoint import RunCheckpoint, has_run, load_run
+from sb3_permakey.envs.novelty import VecKeypointNovelty
 from sb3_permakey.files import atomic_file, locked_folder, write_json
 from sb3_permakey.play.evaluation import FIRST_TEST_SEED
 from sb3_permakey.play.saved_agents import load_agent
@@ -58,6 +59,8 @@ def train(task: Task) -> dict[str, Any]:
     algorithm, arguments = algorithm_of(run.method, task.settings)
     kept = (place / BEST_MODEL, place / VALIDATIONS, place / SECONDS, place / GAMES)
     envs = make_envs(task, [run.seed])
+    if task.novelty:
+        envs = VecKeypointNovelty(envs, task.novelty, run.seed)
     validation_seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_ENVS)
     validation = TimedValidation(
         make_envs(task, validation_seeds[: schedule.validation_episodes], VALIDATION_STEPS),

@@ -77,15 +77,15 @@ Groups = dict[Kind, list[Result]]
 def group_runs(results: Sequence[Result]) -> Groups:
     """Runs by kind, in the order of methods and of seeds.
 
-    :raises ValueError: when runs of one kind had different schedules or settings
+    :raises ValueError: when runs of one kind had different schedules, settings or scales of novelty
     """
     groups: Groups = defaultdict(list)
     names = list(METHODS)
     for result in sorted(results, key=lambda result: (names.index(result["method"]), result["seed"])):
         groups[Kind(*(result[name] for name in Kind._fields))].append(result)
     for kind, runs in groups.items():
-        for name in ("schedule", "settings"):
-            if any(run[name] != runs[0][name] for run in runs):
+        for name in ("schedule", "settings", "novelty"):
+            if any(run.get(name) != runs[0].get(name) for run in runs):
                 raise ValueError(f"the runs of {kind.label} on {kind.game} had different {name}: report them apart")
     return dict(groups)
 
@@ -232,7 +232,8 @@ def trials_table(trials: Sequence[Result]) -> list[str]:
     for trial in sorted(trials, key=lambda trial: (trial["game"], trial["method"], trial["seed"])):
         curve = validation_means(trial)
         later = curve[len(curve) // 2 :]
-        settings = " ".join(f"{name}={value}" for name, value in flat_settings(trial["settings"]).items())
+        flat = flat_settings(trial["settings"]) | ({"novelty": trial["novelty"]} if trial.get("novelty") else {})
+        settings = " ".join(f"{name}={value}" for name, value in flat.items())
         figures = [f"{np.mean(later):.0f}", f"{np.std(later):.0f}", f"{max(curve):.0f}", training_games(trial)]
         figures += [f"{hours([trial]):.1f}", trial["commit"][:7]]
         run = [trial["game"], METHODS[trial["method"]].label, str(trial["seed"]), str(trial["schedule"]["steps"])]

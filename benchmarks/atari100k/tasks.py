@@ -119,6 +119,8 @@ class Task:
     device: str = "auto"
     save_every: int = 10_000
     """Agent steps between two checkpoints of the run."""
+    novelty: float = 0.0
+    """Scale of the bonus for keypoints in new places, in training alone; 0: none."""
     command: str = ""
     """The command line that asked for the run."""
 
@@ -151,6 +153,7 @@ def description(task: Task) -> dict[str, Any]:
     described = {
         **asdict(task.run),
         "settings": task.settings,
+        "novelty": task.novelty or None,
         "schedule": asdict(task.schedule),
         "checkpoint": None if checkpoint is None else {"file": checkpoint.path.name, "sha256": content},
     }

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,19 +17,30 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 
 from sb3_permakey.common.recurrent_q_learning import RecurrentQLearning
 from sb3_permakey.files import atomic_file, locked_folder, write_json
 
 VERSION = 1
-AGENT, STATE, BUFFER, NORMALIZATION, FILES = "agent.zip", "state.json", "replay_buffer", "normalization", "files"
+AGENT, STATE, BUFFER, FILES = "agent.zip", "state.json", "replay_buffer", "files"
+NORMALIZATION, WRAPPERS = "normalization", "wrappers"
 SEEDS_OF_RESUMED_RUNS = (2**30, 2**31 - 2**16)
 """Far above the seeds that people give to training, validation and test."""
 _held: dict[Path, ExitStack] = {}
 """Folders that learning in this process holds; one that an interrupt left held is taken over."""
 
 Agent = TypeVar("Agent", bound=RecurrentQLearning)
+
+
+class Learns(Protocol):
+    """A wrapper of vectorised environments that learns of them what a run must not lose."""
+
+    def contents(self) -> dict[str, np.ndarray]:
+        """What it has learned."""
+
+    def restore(self, contents: dict[str, np.ndarray]) -> None:
+        """Go on with what another has learned."""
 
 
 class RunCheckpointError(ValueError):
@@ -116,6 +127,8 @@ def save_run(model: RecurrentQLearning, folder: str | Path, files: Sequence[Path
     normalizer = unwrap_vec_normalize(model.env) if model.env is not None else None
     if normalizer is not None:
         _write_arrays(part / NORMALIZATION, _normalization(normalizer))
+    for name, wrapper in _learning_wrappers(model.env):
+        _write_arrays(part / WRAPPERS / name, wrapper.contents())
     for path in files:
         if path.exists():
             (part / FILES).mkdir(exist_ok=True)
@@ -133,9 +146,10 @@ def load_run(
 ) -> Agent:
     """The agent of a run that was killed, ready for ``learn(steps_left, reset_num_timesteps=False)``.
 
-    Networks, optimizer, replay buffer, counters, normalisation and random states are as they were saved; schedules go
-    on with the counters. The environments begin new episodes with new seeds, drawn by the run's seed and its steps from
-    `SEEDS_OF_RESUMED_RUNS`, so that they are none that a validation or a test has.
+    Networks, optimizer, replay buffer, counters, normalisation, contents of wrappers (`Learns`) and random states are
+    as they were saved; schedules go on with the counters. The environments begin new episodes with new seeds, drawn
+    by the run's seed and its steps from `SEEDS_OF_RESUMED_RUNS`, so that they are none that a validation or a test
+    has.
 
     :param agent: class of the agent
     :param folder: folder of `RunCheckpoint`
@@ -161,6 +175,9 @@ def load_run(
     normalizer = unwrap_vec_normalize(model.env)
     if normalizer is not None and (place / NORMALIZATION).exists():
         _restore_normalization(normalizer, _read_arrays(place / NORMALIZATION))
+    for name, wrapper in _learning_wrappers(model.env):
+        if (place / WRAPPERS / name).exists():
+            wrapper.restore(_read_arrays(place / WRAPPERS / name))
     for path in files:
         path.unlink(missing_ok=True)
         if (place / FILES / path.name).exists():
@@ -174,6 +191,17 @@ def load_run(
 def seed_of_resumed_run(seed: int, steps: int) -> int:
     """The environments' seed, of the first one of them, of a run with this seed that goes on after so many steps."""
     return int(np.random.default_rng((seed, steps)).integers(*SEEDS_OF_RESUMED_RUNS))
+
+
+def _learning_wrappers(env: VecEnv | None) -> list[tuple[str, Learns]]:
+    """Wrappers with contents, the outermost first, with a name for each."""
+    found: list[tuple[str, Learns]] = []
+    while isinstance(env, VecEnvWrapper):
+        # Of its class: a wrapper has its inner ones' attributes too.
+        if hasattr(type(env), "contents") and hasattr(type(env), "restore"):
+            found.append((f"{len(found)}-{type(env).__name__}", env))
+        env = env.venv
+    return found
 
 
 def _read_state(place: Path) -> dict[str, Any]:

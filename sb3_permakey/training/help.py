@@ -11,7 +11,7 @@ import tyro
 from sb3_permakey.encoders import KeypointGNN
 from sb3_permakey.training.presets import PRESETS, Preset, PresetName, context_in, default_arguments
 
-SHOWN_AS: dict[PresetName, str] = {"strong": "strong recurrent"}
+SHOWN_AS: dict[PresetName, str] = {"strong": "recurrent strong"}
 
 
 def values_of_presets(value: Callable[[Preset], Any]) -> Any:

@@ -31,6 +31,7 @@ class Preset(NamedTuple):
     :param algorithms: who learns; the first where nobody is named
     :param encoder: of the keypoints
     :param history: how many of its last displacements each keypoint carries
+    :param novelty: scale of the bonus for keypoints in new places, see `VecKeypointNovelty`; 0: none
     """
 
     agent: dict[str, Any]
@@ -38,6 +39,7 @@ class Preset(NamedTuple):
     algorithms: tuple[AlgorithmName, ...] = ("recurrent-dqn", "recurrent-qrdqn")
     encoder: KeypointEncoder = "gnn"
     history: int = 0
+    novelty: float = 0.0
 
 
 PRESETS: dict[PresetName, Preset] = {

@@ -22,6 +22,7 @@ from sb3_permakey.envs.distractors import DistractorKind
 from sb3_permakey.envs.keypoint_space import KeypointSpace
 from sb3_permakey.envs.keypoints import VecPermaKeyObservation
 from sb3_permakey.envs.named import LEARNED_IN, NamedEnvironment
+from sb3_permakey.envs.novelty import VecKeypointNovelty
 from sb3_permakey.envs.own import require_discrete_actions
 from sb3_permakey.files import atomic_file, locked_folder
 from sb3_permakey.keypoints import ReadoutConfig, warn_of_another_game
@@ -75,8 +76,7 @@ class TrainConfig:
     preset: Annotated[PresetName | None, tyro.conf.arg(help_behavior_hint="(paper; with --algo rainbow: rainbow)")] = (
         None
     )
-    """The agent where no flag says otherwise. paper: the paper's. strong: the best there is, rainbow's, and of a
-    recurrent --algo one with more updates than the paper's. rainbow: many small updates, learns soonest."""
+    """The agent where no flag says more. rainbow: learns furthest. strong: that, or the best of a recurrent --algo."""
     steps: int = 100_000
     """Agent steps."""
     num_envs: int = 1
@@ -103,6 +103,8 @@ class TrainConfig:
     """How the GNN joins nodes."""
     context: Annotated[Literal["none", "image", "glimpses"] | None, values_of_presets(context_of)] = None
     """What the encoder pairs reads beside keypoints: the whole frame, or what lies around each keypoint."""
+    novelty: Annotated[float | None, values_of_presets(lambda preset: preset.novelty)] = None
+    """Scale of a bonus, in training alone, for keypoints where none of their kind was."""
     distractor: Annotated[DistractorKind | None, NO_DEFAULT] = None
     """Bars of noisy Atari, in training and validation."""
     learning_rate: Annotated[float | None, values_of_argument("learning_rate")] = None
@@ -122,7 +124,7 @@ class TrainConfig:
     buffer_size: Annotated[int | None, values_of_argument("buffer_size")] = None
     """Steps in the replay buffer."""
     reward_scale: float = 1.0
-    """Factor on an env's rewards while the agent learns; Rainbow tells returns from -10 to 10 apart."""
+    """Factor on an env's rewards in training; Rainbow tells returns from -10 to 10 apart."""
     save_every: int = 10_000
     """Agent steps between two checkpoints of the run, from which --resume goes on."""
     readout: Annotated[ReadoutConfig, tyro.conf.arg(help=READOUT_HELP)] = field(default_factory=ReadoutConfig)
@@ -144,7 +146,7 @@ class TrainConfig:
             buffer_size=self.buffer_size,
             save_every=self.save_every,
         )
-        require_at_least(0, learning_starts=self.learning_starts, history=self.history)
+        require_at_least(0, learning_starts=self.learning_starts, history=self.history, novelty=self.novelty)
         require_positive(reward_scale=self.reward_scale)
         require_positive(learning_rate=self.learning_rate, exploration_fraction=self.exploration_fraction)
         require_range(
@@ -168,9 +170,8 @@ class TrainConfig:
         if self.checkpoint:
             wanted_readout(self)
         else:
-            others = [
-                name for name in ("history", "encoder", "aggregate", "context") if getattr(self, name) is not None
-            ]
+            of_keypoints = ("history", "encoder", "aggregate", "context", "novelty")
+            others = [name for name in of_keypoints if getattr(self, name) is not None]
             for name in (*(("readout",) if self.readout.is_named else ()), *self.readout.given(), *others):
                 raise ValueError(f"{name} is of keypoints: give the checkpoint that makes them")
         if self.aggregate and encoder_of(self) != "gnn":
@@ -215,7 +216,7 @@ def train(config: TrainConfig) -> Path:
         warn_of_another_game(config.checkpoint, name)
     out, kept = config.out, (config.out / BEST_MODEL, config.out / VALIDATIONS)
     with locked_folder(out), ExitStack() as opened:
-        env = opened.enter_context(closing(make_envs(config, config.num_envs, config.seed)))
+        env = opened.enter_context(closing(training_envs(config)))
         require_discrete_actions(env.action_space, name)
         settings = run_settings(config, env)
         if run_goes_on(out, settings, COMPARED, resume=config.resume):
@@ -248,6 +249,7 @@ def run_settings(config: TrainConfig, env: VecEnv) -> dict[str, Any]:
     chosen = dict(zip(("algo", "preset"), choose_agent(config.algo, config.preset), strict=True))
     space = env.observation_space
     read = {**asdict(wanted_readout(config)), "history": history_of(config), "encoder": encoder_of(config)}
+    read["novelty"] = novelty_of(config)
     if isinstance(space, KeypointSpace) and space.readout is not None:
         read["readout"] = space.readout.readout
     read["context"] = context_in(agent_arguments(config))
@@ -322,8 +324,22 @@ def history_of(config: TrainConfig) -> int:
     return _preset_of(config).history if config.history is None else config.history
 
 
+def novelty_of(config: TrainConfig) -> float:
+    """Scale of the bonus for keypoints in new places, as the settings say, or else the preset; 0 for pixels."""
+    if config.checkpoint is None:
+        return 0.0
+    return _preset_of(config).novelty if config.novelty is None else config.novelty
+
+
 def _preset_of(config: TrainConfig) -> Preset:
     return PRESETS[choose_agent(config.algo, config.preset)[1]]
+
+
+def training_envs(config: TrainConfig) -> VecEnv:
+    """The environments to learn in, with the bonus for what is new where there is one."""
+    envs = make_envs(config, config.num_envs, config.seed)
+    novelty = novelty_of(config)
+    return VecKeypointNovelty(envs, novelty, config.seed) if novelty else envs
 
 
 def validation_envs(config: TrainConfig) -> VecEnv:

@@ -75,7 +75,7 @@ def go_on(folder: Path, settings: dict[str, Any]) -> None:
 
 def _require_same(folder: Path, settings: dict[str, Any], compared: tuple[str, ...]) -> None:
     """What an older release wrote down in another way, or not at all, does not count as different."""
-    found = json.loads((folder / SETTINGS).read_text())
+    found = {"novelty": 0.0, **json.loads((folder / SETTINGS).read_text())}
     if found.get("game") is not None:
         found["game"] = plain_game_name(str(found["game"]))
     if settings["encoder"] is None and "checkpoint_sha256" not in found:

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import runpy
+from dataclasses import replace
 from functools import partial
 
 import gymnasium as gym
@@ -16,14 +17,16 @@ from benchmarks.atari100k import runs, tasks
 from benchmarks.atari100k.methods import METHODS, readout_of
 from benchmarks.atari100k.objects import OBJECT_SLOTS
 from benchmarks.atari100k.play import RandomPlayer, play_episodes
-from benchmarks.atari100k.run import Atari100kBenchmark, main, make_tasks, memory_of
+from benchmarks.atari100k.run import Atari100kBenchmark, main, make_tasks, memory_of, novelty_of
 from benchmarks.atari100k.runs import do_task
-from benchmarks.atari100k.tasks import Schedule, finished, make_envs
+from benchmarks.atari100k.tasks import Schedule, finished, make_envs, make_run
 from benchmarks.harness.pool import Pool
 from benchmarks.harness.results import CorruptResultWarning, read_result
 from sb3_permakey.common.run_checkpoint import RunCheckpoint
+from sb3_permakey.envs.novelty import VecKeypointNovelty
 from sb3_permakey.files import InUseError, locked_folder
 from sb3_permakey.play.evaluation import FIRST_TEST_SEED
+from sb3_permakey.training.presets import PRESETS
 from sb3_permakey.training.validation import BEST_MODEL, FIRST_VALIDATION_SEED
 
 pytestmark = pytest.mark.usefixtures("keep_threads")
@@ -359,3 +362,29 @@ def test_bad_input_ends_the_command_with_a_sentence(flags, sentence, monkeypatch
         runpy.run_module("benchmarks.atari100k", run_name="__main__")
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith(f"atari100k: {sentence}")
+
+
+def test_novelty_is_of_training_alone_and_told(task_of, squares):
+    task = replace(task_of("permakey-peaks-gnn", steps=20), novelty=0.5)
+    wrapped = []
+    with pytest.MonkeyPatch.context() as patch:
+        made = lambda *given: wrapped.append(given[1:]) or VecKeypointNovelty(*given)  # noqa: E731
+        patch.setattr(runs, "VecKeypointNovelty", made)
+        do_task(task)
+    assert wrapped == [(0.5, task.run.seed)]
+    assert read_result(task.result_path)["novelty"] == 0.5
+    assert finished(task)
+    with pytest.raises(ValueError, match="holds a run with other novelty"):
+        finished(replace(task, novelty=0.25))
+    with pytest.raises(ValueError, match="holds a run with other novelty"):
+        finished(replace(task, novelty=0.0))
+
+
+def test_novelty_is_the_presets_unless_told_and_of_keypoints_alone():
+    def scale(method, novelty=None, preset="rainbow"):
+        return novelty_of(novelty, make_run("MsPacman", method, preset, "clean", None, 0))
+
+    assert scale("permakey-student-rainbow") == PRESETS["rainbow"].novelty
+    assert scale("permakey-student-rainbow", 0.3) == 0.3
+    assert scale("permakey-gnn", preset="paper") == 0
+    assert scale("rainbow-pixels", 0.3) == scale("random", 0.3) == 0

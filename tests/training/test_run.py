@@ -10,6 +10,7 @@ from sb3_permakey.encoders import KEYPOINT_ENCODERS, KeypointCNN
 from sb3_permakey.envs import named
 from sb3_permakey.envs.distractors import BAR_COLOR
 from sb3_permakey.envs.named import NamedEnvironment
+from sb3_permakey.envs.novelty import VecKeypointNovelty
 from sb3_permakey.keypoints import ReadoutConfig
 from sb3_permakey.play.saved_agents import AgentFileError, FrameAgent, load_agent
 from sb3_permakey.training import run as training
@@ -190,6 +191,8 @@ def test_agents_on_peaks_of_the_contrast(checkpoint, tmp_path):
             "aggregate is the GNN's: it needs the encoder gnn",
         ),
         ({"context": "image"}, "context is of keypoints: give the checkpoint"),
+        ({"novelty": 0.1}, "novelty is of keypoints: give the checkpoint"),
+        ({"novelty": -1.0}, "novelty must be at least 0"),
         ({"checkpoint": "x", "context": "image"}, "context is of the encoder pairs, not of gnn"),
         ({"readout": ReadoutConfig("peaks")}, "readout is of keypoints: give the checkpoint"),
         ({"readout": ReadoutConfig(centroid_px=10.0)}, "centroid_px is of keypoints: give the checkpoint"),
@@ -214,3 +217,31 @@ def test_a_device_that_is_not_there_is_not_replaced_by_another(tmp_path):
     with pytest.raises(ValueError, match="there is no device meta on this machine"):
         train(TrainConfig(out=tmp_path, device="meta", **SHORT))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("novelty", "learns_with"), [(0.5, True), (0, False), (None, False)])
+def test_novelty_is_for_learning_alone(checkpoint, tmp_path, monkeypatch, novelty, learns_with):
+    made = {}
+
+    def noted(name):
+        plain = getattr(training, name)
+        monkeypatch.setattr(training, name, lambda config: made.setdefault(name, plain(config)))
+
+    noted("training_envs")
+    noted("validation_envs")
+    train(TrainConfig(out=tmp_path, checkpoint=checkpoint, novelty=novelty, **SHORT))
+    assert isinstance(made["training_envs"], VecKeypointNovelty) == learns_with
+    assert not isinstance(made["validation_envs"], VecKeypointNovelty)
+    assert json.loads((tmp_path / "config.json").read_text())["novelty"] == (novelty or 0)
+
+
+def test_a_run_of_before_there_was_novelty_goes_on_without(checkpoint, tmp_path):
+    settings = {**SHORT, "checkpoint": checkpoint, "out": tmp_path}
+    train(TrainConfig(**settings))
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written.pop("novelty") == 0
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    longer = {**settings, "steps": SHORT["steps"] + 10}
+    with pytest.raises(ValueError, match=r"other settings \(novelty 0.0, not 0.1\)"):
+        train(TrainConfig(**longer, novelty=0.1))
+    train(TrainConfig(**longer, novelty=0))
