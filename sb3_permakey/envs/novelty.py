@@ -18,12 +18,12 @@ FEATURES = "features"
 class VecKeypointNovelty(VecEnvWrapper):
     """Adds to the rewards a bonus for keypoints where none of their kind has been.
 
-    A keypoint's kind are the signs of some random projections of its features, less their mean over the first steps,
-    and its place is a cell of the frame. The first time in an episode that a keypoint of a kind is in a cell, the
-    bonus is scale / sqrt(n), where n counts the episodes in which this was so; those of all keypoints add up.
-    Counts of hashed states are those of Tang et al. 2017 (https://arxiv.org/abs/1611.04717), once an episode as in
-    Badia et al. 2020 (https://arxiv.org/abs/2002.06038); that each keypoint is counted by itself makes a state new
-    by a single object in a new place, whatever the others do.
+    A keypoint's kind is told by the signs of some random projections of its features, less their mean over the first
+    steps, and its place is a cell of the frame. The first time in an episode that a keypoint of a kind is in a
+    cell, the bonus is scale / sqrt(n), where n counts the episodes in which this was so; those of all keypoints add
+    up. Counts of hashed states are those of Tang et al. 2017 (https://arxiv.org/abs/1611.04717), once an episode as
+    in Badia et al. 2020 (https://arxiv.org/abs/2002.06038); that each keypoint is counted by itself makes a state
+    new by a single object in a new place, whatever the others do.
 
     It is for learning alone: evaluate without it. The bonus of each step is in its infos under "novelty"; a Monitor
     below counts the environments' own rewards. A `VecNormalize` goes around it.
