@@ -46,8 +46,8 @@ class VecKeypointNovelty(VecEnvWrapper):
             raise ValueError(f"VecKeypointNovelty needs the observations of VecPermaKeyObservation, not {space}.")
         if unwrap_vec_normalize(venv) is not None:
             raise ValueError("VecKeypointNovelty belongs below VecNormalize, whose rewards replay would not see.")
-        if not scale > 0:
-            raise ValueError(f"scale must be above 0, got {scale}.")
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale must be a number above 0, got {scale}.")
         if cells < 1 or not 1 <= bits <= 16 or warm_up < 1:
             raise ValueError(f"cells and warm_up must be 1 or more and bits from 1 to 16, got {cells, warm_up, bits}.")
         super().__init__(venv)
@@ -100,10 +100,17 @@ class VecKeypointNovelty(VecEnvWrapper):
 
     def contents(self) -> dict[str, np.ndarray]:
         """What has been learned of the environments, for a run that is to go on: `restore`."""
-        return {"counts": self._counts, "sum": self._sum, "steps": np.array(self._steps)}
+        steps = np.array(self._steps)
+        return {"projections": self._projections, "counts": self._counts, "sum": self._sum, "steps": steps}
 
     def restore(self, contents: dict[str, np.ndarray]) -> None:
-        """Go on with the contents of another, of the same settings, with new episodes."""
-        self._counts[:], self._sum[:] = contents["counts"], contents["sum"]
+        """Go on with the contents of another, with new episodes.
+
+        :raises ValueError: when it had other features, or another number of cells or bits
+        """
+        for name, own in (("projections", self._projections), ("counts", self._counts)):
+            if contents[name].shape != own.shape:
+                raise ValueError(f"{name} of VecKeypointNovelty are {contents[name].shape}, needed are {own.shape}.")
+        self._projections[:], self._counts[:], self._sum[:] = (contents[n] for n in ("projections", "counts", "sum"))
         self._steps = int(contents["steps"])
         self._seen[:] = False

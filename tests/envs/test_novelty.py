@@ -113,8 +113,9 @@ def scripted():
         (lambda: Script([BOTH]), {}, "VecKeypointNovelty wraps vectorised environments .* first"),
         (pixels, {}, "needs the observations of VecPermaKeyObservation, not Box"),
         (lambda: VecNormalize(scripted()), {}, "belongs below VecNormalize"),
-        (scripted, {"scale": 0.0}, "scale must be above 0, got 0.0"),
-        (scripted, {"scale": float("nan")}, "scale must be above 0, got nan"),
+        (scripted, {"scale": 0.0}, "scale must be a number above 0, got 0.0"),
+        (scripted, {"scale": float("nan")}, "scale must be a number above 0, got nan"),
+        (scripted, {"scale": float("inf")}, "scale must be a number above 0, got inf"),
         (scripted, {"bits": 17}, "bits from 1 to 16"),
         (scripted, {"cells": 0}, "cells and warm_up must be 1 or more"),
         (scripted, {"warm_up": 0}, "cells and warm_up must be 1 or more"),
@@ -139,20 +140,22 @@ def test_replay_has_the_bonus_and_monitors_below_have_not():
 
 
 def test_a_killed_run_goes_on_with_its_counts(checkpoint, tmp_path):
-    def make():
+    def make(**settings):
         venv = VecPermaKeyObservation(DummyVecEnv([lambda: MovingSquare(8)]), checkpoint, readout="peaks")
         # Another wrapper around it, which has the attributes of those within.
-        return VecNormalize(VecKeypointNovelty(venv, warm_up=3), norm_obs=False)
+        return VecNormalize(VecKeypointNovelty(venv, warm_up=3, **settings), norm_obs=False)
 
     env = make()
     model = RecurrentDQN("PermaKeyPolicy", env, learning_starts=100, buffer_size=60, seed=0)
     with pytest.warns(UserWarning, match="learns nothing"):
         model.learn(40)
     save_run(model, tmp_path)
-    other = make()
+    other = make(seed=5)
     load_run(RecurrentDQN, tmp_path, other)
     before, after = env.venv.contents(), other.venv.contents()
     assert before["counts"].sum() > 5
     assert before.keys() == after.keys()
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
+    with pytest.raises(ValueError, match=r"counts of VecKeypointNovelty are \(16, 10, 10\), needed are \(16, 8, 8\)"):
+        load_run(RecurrentDQN, tmp_path, make(cells=8))
