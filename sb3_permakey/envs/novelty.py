@@ -11,8 +11,6 @@ from sb3_permakey.envs.wrapping import require_vectorised
 
 NOVELTY = "novelty"
 """Key of the infos under which a step's bonus is told."""
-POSITIONS = "keypoints"
-FEATURES = "features"
 
 
 class VecKeypointNovelty(VecEnvWrapper):
@@ -42,7 +40,7 @@ class VecKeypointNovelty(VecEnvWrapper):
     ) -> None:
         require_vectorised(venv, "VecKeypointNovelty", "VecPermaKeyObservation")
         space = venv.observation_space
-        if not isinstance(space, spaces.Dict) or not {POSITIONS, FEATURES} <= set(space.spaces):
+        if not isinstance(space, spaces.Dict) or not {"keypoints", "features"} <= set(space.spaces):
             raise ValueError(f"VecKeypointNovelty needs the observations of VecPermaKeyObservation, not {space}.")
         if unwrap_vec_normalize(venv) is not None:
             raise ValueError("VecKeypointNovelty belongs below VecNormalize, whose rewards replay would not see.")
@@ -51,7 +49,7 @@ class VecKeypointNovelty(VecEnvWrapper):
         if cells < 1 or not 1 <= bits <= 16 or warm_up < 1:
             raise ValueError(f"cells and warm_up must be 1 or more and bits from 1 to 16, got {cells, warm_up, bits}.")
         super().__init__(venv)
-        features = space[FEATURES].shape
+        features = space["features"].shape
         assert features is not None
         self.scale, self.cells, self.warm_up = scale, cells, warm_up
         self._projections = np.random.default_rng(seed).normal(size=(features[-1], bits))
@@ -69,8 +67,9 @@ class VecKeypointNovelty(VecEnvWrapper):
         """Finish the step, with the bonus in the rewards and in the infos."""
         observations, rewards, dones, infos = self.venv.step_wait()
         assert isinstance(observations, dict)
-        self._seen[np.asarray(dones, dtype=bool)] = False
-        bonus = self._bonus(observations[POSITIONS], observations[FEATURES], np.asarray(dones, dtype=bool))
+        begins = np.asarray(dones, dtype=bool)
+        self._seen[begins] = False
+        bonus = self._bonus(observations["keypoints"], observations["features"], begins)
         for info, one in zip(infos, bonus, strict=True):
             info[NOVELTY] = float(one)
         return observations, (rewards + bonus).astype(np.float32), dones, infos
